@@ -1,0 +1,71 @@
+"""Errors that a user can cause: one line each, with the exit status that tells their kind.
+
+A message names the thing, the bad value, what is allowed and what to do. Anything that is not a
+`VitError` is a bug and keeps its traceback.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class VitError(Exception):
+    """Base of all errors caused by input; `exit_status` is what the command line returns."""
+
+    exit_status = 2
+
+
+class ConfigError(VitError):
+    """A command, configuration key or argument is wrong (exit status 2)."""
+
+
+class DataError(VitError):
+    """Data is missing, unreadable or inconsistent (exit status 3)."""
+
+    exit_status = 3
+
+
+class CheckpointError(VitError):
+    """A checkpoint is missing, unreadable or belongs to something else (exit status 4)."""
+
+    exit_status = 4
+
+
+class DivergedError(VitError):
+    """Training produced a number that is not finite (exit status 5)."""
+
+    exit_status = 5
+
+
+class ResourceError(VitError):
+    """Memory, disk or permission is lacking (exit status 6)."""
+
+    exit_status = 6
+
+
+class Preempted(VitError):
+    """The run was asked to stop, saved its state, and can be started again (exit status 75)."""
+
+    exit_status = 75
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
+    """Return ` Did you mean ...?` for the choices closest to `name`, or an empty string.
+
+    Args:
+      name: what the user wrote.
+      choices: what exists.
+      count: how many suggestions at most.
+    """
+    choices = [str(choice) for choice in choices]
+    lowered = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(str(name).lower(), lowered, n=count, cutoff=0.5)
+    if not close:
+        return ""
+    return f" Did you mean {' or '.join(repr(lowered[c]) for c in close)}?"
+
+
+def choose(name: object, choices: Iterable[str], thing: str) -> None:
+    """Raise `ConfigError` unless `name` is one of `choices`; `thing` names it in the message."""
+    choices = list(choices)
+    if name not in choices:
+        raise ConfigError(f"{thing} is {name!r}; it must be one of {', '.join(choices)}.{nearest(str(name), choices)}")

@@ -1,0 +1,1 @@
+"""Architectures: arrays in, arrays out. Flax lives here and nowhere above."""

@@ -1,0 +1,1 @@
+"""How a model is trained: configuration, state, step, sharding, checkpoints, loop."""
