@@ -118,11 +118,15 @@ class ViTConfig:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 0 and below 1.")
         check_divides(self.image_size, self.patch_size)
         if self.width % self.heads:
-            raise ConfigError(f"heads is {self.heads}, which does not divide width {self.width}; choose another.")
+            raise ConfigError(
+                f"heads is {self.heads}, which does not divide width {self.width}; choose another."
+            )
         if self.position.startswith("sincos2d") and self.width % 4:
             raise ConfigError(f"width is {self.width}; {self.position} needs a multiple of 4.")
         if self.pool == "cls" and not self.class_token:
-            raise ConfigError("pool is 'cls' but class_token is False; use pool 'mean' or 'map', or a class token.")
+            raise ConfigError(
+                "pool is 'cls' but class_token is False; use pool 'mean' or 'map', or a class token."
+            )
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -185,9 +189,13 @@ SIZES: dict[str, dict[str, int]] = {
 
 def pair(value: Any, name: str) -> tuple[int, int]:
     """Return `(value, value)` for an integer and a tuple for a sequence of two; else raise ConfigError."""
-    values = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, tuple | list) else ()
+    values = (
+        (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, tuple | list) else ()
+    )
     if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
-        raise ConfigError(f"{name} is {value!r}; it must be a positive integer or two of them, height and width.")
+        raise ConfigError(
+            f"{name} is {value!r}; it must be a positive integer or two of them, height and width."
+        )
     return values[0], values[1]
 
 

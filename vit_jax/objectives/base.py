@@ -16,6 +16,21 @@ Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
 
 
+@dataclass(frozen=True)
+class DataInfo:
+    """What an objective may know about the training set.
+
+    Attributes:
+      num_classes: number of classes.
+      class_names: their names, in order of label.
+      class_counts: examples of each class, or None when unknown.
+    """
+
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    class_counts: tuple[int, ...] | None = None
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LossOutput:

@@ -1,69 +1,206 @@
-"""One experiment's configuration: defaults, files, overrides, checks and comparison. Needs no jax.
+"""One experiment's configuration: from a file, as JSON, and compared with that of the run it resumes. Needs no jax.
 
 A configuration is an `ml_collections.ConfigDict`. A config file is Python with `get_config(arg=None)`
-returning `default_config()` with changes. Durations are one value with its unit: `500`, `"500 steps"`,
-`"30 epochs"`, `"1e6 examples"` or `"5%"` of the run.
+returning `default_config()` with changes. What may stand in it is in `training.config_checks`.
 """
+
+import importlib.util
+import inspect
+import json
+import re
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from vit_jax.errors import ConfigError, nearest
+from vit_jax.training.config_checks import normalise, validate
+from vit_jax.training.defaults import default_config, flatten, tuples
+from vit_jax.training.overrides import apply_override
 
-def default_config() -> ConfigDict:
-    """Return the configuration every experiment starts from."""
-    return ConfigDict(
-        dict(
-            seed=0,
-            duration="1000 steps",
-            accumulation=1,  # microbatches per step
-            compute_dtype="auto",  # bfloat16 on accelerators, float32 on CPU
-            model=dict(name="vit_tiny_patch16_224"),  # and any field of ViTConfig
-            objective=dict(name="classification"),  # and any option of it
-            data=dict(
-                source="digits",
-                path="",
-                name="",
-                size=1024,  # records of the synthetic source
-                train_split="train",
-                eval_split="test",
-                train_transforms="",  # empty: what the source needs and no more
-                eval_transforms="",
-                batch_size=64,  # over all devices and hosts
-                eval_batch_size=0,  # 0: as batch_size
-                balanced=False,
-                num_threads=4,
-                num_workers=0,  # processes; 0 decodes in threads
-                prefetch=2,  # batches
-            ),
-            optimizer=dict(
-                name="adamw",
-                learning_rate=1e-3,
-                b1=0.9,
-                b2=0.999,
-                epsilon=1e-8,
-                momentum=0.9,
-                nesterov=False,
-                weight_decay=0.0,
-                decay=(r"kernel$",),  # patterns of parameters that decay
-                clip_norm=1.0,  # 0: off
-                layer_decay=1.0,
-                frozen=(),  # patterns of parameters that stay as they are
-                learning_rate_multipliers=(),  # (pattern, factor)
-                weight_decay_multipliers=(),
-                first_moment_dtype="float32",
-            ),
-            schedule=dict(
-                name="cosine",
-                warmup="0 steps",
-                warmup_start=0.0,  # share of the peak
-                cooldown="0 steps",
-                final=0.0,  # share of the peak
-                timescale="10000 steps",  # of rsqrt
-            ),
-            ema=dict(decay=0.0, warmup=True),
-            mesh=dict(data=-1, fsdp=1, tensor=1),
-            sharding=dict(rules=(), min_size=2**18),
-            evaluation=dict(every="10%", baselines=(), illustrate=0),
-            checkpoint=dict(every="10%", keep_last=2, keep_best=1),
-            log=dict(every="50 steps", tensorboard=True, progress=True),
+__all__ = [
+    "check_resumable",
+    "default_config",
+    "difference",
+    "from_json",
+    "load_config",
+    "to_json",
+    "validate",
+]
+
+# Keys that do not change what is trained and may differ when a run is resumed; "data." is a section.
+HARMLESS = (
+    "log.",
+    "checkpoint.",
+    "evaluation.",
+    "data.eval_batch_size",
+    "data.num_threads",
+    "data.num_workers",
+    "data.prefetch",
+)
+# Keys that change only where the arithmetic happens: allowed, but sums are added in another order.
+NOT_BITWISE = ("mesh.", "sharding.")
+ABSENT = "(not set)"
+
+
+def load_config(path_and_arg: str, overrides: Sequence[str] = ()) -> ConfigDict:
+    """Return the checked configuration of a file, with overrides applied.
+
+    Args:
+      path_and_arg: `file.py`, `file.py:arg` (what `get_config` is called with) or a `.json` that changes
+        defaults, such as a saved configuration. A `.py` is run: only local files are accepted.
+      overrides: `key.sub=value`, for example `optimizer.learning_rate=3e-4`.
+
+    Raises:
+      ConfigError: the file is missing or is not a configuration, or a key or value is wrong.
+    """
+    if "://" in path_and_arg:
+        raise ConfigError(
+            f"config {path_and_arg!r} is an address; configs run as code: download it and read it."
         )
-    )
+    match = re.fullmatch(r"(.+?\.(?:py|json))(?::(.*))?", path_and_arg)
+    if match is None:
+        raise ConfigError(f"config {path_and_arg!r} must be FILE.py, FILE.py:ARGUMENT or FILE.json.")
+    path, arg = Path(match[1]), match[2]
+    if not path.is_file():
+        siblings = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        hint = nearest(path.name, siblings) or (f" There are {', '.join(siblings)}." if siblings else "")
+        raise ConfigError(f"config file {str(path)!r} does not exist.{hint}")
+    config = _from_json_file(path, arg) if path.suffix == ".json" else _from_python_file(path, arg)
+    for override in overrides:
+        apply_override(config, override)
+    config = normalise(config)
+    validate(config)
+    return config
+
+
+def to_json(config: ConfigDict) -> str:
+    """Return a configuration as JSON text, from which `from_json` rebuilds it."""
+    return json.dumps(config.to_dict(), indent=2, allow_nan=False)
+
+
+def from_json(text: str) -> ConfigDict:
+    """Return the configuration of `to_json`; sequences are tuples.
+
+    Raises:
+      ConfigError: the text is not a JSON object.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"configuration is not JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"configuration is {text[:40]!r}; it must be a JSON object.")
+    return ConfigDict(tuples(values), type_safe=False)
+
+
+def difference(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Return `{key: (old value, new value)}` of keys that differ; `ABSENT` stands for no key."""
+    before, after = flatten(old), flatten(new)
+    return {
+        key: (before.get(key, ABSENT), after.get(key, ABSENT))
+        for key in dict.fromkeys([*before, *after])
+        if before.get(key, ABSENT) != after.get(key, ABSENT)
+    }
+
+
+def check_resumable(saved: ConfigDict, new: ConfigDict, allow: Iterable[str] = ()) -> list[str]:
+    """Raise `ConfigError` unless a run of `saved` may go on with `new`; return notices to print.
+
+    Args:
+      saved: what the run was started with.
+      new: what it is started with now.
+      allow: keys (`duration`) or sections (`optimizer`) whose change is intended.
+
+    Returns:
+      One line for each change that is accepted but not harmless.
+    """
+    changes = difference(saved, new)
+    allow = list(allow)
+    keys = flatten(default_config()) | dict.fromkeys(changes)
+    known = {*keys, *(key.rpartition(".")[0] for key in keys)} - {""}
+    for name in allow:
+        if name not in known:
+            raise ConfigError(f"--allow-change {name}: there is no such key.{nearest(name, known)}")
+    refused, notices = [], []
+    for key, (old, now) in changes.items():
+        line = f"{key}: {old!r} -> {now!r}"
+        if key.startswith(HARMLESS):
+            continue
+        if key.startswith(NOT_BITWISE):
+            notices.append(f"{line} (not bitwise the same from here)")
+        elif any(key == name or key.startswith(f"{name}.") for name in allow):
+            notices.append(f"{line} (allowed)")
+        else:
+            refused.append((key, line))
+    if refused:
+        remedy = " ".join(f"--allow-change {key}" for key, _ in refused)
+        raise ConfigError(
+            f"the run was started with another configuration: {'; '.join(line for _, line in refused)}. "
+            f"Use another --workdir, or {remedy}."
+        )
+    return notices
+
+
+def _from_json_file(path: Path, arg: str | None) -> ConfigDict:
+    if arg is not None:
+        raise ConfigError(f"config {str(path)!r} is JSON and takes no argument, but was given {arg!r}.")
+    config = default_config()
+    try:
+        saved = from_json(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, ConfigError) as error:
+        raise ConfigError(f"config file {str(path)!r} is not a JSON object: {error}") from error
+    config.update(saved)
+    return config
+
+
+def _from_python_file(path: Path, arg: str | None) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # the suffix is .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = _call_get_config(module, path, arg)
+    except SyntaxError as error:
+        raise ConfigError(f"config file {str(path)!r}, line {error.lineno}: {error.msg}.") from error
+    except (AttributeError, KeyError) as error:
+        mistake = _misspelled_key(error, path)
+        if mistake is None:
+            raise
+        raise ConfigError(mistake) from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(
+            f"get_config of {str(path)!r} returned {type(config).__name__}; it must return "
+            "default_config() with changes."
+        )
+    return config
+
+
+def _call_get_config(module: ModuleType, path: Path, arg: str | None) -> Any:
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise ConfigError(
+            f"config file {str(path)!r} has no function get_config(); it must return a ConfigDict."
+        )
+    parameters = list(inspect.signature(get_config).parameters.values())
+    if arg is None and parameters and parameters[0].default is inspect.Parameter.empty:
+        raise ConfigError(f"config {str(path)!r} needs an argument: {path}:{parameters[0].name.upper()}.")
+    if arg is not None and not parameters:
+        raise ConfigError(f"config {str(path)!r} takes no argument, but was given {arg!r}.")
+    return get_config() if arg is None else get_config(arg)
+
+
+def _misspelled_key(error: Exception, path: Path) -> str | None:
+    """Return one line if a `ConfigDict` was asked for a key it has not; None if the error is a bug."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    section = frames[-1][0].f_locals.get("self")
+    if not isinstance(section, ConfigDict):
+        return None
+    line = [number for frame, number in frames if Path(frame.f_code.co_filename) == path][-1]
+    key = getattr(error, "name", None) or str(error.args[0]).strip("'\"")
+    hint = nearest(key, section.keys()) or f" There are {', '.join(section.keys())}."
+    return f"config file {str(path)!r}, line {line}: there is no key {key!r}.{hint}"

@@ -1,0 +1,104 @@
+"""Schedules: timm's numbers, the published formulas, both ends, and impossible requests."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.errors import ConfigError
+from vit_jax.training import durations
+from vit_jax.training.schedule import NAMES, make_schedule
+
+REFERENCE = pathlib.Path(__file__).parents[1] / "reference" / "aux_schedules_optim.npz"
+
+
+def _section(**changes):
+    section = dict(name="cosine", warmup=0, warmup_start=0.0, cooldown=0, final=0.0, timescale=10_000)
+    return section | changes
+
+
+def _make(total_steps, peak=1e-3, **changes):
+    resolve = functools.partial(durations.steps, batch_size=10, examples=100, total_steps=total_steps)
+    return make_schedule(_section(**changes), peak, total_steps, resolve)
+
+
+def _rates(total_steps, steps=None, **kwargs):
+    schedule = _make(total_steps, **kwargs)
+    return np.array([schedule(step) for step in range(total_steps + 1 if steps is None else steps)])
+
+
+def test_cosine_is_timms_with_warmup_prefix():
+    with np.load(REFERENCE) as case:
+        expected = case["out.sched.cosine_w5_prefix"]
+    # timm counts the 30 steps of the cosine without the 5 of the warmup.
+    rates = _rates(35, warmup=5, warmup_start=1e-6 / 1e-3, final=1e-5 / 1e-3, steps=35)
+    np.testing.assert_allclose(rates, expected, rtol=2e-6)
+
+
+def test_cosine_without_prefix_is_cut_off_by_the_warmup():
+    with np.load(REFERENCE) as case:
+        expected = case["out.sched.cosine_w5"]
+    # timm's default runs the cosine from step 0 and hides its beginning behind the warmup: a jump, not ours.
+    rates = _rates(30, final=1e-5 / 1e-3, steps=35)
+    np.testing.assert_allclose(rates[5:], expected[5:], rtol=2e-6)
+
+
+def test_rsqrt_is_big_visions():
+    rates = _rates(1000, name="rsqrt", warmup=100, cooldown=200, timescale=50)
+    steps = np.arange(1001)
+    expected = 1e-3 / np.sqrt(1 + np.maximum(steps - 100, 0) / 50)
+    expected *= np.minimum(1, steps / 100) * np.minimum(1, (1000 - steps) / 200)
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_linear():
+    rates = _rates(10, name="linear", peak=1.0, warmup=2, warmup_start=0.5, final=0.2)
+    np.testing.assert_allclose(rates, [0.5, 0.75, 1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2], rtol=1e-6)
+
+
+def test_constant_with_cooldown_to_a_share():
+    rates = _rates(6, name="constant", peak=2.0, cooldown=4, final=0.5)
+    np.testing.assert_allclose(rates, [2, 2, 2, 1.75, 1.5, 1.25, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ends_and_continuity(name):
+    rates = _rates(200, name=name, warmup="10%", warmup_start=0.1, cooldown="25%", final=0.01, steps=260)
+    np.testing.assert_allclose(rates[[0, 20]], [1e-4, 1e-3], rtol=1e-6)
+    np.testing.assert_allclose(rates[200:], 1e-5, rtol=1e-5)
+    assert np.abs(np.diff(rates)).max() < 1e-3 / 20  # no step larger than the warmup's
+    assert rates.argmax() == 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_under_jit(name):
+    schedule = _make(20, name=name, warmup=4, cooldown=4)
+    steps = jnp.arange(22)
+    together = jax.jit(schedule)(steps)
+    assert together.dtype == jnp.float32
+    np.testing.assert_allclose(together, [schedule(step) for step in range(22)], rtol=1e-6, atol=1e-12)
+
+
+def test_a_run_without_steps():
+    assert _make(0)(0) == np.float32(1e-3)
+    assert _rates(4, warmup=4)[-1] == np.float32(1e-3)  # all warmup
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(name="cosin"), "schedule.name is 'cosin'.*Did you mean 'cosine'"),
+        (dict(warmup=15, cooldown=6), "15 steps and schedule.cooldown 6, but the run has only 20"),
+        (dict(warmup="3 minutes"), "schedule.warmup is '3 minutes'"),
+        (dict(final=1.5), "schedule.final is 1.5"),
+        (dict(warmup_start=-1.0), "schedule.warmup_start is -1"),
+        (dict(name="rsqrt", timescale=0), "schedule.timescale is 0"),
+        (dict(name="constant", final=0.1), "schedule.final is 0.1, but constant"),
+    ],
+)
+def test_impossible(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        _make(20, **changes)

@@ -1,0 +1,197 @@
+"""Sources whose images are in memory: given arrays, an npz file, scikit-learn's digits, noise."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vit_jax.data.base import Example, Source
+from vit_jax.errors import ConfigError, DataError, choose
+
+
+class ArraySource(Source):
+    """Images and labels given as arrays; checked here, so that no batch can fail later.
+
+    Args:
+      images: uint8 or float32 `(n, h, w, c)` or `(n, h, w)` with values from 0 to 255.
+      labels: integers `(n,)`.
+      class_names: one per label; numbers by default.
+      num_classes: by default as many as there are names, or one more than the largest label.
+      name: what messages call it.
+
+    Raises:
+      DataError: shapes, types or values do not fit; the record and the value are named.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: Sequence[int] | np.ndarray,
+        class_names: Sequence[str] | None = None,
+        num_classes: int | None = None,
+        name: str = "the arrays",
+    ):
+        images, labels = np.asarray(images), np.asarray(labels)
+        self._name = name
+        self._images = _checked_images(images[..., None] if images.ndim == 3 else images, name)
+        if len(labels.shape) != 1 or len(labels) != len(images):
+            raise DataError(
+                f"labels of {name} have shape {labels.shape}; it must be ({len(images)},), one per image."
+            )
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise DataError(
+                f"labels of {name} have type {labels.dtype} (record 0: {labels[0]!r}); they must be integers "
+                "from 0; convert them with np.unique(labels, return_inverse=True)."
+            )
+        if num_classes is None:
+            num_classes = int(labels.max()) + 1 if class_names is None else len(class_names)
+        if class_names is not None and len(class_names) != num_classes:
+            raise DataError(
+                f"{name} has {len(class_names)} class names for {num_classes} classes; there must be as many."
+            )
+        bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+        if len(bad):
+            raise DataError(label_message(f"record {bad[0]} of {name}", labels[bad[0]], num_classes))
+        self.labels = labels.astype(np.int32)
+        self.class_names = tuple(map(str, range(num_classes) if class_names is None else class_names))
+        height, width, channels = self._images.shape[1:]
+        self.image_shape = (height, width, channels)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Example:
+        assert self.labels is not None
+        return {
+            "image": self._images[index],
+            "label": int(self.labels[index]),
+            "record": f"record {index} of {self._name}",
+        }
+
+    def take(self, indices: np.ndarray) -> Example:
+        """Return several records stacked."""
+        assert self.labels is not None
+        return {"image": self._images[indices], "label": self.labels[indices]}
+
+
+class SyntheticSource(Source):
+    """Noise of any size, a pure function of the index and the seed; costs no more than a copy.
+
+    Args:
+      size: number of records.
+      image_shape: `(h, w, c)`.
+      num_classes: record `i` has label `i % num_classes`.
+      seed: of the noise.
+    """
+
+    # Windows into one buffer of noise: this many different images for the memory of one.
+    _WINDOWS = 4096
+
+    def __init__(self, size: int, image_shape: tuple[int, int, int], num_classes: int, seed: int = 0):
+        if size < 1:
+            raise ConfigError(f"data.size is {size}; the synthetic source needs at least 1 record.")
+        self._size = size
+        self.image_shape = image_shape
+        self.class_names = tuple(str(label) for label in range(num_classes))
+        self.labels = (np.arange(size) % num_classes).astype(np.int32)
+        noise = np.random.default_rng(seed).bytes(int(np.prod(image_shape)) + self._WINDOWS)
+        self._noise = np.frombuffer(noise, np.uint8)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Example:
+        stacked = self.take(np.array([index]))
+        return {
+            "image": stacked["image"][0],
+            "label": int(stacked["label"][0]),
+            "record": f"record {index} of the synthetic source",
+        }
+
+    def take(self, indices: np.ndarray) -> Example:
+        """Return several records stacked."""
+        assert self.labels is not None
+        assert self.image_shape is not None
+        windows = np.lib.stride_tricks.sliding_window_view(self._noise, int(np.prod(self.image_shape)))
+        images = windows[indices % self._WINDOWS].reshape(-1, *self.image_shape)
+        return {"image": images, "label": self.labels[indices]}
+
+
+def open_digits(split: str) -> ArraySource:
+    """Return scikit-learn's digits: 8 by 8 grey images of 10 classes, 1437 to train on and 360 held out.
+
+    The split is `train_test_split(test_size=0.2, random_state=0, stratify=target)`, so that results can be
+    compared with any scikit-learn classifier on the same images.
+
+    Args:
+      split: `train` or `test`.
+
+    Reference: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
+    """
+    # Here because importing scikit-learn takes a second that other sources need not wait for.
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    choose(split, ("train", "test"), "the split of the digits")
+    pixels, target = load_digits(return_X_y=True)
+    train, test = train_test_split(np.arange(len(target)), test_size=0.2, random_state=0, stratify=target)
+    indices = train if split == "train" else test
+    # Pixels count from 0 to 16.
+    images = np.rint(pixels[indices] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    return ArraySource(images, target[indices], num_classes=10, name=f"the digits ({split})")
+
+
+def open_npz(path: str, split: str) -> ArraySource:
+    """Return the arrays `images`, `labels` and, if there, `class_names` of the file `path/split.npz`.
+
+    Raises:
+      DataError: the file is missing, is not npz, or lacks an array.
+    """
+    file = Path(path) / f"{split}.npz"
+    if not file.is_file():
+        raise DataError(
+            f"{file} does not exist; data.source 'arrays' reads `images` and `labels` from <data.path>/<split>.npz."
+        )
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            missing = [key for key in ("images", "labels") if key not in archive]
+            if missing:
+                raise DataError(
+                    f"{file} has no array {missing[0]!r}, it has {', '.join(archive) or 'none'}; save it with "
+                    "np.savez(file, images=..., labels=...)."
+                )
+            names = archive["class_names"] if "class_names" in archive else None
+            return ArraySource(archive["images"], archive["labels"], names, name=str(file))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file} cannot be read as npz ({error}); save it again with np.savez.") from error
+
+
+def label_message(record: str, label: object, num_classes: int) -> str:
+    """Return what to say of a label out of range."""
+    return f"{record} has label {label}; labels must be from 0 to {num_classes - 1} ({num_classes} classes)."
+
+
+def _checked_images(images: np.ndarray, name: str) -> np.ndarray:
+    if images.ndim != 4 or 0 in images.shape:
+        raise DataError(
+            f"images of {name} have shape {images.shape}; it must be (n, h, w, c) or (n, h, w), none of them zero."
+        )
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype not in (np.float32, np.float64):
+        raise DataError(
+            f"images of {name} have type {images.dtype}; it must be uint8 (or float32 with values from 0 to 255)."
+        )
+    bad = np.flatnonzero(~((images >= 0) & (images <= 255)).all((1, 2, 3)))
+    if len(bad):
+        values = images[bad[0]].reshape(-1)
+        value = values[~((values >= 0) & (values <= 255))][0]
+        raise DataError(f"record {bad[0]} of {name} has the value {value}; values must be from 0 to 255.")
+    if images.max() <= 1:
+        raise DataError(
+            f"float images of {name} have values from {images.min():g} to {images.max():g}; they must be from "
+            "0 to 255: multiply by 255."
+        )
+    return images.astype(np.float32)

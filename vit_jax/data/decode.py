@@ -1,0 +1,236 @@
+"""Encoded images to uint8 arrays, by these rules.
+
+JPEG, PNG, WebP, GIF and BMP, told by their content and not by their name. EXIF orientation is applied. Alpha
+and transparent colours are laid over white. 16-bit values are divided by 257 and rounded. Palettes, CMYK and
+one-bit images become RGB; the first frame of an animation is taken. Sizes are checked before any pixel is
+decoded. A file that ends early is an error and never a half-grey image.
+
+Baseline JPEG goes through OpenCV, which is bit-identical to Pillow and faster, 16-bit PNG too because Pillow
+cuts it to 8 bits; everything else goes through Pillow.
+"""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from vit_jax.errors import ConfigError, DataError
+
+FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP")
+MAX_PIXELS = 64_000_000
+ORIENTATION = 0x0112
+
+_PLUGINS = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+}
+# What Pillow raises on damaged files, found by mutating valid ones.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
+
+
+def load_image(path: str | os.PathLike[str], channels: int = 3) -> np.ndarray:
+    """Return an image file as uint8 `(h, w, channels)`.
+
+    Args:
+      path: a JPEG, PNG, WebP, GIF or BMP file.
+      channels: 3 for RGB, 1 for grey.
+
+    Raises:
+      DataError: the file is missing or not such an image; path and reason are named.
+    """
+    try:
+        return decode(read_bytes(path), channels)
+    except DataError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise DataError(f"{path}: {error}") from error
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the contents of a file.
+
+    Raises:
+      DataError: it cannot be read; path and reason are named.
+    """
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read: {reason}; check the path and its permissions.") from error
+
+
+def decode(data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Return an encoded image as uint8 `(h, w, channels)`.
+
+    Args:
+      data: the contents of an image file.
+      channels: 3 for RGB, 1 for grey (ITU-R 601 luma).
+      max_pixels: largest area accepted.
+
+    Raises:
+      DataError: not an image, damaged, or too large; the reason is named, the record is the caller's to name.
+    """
+    check_decoded_channels(channels)
+    kind = _format(data)
+    if kind == "JPEG":
+        pixels = _decode_jpeg(data, max_pixels)
+    else:
+        if kind == "WebP":
+            # Pillow allocates the whole canvas of a WebP when it opens one.
+            _check_size(*_webp_size(data), max_pixels)
+        pixels = _decode_with_pillow(data, kind, max_pixels)
+    return to_channels(pixels, channels)
+
+
+def check_decoded_channels(channels: int) -> None:
+    """Raise `ConfigError` unless image files can be decoded to so many channels."""
+    if channels not in (1, 3):
+        raise ConfigError(
+            f"image files decode to 1 or 3 channels, not {channels}; use data.source 'arrays' for other images."
+        )
+
+
+def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """Return an image with another number of channels: grey from RGB, or a grey image repeated.
+
+    Grey is the luma of ITU-R 601 in the fixed-point arithmetic of Pillow; equal channels give exactly their
+    value.
+
+    Args:
+      image: `(h, w, c)`.
+      channels: how many to return.
+
+    Raises:
+      DataError: there is no such conversion.
+    """
+    present = image.shape[-1]
+    if present == channels:
+        return image
+    if present == 1:
+        return np.repeat(image, channels, axis=-1)
+    if present == 3 and channels == 1:
+        if image.dtype != np.uint8:
+            return image @ np.array([[0.299], [0.587], [0.114]], image.dtype)
+        red, green, blue = np.moveaxis(image.astype(np.uint32), -1, 0)
+        luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+        return luma.astype(np.uint8)[..., None]
+    raise DataError(
+        f"the image has {present} channels, which cannot become {channels}; 1 can become any number, 3 can become 1."
+    )
+
+
+def _format(data: bytes) -> str:
+    if not data:
+        raise DataError("the file is empty; replace or remove it.")
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WebP"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if data.startswith(b"BM"):
+        return "BMP"
+    raise DataError(f"not an image of a known format ({', '.join(FORMATS)}); convert, replace or remove it.")
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DataError(
+            f"the image has {width}x{height} pixels, more than the {max_pixels / 1e6:g} megapixels allowed; "
+            "shrink or remove it."
+        )
+    if width < 1 or height < 1:
+        raise DataError(f"the image has {width}x{height} pixels; replace or remove it.")
+
+
+def _damaged(kind: str, reason: object) -> DataError:
+    return DataError(f"the {kind} image is damaged ({reason}); replace or remove it.")
+
+
+def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray:
+    width, height, components, scan = _jpeg_header(data)
+    _check_size(width, height, max_pixels)
+    if data.find(b"\xff\xd9", scan) < 0:
+        # Some versions of OpenCV fill the missing part with grey and say nothing.
+        raise _damaged("JPEG", "its end is missing")
+    if components == 4:
+        return _decode_with_pillow(data, "JPEG", max_pixels)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise _damaged("JPEG", error.err) from error
+    if image is None:
+        raise _damaged("JPEG", "its pixels cannot be decoded")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, int, int]:
+    """Return width, height, number of components, and where the compressed pixels begin."""
+    size: tuple[int, int, int] | None = None
+    position = 2
+    while position + 4 <= len(data):
+        if data[position] != 0xFF:
+            raise _damaged("JPEG", f"no marker at byte {position}")
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill bytes may precede a marker
+            position += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without contents
+            position += 2
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        # Start of frame: SOF0 to SOF15 without DHT, JPG and DAC, which share their range.
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            contents = data[position + 4 : position + 10]
+            if len(contents) < 6:
+                break
+            precision, height, width, components = struct.unpack(">BHHB", contents)
+            if precision != 8:
+                raise DataError(f"the JPEG image has {precision} bits per channel; only 8 are read: convert it.")
+            size = (width, height, components)
+        if marker == 0xDA:
+            if size is None:
+                raise _damaged("JPEG", "its size is missing")
+            return *size, position + 2 + length
+        position += 2 + length
+    raise _damaged("JPEG", "it ends within the header")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return width and height, from whichever of the three kinds of first chunk there is."""
+    chunk, body = data[12:16], data[20:30]
+    if len(body) == 10 and chunk == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if len(body) == 10 and chunk == b"VP8 ":
+        width, height = struct.unpack("<HH", body[6:10])
+        return width & 0x3FFF, height & 0x3FFF
+    if len(body) >= 5 and chunk == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    raise _damaged("WebP", "it ends within the header")
+
+
+def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
+    # The plugin of the format itself: `Image.open` would warn of large images, which are handled here.
+    try:
+        image = _PLUGINS[kind](io.BytesIO(data))
+        _check_size(*image.size, max_pixels)
+        if kind == "PNG" and data[24] == 16:
+            image = _sixteen_bit_png(data, image)
+        image = ImageOps.exif_transpose(image)
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return np.asarray(image.convert("RGB"))
+    except _DAMAGED as error:
+        raise _damaged(kind, error) from error

@@ -1,0 +1,102 @@
+"""A stack of equal transformer blocks, stored stacked on a leading `l` axis and applied by one scan."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models.attention import SelfAttention
+from vit_jax.models.layers import MLPS, LayerNorm, LayerScale, drop_path, dropout
+from vit_jax.models.vit_config import ViTConfig
+from vit_jax.random import fold, split
+
+# What the backward pass may keep; everything else is computed again.
+REMAT_POLICIES: dict[str, Any] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_anything_except_these_names("attention"),
+}
+
+# Up to this depth a fully unrolled scan compiles in acceptable time and runs with less memory.
+UNROLLED_DEPTH = 48
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block: attention and MLP, each a residual branch."""
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.norm1 = LayerNorm(config.width, config.norm_epsilon)
+        self.attn = SelfAttention(config, rngs=rngs)
+        self.norm2 = LayerNorm(config.width, config.norm_epsilon)
+        self.mlp = MLPS[config.mlp](config, rngs=rngs)
+        scaled = config.layer_scale is not None
+        self.scale1 = LayerScale(config.width, config.layer_scale) if scaled else None
+        self.scale2 = LayerScale(config.width, config.layer_scale) if scaled else None
+
+    def __call__(
+        self, x: jax.Array, drop_path_rate: jax.Array, key: jax.Array | None, return_weights: bool = False
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Return the block's output for `x` `(b, n, d)`, and its attention weights `(b, h, n, n)` or None."""
+        config = self.config
+        path_key = key if config.drop_path_rate else None
+        y, weights = self.attn(self.norm1(x), fold(key, "attn"), return_weights)
+        y = y if self.scale1 is None else self.scale1(y)
+        x = x + drop_path(y, drop_path_rate, fold(path_key, "path1"))
+        y = self.mlp(self.norm2(x), fold(key, "mlp"))
+        y = dropout(y, config.dropout_rate, fold(key, "mlp_out"))
+        y = y if self.scale2 is None else self.scale2(y)
+        return x + drop_path(y, drop_path_rate, fold(path_key, "path2")), weights
+
+
+def make_blocks(config: ViTConfig, *, rngs: nnx.Rngs) -> Block:
+    """Return `config.depth` blocks as one `Block` whose parameters have a leading `l` axis."""
+    keys = jax.random.split(rngs.params(), config.depth)
+    return jax.vmap(lambda key: Block(config, rngs=nnx.Rngs(key)))(keys)
+
+
+def drop_path_rates(config: ViTConfig) -> jax.Array:
+    """Return the drop-path rate of each block, `(l,)` float32."""
+    if config.drop_path_schedule == "constant":
+        return jnp.full((config.depth,), config.drop_path_rate, jnp.float32)
+    return jnp.linspace(0.0, config.drop_path_rate, config.depth, dtype=jnp.float32)
+
+
+def apply_blocks(
+    blocks: Block,
+    x: jax.Array,
+    key: jax.Array | None,
+    *,
+    outputs: bool = False,
+    weights: bool = False,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Apply stacked blocks in order.
+
+    Args:
+      blocks: the result of `make_blocks`.
+      x: tokens `(b, n, d)`.
+      key: None for evaluation.
+      outputs: also return every block's output, `blocks` `(l, b, n, d)`.
+      weights: also return every block's attention weights, `attention` `(l, b, h, n, n)`.
+
+    Returns:
+      The tokens after the last block, and what was asked for.
+    """
+    config = blocks.config
+    unroll = config.unroll or (config.depth if config.depth <= UNROLLED_DEPTH else 1)
+
+    def body(x: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array | None]]:
+        block, rate, layer_key = layer
+        x, attended = block(x, rate, layer_key, weights)
+        return x, {"blocks": x if outputs else None, "attention": attended}
+
+    if config.remat != "none":
+        # Inside a rolled loop nothing can be merged across iterations; unrolled, XLA would undo the remat.
+        rolled = unroll < config.depth
+        body = jax.checkpoint(body, policy=REMAT_POLICIES[config.remat], prevent_cse=not rolled)
+    layers = (blocks, drop_path_rates(config), split(key, config.depth))
+    x, captured = jax.lax.scan(body, x, layers, unroll=min(unroll, config.depth))
+    return x, {name: value for name, value in captured.items() if value is not None}

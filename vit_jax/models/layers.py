@@ -1,0 +1,231 @@
+"""Building blocks: dense, norms, MLPs, dropout. Pure functions, and modules that only hold parameters.
+
+Parameters are float32; every layer computes in the dtype of its input. Letters: `b` batch, `n` tokens,
+`d` width, `m` MLP hidden width.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models.vit_config import ViTConfig
+
+
+@jax.custom_vjp
+def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return `x @ kernel` with its weight gradient written as `dot(x, dy)`.
+
+    Automatic differentiation writes it as `transpose(dot(dy, x))`, which XLA's CPU backend runs several
+    times slower (`benchmarks/train_step.py` measures it). The value is the same; forward-mode
+    differentiation through this function raises an error, as for any function with its own gradient.
+
+    Args:
+      x: `(..., i)`.
+      kernel: `(i, o)`, same dtype.
+    """
+    return x @ kernel
+
+
+def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _matmul_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    rows = tuple(range(x.ndim - 1))
+    return dy @ kernel.T, jax.lax.dot_general(x, dy, ((rows, rows), ((), ())))
+
+
+matmul.defvjp(_matmul_forward, _matmul_backward)
+
+
+def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, inputs: int = 1) -> jax.Array:
+    """Return an affine map of the last axes of `x`; every dense layer of the library goes through here.
+
+    Args:
+      x: `(..., *in)`; its dtype is the compute dtype.
+      kernel: `(*in, *out)`, float32.
+      bias: `(*out)`, float32, or None.
+      inputs: how many leading axes of `kernel` are summed over.
+
+    Returns:
+      `(..., *out)`.
+    """
+    in_shape, out_shape = kernel.shape[:inputs], kernel.shape[inputs:]
+    rows = x.shape[: x.ndim - inputs]
+    flat = matmul(
+        x.reshape(*rows, math.prod(in_shape)),
+        kernel.astype(x.dtype).reshape(math.prod(in_shape), math.prod(out_shape)),
+    )
+    y = flat.reshape(*rows, *out_shape)
+    return y if bias is None else y + bias.astype(x.dtype)
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    """Return layer normalisation over the last axis (Ba et al. 2016, arXiv 1607.06450).
+
+    The statistics are float32 and two-pass: the one-pass variance loses three digits on offset inputs.
+
+    Args:
+      x: `(..., d)`.
+      scale, bias: `(d,)`, float32.
+      epsilon: added to the variance.
+    """
+    wide = x.astype(jnp.float32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + epsilon) * scale + bias).astype(x.dtype)
+
+
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """Return `x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": quick_gelu,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Return `x` with elements zeroed at `rate` and the rest scaled up; `x` itself when `key` is None."""
+    if key is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+
+
+def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array | None) -> jax.Array:
+    """Return a residual branch dropped for whole examples (Huang et al. 2016, arXiv 1603.09382).
+
+    Args:
+      x: `(b, ...)` output of the branch.
+      rate: probability of dropping; may be traced.
+      key: None for evaluation.
+    """
+    if key is None:
+        return x
+    keep_rate = jnp.float32(1) - rate
+    keep = jax.random.bernoulli(key, keep_rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return x * (keep.astype(jnp.float32) / keep_rate).astype(x.dtype)
+
+
+def initial_kernel(
+    scheme: str, key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out: int
+) -> jax.Array:
+    """Return a float32 kernel: Xavier uniform for `jax` (Glorot & Bengio 2010), N(0, 0.02) for `trunc_normal`, `zeros`."""
+    if scheme == "zeros":
+        return jnp.zeros(shape, jnp.float32)
+    if scheme == "trunc_normal":
+        # torch truncates at +-2 absolute, a hundred deviations: effectively not at all.
+        return 0.02 * jax.random.normal(key, shape, jnp.float32)
+    limit = math.sqrt(6 / (fan_in + fan_out))
+    return jax.random.uniform(key, shape, jnp.float32, -limit, limit)
+
+
+def value_of(param: nnx.Param | None) -> jax.Array | None:
+    """Return the array of a parameter, or None where a model does without it."""
+    return None if param is None else param[...]
+
+
+class Dense(nnx.Module):
+    """Affine map with a kernel of shape `(*in_shape, *out_shape)`.
+
+    Args:
+      in_shape, out_shape: axes summed over, and axes made.
+      use_bias: whether there is a bias.
+      scheme: initialisation, see `initial_kernel`.
+      fan_out: outputs counted as one matrix, when several are stored together (query, key, value).
+      bias_std: deviation of the initial bias.
+      rngs: source of the keys.
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, ...],
+        out_shape: tuple[int, ...],
+        *,
+        use_bias: bool = True,
+        scheme: str = "jax",
+        fan_out: int | None = None,
+        bias_std: float = 0.0,
+        rngs: nnx.Rngs,
+    ):
+        fan_in, shape = math.prod(in_shape), (*in_shape, *out_shape)
+        self.inputs = len(in_shape)
+        self.kernel = nnx.Param(
+            initial_kernel(scheme, rngs.params(), shape, fan_in, fan_out or math.prod(out_shape))
+        )
+        noise = bias_std * jax.random.normal(rngs.params(), out_shape, jnp.float32) if bias_std else None
+        self.bias = nnx.Param(jnp.zeros(out_shape) if noise is None else noise) if use_bias else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the map of `x` `(..., *in_shape)`: `(..., *out_shape)`."""
+        return dense(x, self.kernel[...], value_of(self.bias), self.inputs)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation over the last axis of width `d`."""
+
+    def __init__(self, width: int, epsilon: float):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones((width,)))
+        self.bias = nnx.Param(jnp.zeros((width,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return `x` `(..., d)` normalised."""
+        return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+class LayerScale(nnx.Module):
+    """Per-channel scale of a residual branch (Touvron et al. 2021, arXiv 2103.17239)."""
+
+    def __init__(self, width: int, initial: float):
+        self.gamma = nnx.Param(jnp.full((width,), initial, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return `x` `(..., d)` scaled."""
+        return x * self.gamma[...].astype(x.dtype)
+
+
+class Mlp(nnx.Module):
+    """Two dense layers with an activation between them."""
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        # vision_transformer and big_vision start the biases at N(0, 1e-6); others at zero.
+        bias_std = 1e-6 if config.init == "jax" else 0.0
+        width, hidden = (config.width,), (config.mlp_dim,)
+        self.fc1 = Dense(width, hidden, scheme=config.init, bias_std=bias_std, rngs=rngs)
+        self.fc2 = Dense(hidden, width, scheme=config.init, bias_std=bias_std, rngs=rngs)
+
+    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Return the MLP of `x` `(b, n, d)`; `key` is for dropout between the layers."""
+        x = ACTIVATIONS[self.config.activation](self.fc1(x))
+        return self.fc2(dropout(x, self.config.dropout_rate, key))
+
+
+class SwiGlu(nnx.Module):
+    """Gated MLP: `down(silu(gate(x)) * up(x))` (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        d, m = config.width, config.mlp_dim
+        self.gate_up = Dense((d,), (2, m), scheme=config.init, fan_out=m, rngs=rngs)
+        self.down = Dense((m,), (d,), scheme=config.init, rngs=rngs)
+
+    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Return the MLP of `x` `(b, n, d)`; `key` is for dropout before the last layer."""
+        gate_up = self.gate_up(x)
+        hidden = jax.nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :]
+        return self.down(dropout(hidden, self.config.dropout_rate, key))
+
+
+MLPS = {"mlp": Mlp, "swiglu": SwiGlu}

@@ -1,0 +1,53 @@
+"""From tokens to one vector per image."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models.attention import attention
+from vit_jax.models.layers import Dense, LayerNorm, Mlp, initial_kernel
+from vit_jax.models.vit_config import ViTConfig
+
+
+class AttentionPool(nnx.Module):
+    """Multi-head attention pooling (MAP): a learned probe attends to all tokens, then an MLP.
+
+    Source: Zhai et al. 2021, arXiv 2106.04560; Lee et al. 2018, arXiv 1810.00825.
+    """
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        d, h, k = config.width, config.heads, config.head_dim
+        self.probe = nnx.Param(initial_kernel(config.init, rngs.params(), (1, d), 1, d))
+        self.q = Dense((d,), (h, k), scheme=config.init, rngs=rngs)
+        self.kv = Dense((d,), (2, h, k), scheme=config.init, fan_out=d, rngs=rngs)
+        self.out = Dense((h, k), (d,), scheme=config.init, rngs=rngs)
+        self.norm = LayerNorm(d, config.norm_epsilon)
+        self.mlp = Mlp(config, rngs=rngs)
+
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Return `(b, d)` of tokens `(b, n, d)`."""
+        b, _, d = x.shape
+        probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (b, 1, d))
+        kv = self.kv(x)
+        y, _ = attention(
+            self.q(probe), kv[..., 0, :, :], kv[..., 1, :, :], implementation=self.config.attention
+        )
+        y = self.out(y)
+        return (y + self.mlp(self.norm(y), key))[:, 0]
+
+
+def pool_tokens(x: jax.Array, config: ViTConfig, attention_pool: AttentionPool | None, key: jax.Array | None):
+    """Return one vector per image, `(b, d)`; all tokens for pool `none`.
+
+    Args:
+      x: tokens `(b, prefix + n, d)`.
+      config: says which pooling; `mean` leaves out class and register tokens.
+      attention_pool: the module of pool `map`.
+      key: None for evaluation.
+    """
+    if config.pool == "cls":
+        return x[:, 0]
+    if config.pool == "mean":
+        return x[:, config.prefix_tokens :].mean(axis=1)
+    return x if attention_pool is None else attention_pool(x, key)

@@ -1,0 +1,133 @@
+"""Resampling of grids to another size as two small matrix products, one per axis.
+
+The weights are computed on the host in float64 from static sizes, so the same few lines reproduce what each
+source of a model does: torch's `interpolate` in all its modes (which `jax.image.resize` does not, for bicubic
+without antialiasing) and scipy's `zoom`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.errors import ConfigError, choose
+from vit_jax.models.vit_config import CHOICES
+
+
+def resize_matrix(
+    n_in: int, n_out: int, method: str, antialias: bool = False, scale: float | None = None
+) -> np.ndarray:
+    """Return the weights that take `n_in` samples to `n_out`.
+
+    `nearest`, `bilinear` and `bicubic` are those of `torch.nn.functional.interpolate` with
+    `align_corners=False`; `zoom` is `scipy.ndimage.zoom(order=1)`, linear between aligned corners, as
+    vision_transformer and big_vision resize positions.
+
+    Args:
+      n_in, n_out: number of samples before and after.
+      method: `nearest`, `bilinear`, `bicubic` or `zoom`.
+      antialias: widen the kernel when shrinking, as Pillow does; says nothing to `nearest` and `zoom`.
+      scale: input samples per output sample; None means `n_in / n_out`. Says nothing to `zoom`.
+
+    Returns:
+      float64 (n_out, n_in); every row sums to 1.
+
+    Raises:
+      ConfigError: unknown method.
+
+    Source: Keys 1981 for the cubic kernel (IEEE Trans. ASSP 29(6)). Its parameter is -0.75 in torch, but -0.5
+    with antialiasing, as in Pillow.
+    """
+    choose(method, CHOICES["resample"], "resample")
+    scale = n_in / n_out if scale is None else scale
+    out = np.arange(n_out)
+    if method == "nearest":
+        # float32 as in torch: where the product should be whole, its rounding decides which sample is taken.
+        taps = np.floor(out.astype(np.float32) * np.float32(scale))[:, None]
+        return _gather(taps, np.ones_like(taps), n_in)
+    if method == "zoom":
+        # scipy itself returns 0 for the last sample where its rounding steps past the corner (8 -> 26).
+        centers = out * ((n_in - 1) / max(n_out - 1, 1))
+    else:
+        centers = (out + 0.5) * scale - 0.5
+        if antialias:
+            distance = (np.arange(n_in) - centers[:, None]) / max(scale, 1.0)
+            weights = _cubic(distance, -0.5) if method == "bicubic" else _triangle(distance)
+            return weights / weights.sum(axis=1, keepdims=True)
+    reach = 2 if method == "bicubic" else 1
+    taps = np.floor(centers)[:, None] + np.arange(1 - reach, 1 + reach)
+    distance = taps - centers[:, None]
+    return _gather(taps, _cubic(distance, -0.75) if method == "bicubic" else _triangle(distance), n_in)
+
+
+def resample_grid(
+    grid: jax.Array, size: tuple[int, int], method: str, antialias: bool = False, offset: float = 0.0
+) -> jax.Array:
+    """Return a grid of vectors at another size; at its own size, as it is.
+
+    Args:
+      grid: (h w d).
+      size: rows and columns of the result; static.
+      method, antialias: see `resize_matrix`.
+      offset: added to the new size where the scale is computed. DINO and the first DINOv2 use 0.1 (Caron et
+        al. 2021, arXiv 2104.14294), which shifts the samples slightly.
+
+    Returns:
+      (h2 w2 d), same dtype.
+    """
+    if grid.shape[:2] == tuple(size):
+        return grid  # Also with an offset: so do torch and DINO.
+    vertical, horizontal = (
+        jnp.asarray(resize_matrix(n_in, n_out, method, antialias, n_in / (n_out + offset)), grid.dtype)
+        for n_in, n_out in zip(grid.shape[:2], size)
+    )
+    return jnp.einsum("Hh,hwd,Ww->HWd", vertical, grid, horizontal, precision=jax.lax.Precision.HIGHEST)
+
+
+def resample_positions(
+    table: jax.Array,
+    from_grid: tuple[int, int],
+    to_grid: tuple[int, int],
+    method: str,
+    antialias: bool = False,
+    prefix: int = 0,
+) -> jax.Array:
+    """Return a table of positions for another grid of patches.
+
+    Args:
+      table: (n d), `prefix` rows that stay as they are (class token), then the patches in row-major order.
+      from_grid, to_grid: rows and columns of patches before and after; static.
+      method, antialias: see `resize_matrix`.
+      prefix: number of leading rows without a place in the grid.
+
+    Returns:
+      (prefix + h2 w2, d), same dtype.
+
+    Raises:
+      ConfigError: the table does not have `prefix` rows plus one per patch of `from_grid`.
+    """
+    (h, w), (n, d) = from_grid, table.shape
+    if n != prefix + h * w:
+        raise ConfigError(
+            f"the position table has {n} rows; a grid of {h}x{w} patches after {prefix} other tokens needs "
+            f"{prefix + h * w}. Give the grid that the table was made for."
+        )
+    patches = resample_grid(table[prefix:].reshape(h, w, d), to_grid, method, antialias)
+    return jnp.concatenate([table[:prefix], patches.reshape(-1, d)])
+
+
+def _gather(taps: np.ndarray, weights: np.ndarray, n_in: int) -> np.ndarray:
+    """Return (n_out, n_in) from taps and weights (n_out, t); taps outside count for the edge sample."""
+    matrix = np.zeros((len(taps), n_in))
+    np.add.at(matrix, (np.arange(len(taps))[:, None], np.clip(taps, 0, n_in - 1).astype(int)), weights)
+    return matrix
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    return np.maximum(0, 1 - np.abs(x))
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+    x = np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x**2 + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))

@@ -1,0 +1,179 @@
+"""Supervised classification of images."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.errors import ConfigError
+from vit_jax.models.flops import training_flops
+from vit_jax.models.functional import ModelFunctions
+from vit_jax.models.registry import model_functions
+from vit_jax.models.vit_config import ViTConfig
+from vit_jax.objectives.base import Batch, Buffers, DataInfo, Illustration, LossOutput, Params, Sums
+from vit_jax.objectives.images import normalise
+from vit_jax.objectives.losses import (
+    sigmoid_cross_entropy,
+    smooth_one_hot,
+    softmax_cross_entropy,
+    thresholded_bce,
+)
+from vit_jax.objectives.mixing import mix
+from vit_jax.objectives.options import ClassificationOptions
+from vit_jax.objectives.pictures import attention_overlay
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Cross-entropy of one label per image, with mixing, smoothing and class weights.
+
+    Attributes:
+      model: the classifier's configuration.
+      options: the loss and its settings.
+      data: names of the classes, for captions, and their counts, for balanced class weights.
+    """
+
+    model: ViTConfig
+    options: ClassificationOptions
+    data: DataInfo
+    monitor: str = "accuracy"
+    monitor_mode: str = "max"
+    functions: ModelFunctions = field(init=False, compare=False)
+    class_weights: np.ndarray | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.model.num_classes or self.model.pool == "none":
+            raise ConfigError(
+                f"classification needs a head: num_classes is {self.model.num_classes} and pool is "
+                f"{self.model.pool!r}; set model.num_classes and a pool of cls, mean or map."
+            )
+        if self.data.num_classes != self.model.num_classes:
+            raise ConfigError(
+                f"model.num_classes is {self.model.num_classes} and the data has {self.data.num_classes} classes; "
+                f"set model.num_classes={self.data.num_classes} or leave it out."
+            )
+        object.__setattr__(self, "functions", model_functions(self.model))
+        object.__setattr__(self, "class_weights", _class_weights(self))
+
+    @property
+    def train_flops(self) -> float:
+        """Floating-point operations of forward and backward for one image."""
+        return training_flops(self.model)
+
+    def init(self, key: jax.Array) -> tuple[Params, Buffers]:
+        """Return fresh parameters, and no buffers."""
+        return self.functions.init(key), {}
+
+    def prepare(self, batch: Batch, key: jax.Array) -> Batch:
+        """Normalise images, make soft targets and mix, over the whole batch."""
+        options = self.options
+        images = normalise(batch["image"], self.model.preprocessing)
+        targets = smooth_one_hot(batch["label"], self.model.num_classes, options.label_smoothing)
+        images, targets = mix(
+            images,
+            targets,
+            key,
+            mixup_alpha=options.mixup,
+            cutmix_alpha=options.cutmix,
+            probability=options.mix_probability,
+            cutmix_probability=options.cutmix_probability,
+        )
+        return {"image": images, "target": targets, "label": batch["label"]}
+
+    def loss(
+        self, params: Params, buffers: Buffers, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossOutput]:
+        """Return the weighted mean loss; metrics are the loss and the accuracy on the (mixed) images."""
+        logits = self.functions.apply(params, batch["image"], key)
+        losses = self._losses(logits, batch["target"])
+        weights = jnp.ones_like(losses)
+        if self.class_weights is not None:
+            # A mixed target weighs as the mixture of its classes.
+            weights = batch["target"] @ jnp.asarray(self.class_weights)
+        total = weights.sum()
+        loss = (losses * weights).sum() / total
+        correct = jnp.argmax(logits, axis=-1) == batch["label"]
+        metrics = {"loss": loss, "accuracy": jnp.mean(correct.astype(jnp.float32))}
+        return loss, LossOutput(metrics, buffers, total)
+
+    def after_update(self, params: Params, buffers: Buffers, step: jax.Array) -> Buffers:
+        """Return the buffers unchanged."""
+        return buffers
+
+    def evaluate(self, params: Params, buffers: Buffers, batch: Batch) -> Sums:
+        """Return sums of loss, top-1 and top-5 hits over the rows that count."""
+        logits = self.predict(params, batch)
+        targets = jax.nn.one_hot(batch["label"], self.model.num_classes, dtype=jnp.float32)
+        rank = jnp.sum(logits > jnp.take_along_axis(logits, batch["label"][:, None], axis=1), axis=1)
+        # Not-a-number compares false and would rank first: such a row is simply wrong.
+        rank = jnp.where(jnp.isfinite(logits).all(axis=1), rank, self.model.num_classes)
+        rows = {"loss": self._losses(logits, targets), "accuracy": rank < 1}
+        if self.model.num_classes > 5:
+            rows["top5_accuracy"] = rank < 5
+        mask = batch["mask"]
+        sums = {
+            name: jnp.sum(jnp.where(mask, values, 0).astype(jnp.float32)) for name, values in rows.items()
+        }
+        return sums | {"count": jnp.sum(mask.astype(jnp.float32))}
+
+    def predict(self, params: Params, batch: Batch) -> jax.Array:
+        """Return logits `(b, classes)` of raw images."""
+        return self.functions.apply(params, normalise(batch["image"], self.model.preprocessing))
+
+    def illustrate(self, params: Params, buffers: Buffers, batch: Batch) -> Illustration:
+        """Return each image with its prediction and where the last block looks."""
+        images = np.asarray(batch["image"])
+
+        @jax.jit
+        def look(params: Params, images: jax.Array) -> Any:
+            inputs = normalise(images, self.model.preprocessing)
+            logits, captured = self.functions.apply(params, inputs, capture=("attention/-1",))
+            return jax.nn.softmax(logits), captured["attention/-1"]
+
+        probabilities, attention = jax.tree.map(np.asarray, jax.device_get(look(params, batch["image"])))
+        rows = []
+        for image, label, chances, weights in zip(
+            images, np.asarray(batch["label"]), probabilities, attention
+        ):
+            best = int(chances.argmax())
+            verdict = "right" if best == label else f"WRONG, it is {self._name(int(label))}"
+            caption = f"{self._name(best)}  {chances[best]:.1%}  {verdict}"
+            rows.append((caption, [image, attention_overlay(image, weights, self.model)]))
+        return Illustration("Predictions on test images", ("image", "attention, last block"), rows)
+
+    def _name(self, label: int) -> str:
+        return self.data.class_names[label] if label < len(self.data.class_names) else str(label)
+
+    def _losses(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+        if self.options.loss == "softmax":
+            return softmax_cross_entropy(logits, targets)
+        if self.options.loss == "sigmoid":
+            return sigmoid_cross_entropy(logits, targets)
+        return thresholded_bce(logits, targets, self.options.bce_threshold)
+
+
+def build(model: ViTConfig, options: ClassificationOptions, data: DataInfo) -> Classification:
+    """Return the objective; see `objectives.registry`."""
+    return Classification(model, options, data)
+
+
+def _class_weights(objective: Classification) -> np.ndarray | None:
+    chosen, classes = objective.options.class_weights, objective.model.num_classes
+    if isinstance(chosen, tuple):
+        if len(chosen) != classes or min(chosen) < 0:
+            raise ConfigError(
+                f"objective.class_weights has {len(chosen)} values; it needs one of 0 or more for each of the "
+                f"{classes} classes."
+            )
+        return np.asarray(chosen, np.float32)
+    if chosen == "none":
+        return None
+    counts = np.asarray(objective.data.class_counts or (), np.float32)
+    if len(counts) != classes or counts.min() < 1:
+        raise ConfigError(
+            "objective.class_weights is 'balanced', but the examples of each class are not known (or some class "
+            "has none); give one weight per class."
+        )
+    return counts.sum() / (classes * counts)

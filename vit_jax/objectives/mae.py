@@ -1,0 +1,156 @@
+"""Masked autoencoding (He et al. 2021, arXiv 2111.06377): predict the pixels of hidden patches."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.models.embedding import patchify, unpatchify
+from vit_jax.models.flops import encoder_macs
+from vit_jax.models.functional import ModelFunctions, functions
+from vit_jax.models.mae import MaskedAutoencoder, mae_encoder_config, visible_patches
+from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.objectives.base import Batch, Buffers, DataInfo, Illustration, LossOutput, Params, Sums
+from vit_jax.objectives.images import denormalise, normalise
+from vit_jax.objectives.options import MaeOptions
+from vit_jax.random import fold, root
+
+
+def patch_targets(images: jax.Array, patch_size: tuple[int, int], normalise_pixels: bool) -> jax.Array:
+    """Return what the decoder should predict.
+
+    Args:
+      images: normalised images `(b, h, w, c)`.
+      patch_size: height `p` and width `q` of a patch.
+      normalise_pixels: remove each patch's own mean and deviation (unbiased variance, epsilon 1e-6).
+
+    Returns:
+      `(b, n, p*q*c)`.
+    """
+    target = patchify(images, patch_size)
+    if not normalise_pixels:
+        return target
+    variance = target.var(axis=-1, keepdims=True, ddof=1)
+    return (target - target.mean(axis=-1, keepdims=True)) * jax.lax.rsqrt(variance + 1e-6)
+
+
+def hidden_patch_losses(predicted: jax.Array, target: jax.Array) -> jax.Array:
+    """Return the mean squared error of each patch, `(b, n)`, for patches `(b, n, p*q*c)`."""
+    return jnp.square(predicted - target).mean(axis=-1)
+
+
+@dataclass(frozen=True)
+class Mae:
+    """Mean squared error of hidden patches, in plain or normalised pixels.
+
+    Attributes:
+      model: configuration of the encoder.
+      options: masking, target and decoder.
+    """
+
+    model: ViTConfig
+    options: MaeOptions
+    monitor: str = "loss"
+    monitor_mode: str = "min"
+    decoder: ViTConfig = field(init=False)
+    functions: ModelFunctions = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        options = self.options
+        decoder = replace(
+            self.model,
+            width=options.decoder_width,
+            depth=options.decoder_depth,
+            heads=options.decoder_heads,
+            mlp_dim=options.decoder_mlp_dim or 4 * options.decoder_width,
+            drop_path_rate=0.0,
+            stem=(),
+        )
+        object.__setattr__(self, "decoder", decoder)
+        build = partial(MaskedAutoencoder, self.model, decoder)
+        object.__setattr__(self, "functions", functions(build))
+
+    @property
+    def train_flops(self) -> float:
+        """Floating-point operations of forward and backward for one image."""
+        model, decoder = self.model, self.decoder
+        visible = model.prefix_tokens + visible_patches(model.num_patches, self.options.mask_ratio)
+        pixels = model.patch_size[0] * model.patch_size[1] * model.in_channels
+        macs = encoder_macs(visible, model.width, model.depth, model.mlp_dim, model.mlp)
+        whole = model.prefix_tokens + model.num_patches
+        macs += encoder_macs(whole, decoder.width, decoder.depth, decoder.mlp_dim, decoder.mlp)
+        macs += model.num_patches * pixels * (model.width + decoder.width)
+        macs += visible * model.width * decoder.width
+        return 6.0 * macs
+
+    def init(self, key: jax.Array) -> tuple[Params, Buffers]:
+        """Return fresh parameters, `{"encoder": ..., "decoder": ...}`, and no buffers."""
+        return self.functions.init(key), {}
+
+    def prepare(self, batch: Batch, key: jax.Array) -> Batch:
+        """Normalise images and draw each image's mask, over the whole batch."""
+        images = normalise(batch["image"], self.model.preprocessing)
+        noise = jax.random.uniform(key, (images.shape[0], self.model.num_patches))
+        return {"image": images, "noise": noise}
+
+    def loss(
+        self, params: Params, buffers: Buffers, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, LossOutput]:
+        """Return the mean loss over all hidden patches."""
+        losses, mask, _ = self._losses(params, batch["image"], batch["noise"], key)
+        hidden = mask.sum()
+        loss = (losses * mask).sum() / hidden
+        return loss, LossOutput({"loss": loss}, buffers, hidden)
+
+    def after_update(self, params: Params, buffers: Buffers, step: jax.Array) -> Buffers:
+        """Return the buffers unchanged."""
+        return buffers
+
+    def evaluate(self, params: Params, buffers: Buffers, batch: Batch) -> Sums:
+        """Return the sum of each image's mean loss over its hidden patches; masks are the same every time."""
+        batch = dict(batch)
+        rows = batch.pop("mask").astype(jnp.float32)
+        prepared = self.prepare(batch, fold(root(0), "evaluation"))
+        losses, mask, _ = self._losses(params, prepared["image"], prepared["noise"], None)
+        per_image = (losses * mask).sum(axis=1) / mask.sum(axis=1)
+        return {"loss": jnp.sum(jnp.where(rows > 0, per_image, 0)), "count": rows.sum()}
+
+    def illustrate(self, params: Params, buffers: Buffers, batch: Batch) -> Illustration:
+        """Return each image, what the encoder saw of it, and what the decoder made of it."""
+
+        @jax.jit
+        def reconstruct(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
+            prepared = self.prepare(batch, fold(root(0), "illustration"))
+            images = prepared["image"]
+            losses, mask, predicted = self._losses(params, images, prepared["noise"], None)
+            patches = patchify(images, self.model.patch_size)
+            if self.options.normalise_pixels:  # put each patch's own mean and deviation back
+                deviation = jnp.sqrt(patches.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
+                predicted = predicted * deviation + patches.mean(axis=-1, keepdims=True)
+            hidden = mask[..., None] > 0
+            seen = jnp.where(hidden, jnp.zeros_like(patches), patches)
+            whole = jnp.where(hidden, predicted, patches)
+            shape = (self.model.patch_size, self.model.grid)
+            return unpatchify(seen, *shape), unpatchify(whole, *shape), (losses * mask).sum(1) / mask.sum(1)
+
+        seen, whole, losses = jax.device_get(reconstruct(params, batch))
+        seen, whole = (denormalise(images, self.model.preprocessing) for images in (seen, whole))
+        images = np.asarray(batch["image"])
+        rows = [(f"loss {x:.3f}", [a, b, c]) for x, a, b, c in zip(losses, images, seen, whole)]
+        title = f"Reconstruction with {self.options.mask_ratio:.0%} of the patches hidden"
+        return Illustration(title, ("image", "seen", "reconstructed"), rows)
+
+    def _losses(
+        self, params: Params, images: jax.Array, noise: jax.Array, key: jax.Array | None
+    ) -> tuple[Any, Any, Any]:
+        predicted, mask = self.functions.apply(params, images, noise, self.options.mask_ratio, key)
+        target = patch_targets(images, self.model.patch_size, self.options.normalise_pixels)
+        return hidden_patch_losses(predicted, target), mask, predicted
+
+
+def build(model: ViTConfig, options: MaeOptions, data: DataInfo) -> Mae:
+    """Return the objective; see `objectives.registry`. Labels are not used."""
+    return Mae(mae_encoder_config(model), options)

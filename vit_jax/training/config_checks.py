@@ -1,0 +1,214 @@
+"""What a configuration may say: keys, types, choices and ranges, as data. Needs no jax."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vit_jax.errors import ConfigError, choose, nearest
+from vit_jax.models import names
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit_config import replace
+from vit_jax.objectives.options import parse_options
+from vit_jax.training.defaults import default_config, flatten
+from vit_jax.training.durations import check
+
+# Sections that take further keys: fields of ViTConfig, options of the objective.
+OPEN_SECTIONS = ("model.", "objective.")
+
+# Whether a share of the run makes sense.
+DURATIONS = {
+    "duration": False,
+    "schedule.warmup": True,
+    "schedule.cooldown": True,
+    "schedule.timescale": True,
+    "evaluation.every": True,
+    "checkpoint.every": True,
+    "log.every": True,
+}
+
+CHOICES = {
+    "compute_dtype": ("auto", "float32", "bfloat16"),
+    "data.source": ("digits", "folder", "tfds", "synthetic", "arrays"),
+    "optimizer.name": ("adamw", "sgd", "lamb", "lion", "adafactor"),
+    "optimizer.first_moment_dtype": ("float32", "bfloat16"),
+    "schedule.name": ("cosine", "linear", "rsqrt", "constant"),
+}
+
+# Intervals as in mathematics: a round bracket leaves the bound out.
+RANGES = {
+    "seed": "[0, 4294967296)",
+    "accumulation": "[1, inf)",
+    "data.size": "[1, inf)",
+    "data.batch_size": "[1, inf)",
+    "data.eval_batch_size": "[0, inf)",
+    "data.num_threads": "[0, inf)",
+    "data.num_workers": "[0, inf)",
+    "data.prefetch": "[0, inf)",
+    "optimizer.learning_rate": "(0, inf)",
+    "optimizer.b1": "[0, 1)",
+    "optimizer.b2": "[0, 1)",
+    "optimizer.epsilon": "[0, inf)",
+    "optimizer.momentum": "[0, 1)",
+    "optimizer.weight_decay": "[0, inf)",
+    "optimizer.clip_norm": "[0, inf)",
+    "optimizer.layer_decay": "(0, 1]",
+    "schedule.warmup_start": "[0, 1]",
+    "schedule.final": "[0, 1]",
+    "ema.decay": "[0, 1)",
+    "mesh.data": "[-1, inf)",
+    "mesh.fsdp": "[-1, inf)",
+    "mesh.tensor": "[-1, inf)",
+    "sharding.min_size": "[0, inf)",
+    "evaluation.illustrate": "[0, inf)",
+    "checkpoint.keep_last": "[1, inf)",
+    "checkpoint.keep_best": "[0, inf)",
+}
+
+# Regular expressions on parameter paths; and pairs of one with something else.
+PATTERNS = ("optimizer.decay", "optimizer.frozen")
+PATTERN_FACTORS = ("optimizer.learning_rate_multipliers", "optimizer.weight_decay_multipliers")
+PATTERN_PAIRS = (*PATTERN_FACTORS, "sharding.rules")
+
+# What a data source cannot do without.
+REQUIRED_BY_SOURCE = {"folder": "data.path", "tfds": "data.name"}
+
+TYPES: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("True or False", lambda value: isinstance(value, bool)),
+    int: ("an integer", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    float: ("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool)),
+    str: ("text", lambda value: isinstance(value, str)),
+    tuple: ("a sequence, for example ('head',)", lambda value: isinstance(value, tuple)),
+}
+
+
+def normalise(config: ConfigDict) -> ConfigDict:
+    """Return the configuration with tuples for lists, and floats where the default is one."""
+    defaults = flatten(default_config())
+    normal = ConfigDict(type_safe=False)
+    for key, value in flatten(config).items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        *parents, last = key.split(".")
+        section = normal
+        for parent in parents:
+            section = section.setdefault(parent, ConfigDict(type_safe=False))
+        section[last] = float(value) if whole and isinstance(defaults.get(key), float) else value
+    return normal
+
+
+def validate(config: ConfigDict) -> None:
+    """Raise `ConfigError` naming the first key that does not exist, is missing or has a wrong value."""
+    flat, defaults = flatten(config), flatten(default_config())
+    _check_keys(flat, defaults)
+    for key, default in defaults.items():
+        if key in DURATIONS:
+            check(flat[key], key, percent=DURATIONS[key])
+        else:
+            expected, good = TYPES[type(default)]
+            if not good(flat[key]):
+                raise ConfigError(f"{key} is {flat[key]!r}; it must be {expected}.")
+    for key, allowed in CHOICES.items():
+        choose(flat[key], allowed, key)
+    for key, interval in RANGES.items():
+        _check_range(key, flat[key], interval)
+    _check_patterns(flat)
+    _check_combinations(flat)
+    _check_model(config.model.to_dict())
+    parse_options(_with_tuples(config.objective))
+
+
+def _check_keys(flat: dict[str, Any], defaults: dict[str, Any]) -> None:
+    for key, value in flat.items():
+        if key in defaults or key.startswith(OPEN_SECTIONS):
+            continue
+        inside = [name for name in defaults if name.startswith(f"{key}.")]
+        if inside:
+            raise ConfigError(f"{key} is {value!r}; it must be a section with {', '.join(inside)}.")
+        raise ConfigError(f"{key!r} is not a configuration key.{nearest(key, defaults)}")
+    for key in defaults:
+        if key not in flat:
+            raise ConfigError(f"{key} is missing; start the configuration from default_config().")
+
+
+def _check_range(key: str, value: float, interval: str) -> None:
+    low, high = (float(bound) for bound in interval[1:-1].split(","))
+    above = value > low if interval[0] == "(" else value >= low
+    below = value < high if interval[-1] == ")" else value <= high
+    if above and below and math.isfinite(value):
+        return
+    words = [f"{'above' if interval[0] == '(' else 'at least'} {low:.0f}"]
+    if math.isfinite(high):
+        words.append(f"{'below' if interval[-1] == ')' else 'at most'} {high:.0f}")
+    raise ConfigError(f"{key} is {value}; it must be {' and '.join(words)}.")
+
+
+def _check_patterns(flat: dict[str, Any]) -> None:
+    for key in (*PATTERNS, *PATTERN_PAIRS):
+        for entry in flat[key]:
+            pattern = entry
+            if key in PATTERN_PAIRS:
+                if not isinstance(entry, tuple) or len(entry) != 2:
+                    raise ConfigError(
+                        f"{key} has {entry!r}; each entry must be a pair, a pattern and its value."
+                    )
+                pattern, value = entry
+                if key in PATTERN_FACTORS and not (TYPES[float][1](value) and 0 <= value < math.inf):
+                    raise ConfigError(f"{key} has {entry!r}; the factor must be a number and at least 0.")
+            if not isinstance(pattern, str):
+                raise ConfigError(f"{key} has {pattern!r}; a pattern must be text.")
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ConfigError(f"{key} has {pattern!r}, not a regular expression: {error}.") from error
+    for name in flat["evaluation.baselines"]:
+        if not isinstance(name, str):
+            raise ConfigError(f"evaluation.baselines has {name!r}; a baseline must be named by text.")
+
+
+def _check_combinations(flat: dict[str, Any]) -> None:
+    required = REQUIRED_BY_SOURCE.get(flat["data.source"])
+    if required and not flat[required]:
+        raise ConfigError(f"{required} is empty; data.source {flat['data.source']!r} needs it.")
+    axes = {axis: flat[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor")}
+    for axis, size in axes.items():
+        if size == 0 or (size == -1 and list(axes.values()).count(-1) > 1):
+            raise ConfigError(
+                f"mesh.{axis} is {size}; it must be at least 1, or -1 (the rest) for one axis only."
+            )
+    if flat["data.batch_size"] % flat["accumulation"]:
+        raise ConfigError(
+            f"accumulation is {flat['accumulation']}, which does not divide "
+            f"data.batch_size {flat['data.batch_size']}."
+        )
+
+
+def _check_model(section: dict[str, Any]) -> None:
+    options = _with_tuples(section)
+    _, base = names.resolve(options.pop("name"))
+    preprocessing = options.get("preprocessing", {})
+    if not isinstance(preprocessing, dict):
+        raise ConfigError(
+            f"model.preprocessing is {preprocessing!r}; it must be a section, a dict of its fields."
+        )
+    known = {field.name: field.default for field in dataclasses.fields(Preprocessing)}
+    for key, value in preprocessing.items():
+        if key not in known:
+            raise ConfigError(f"model.preprocessing.{key} is not an option.{nearest(key, known)}")
+        expected, good = TYPES[type(known[key])]
+        if not good(value):
+            raise ConfigError(f"model.preprocessing.{key} is {value!r}; it must be {expected}.")
+    replace(base, **options)
+
+
+def _with_tuples(section: Any) -> dict[str, Any]:
+    """Return a section as nested plain dicts with tuples for lists."""
+    plain = {}
+    for key, value in dict(section).items():
+        if isinstance(value, ConfigDict | dict):
+            plain[key] = _with_tuples(value)
+        else:
+            plain[key] = tuple(value) if isinstance(value, list) else value
+    return plain

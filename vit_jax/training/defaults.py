@@ -1,0 +1,92 @@
+"""What every experiment starts from. Needs no jax.
+
+Durations are one value with its unit: `500`, `"500 steps"`, `"30 epochs"`, `"1e6 examples"` or `"5%"` of the
+run.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def default_config() -> ConfigDict:
+    """Return the configuration every experiment starts from.
+
+    It accepts any key and any type while a file fills it in; `validate` then names everything that is wrong.
+    """
+    return ConfigDict(
+        dict(
+            seed=0,
+            duration="1000 steps",
+            accumulation=1,  # microbatches per step
+            compute_dtype="auto",  # bfloat16 on accelerators, float32 on CPU
+            model=dict(name="vit_tiny_patch16_224"),  # and any field of ViTConfig
+            objective=dict(name="classification"),  # and any option of it
+            data=dict(
+                source="digits",
+                path="",
+                name="",
+                size=1024,  # records of the synthetic source
+                train_split="train",
+                eval_split="test",
+                train_transforms="",  # empty: what the source needs and no more
+                eval_transforms="",
+                batch_size=64,  # over all devices and hosts
+                eval_batch_size=0,  # 0: as batch_size
+                balanced=False,
+                num_threads=4,
+                num_workers=0,  # processes; 0 decodes in threads
+                prefetch=2,  # batches
+            ),
+            optimizer=dict(
+                name="adamw",
+                learning_rate=1e-3,
+                b1=0.9,
+                b2=0.999,
+                epsilon=1e-8,
+                momentum=0.9,
+                nesterov=False,
+                weight_decay=0.0,
+                decay=(r"kernel$",),  # patterns of parameters that decay
+                clip_norm=1.0,  # 0: off
+                layer_decay=1.0,
+                frozen=(),  # patterns of parameters that stay as they are
+                learning_rate_multipliers=(),  # (pattern, factor)
+                weight_decay_multipliers=(),
+                first_moment_dtype="float32",
+            ),
+            schedule=dict(
+                name="cosine",
+                warmup="0 steps",
+                warmup_start=0.0,  # share of the peak
+                cooldown="0 steps",
+                final=0.0,  # share of the peak
+                timescale="10000 steps",  # of rsqrt
+            ),
+            ema=dict(decay=0.0, warmup=True),
+            mesh=dict(data=-1, fsdp=1, tensor=1),
+            sharding=dict(rules=(), min_size=2**18),
+            evaluation=dict(every="10%", baselines=(), illustrate=0),
+            checkpoint=dict(every="10%", keep_last=2, keep_best=1),
+            log=dict(every="50 steps", tensorboard=True, progress=True),
+        ),
+        type_safe=False,
+    )
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Return `{"data.batch_size": 64}` of a configuration or nested dict; lists become tuples."""
+    flat = {}
+    for key, value in dict(config).items():
+        if isinstance(value, ConfigDict | dict):
+            flat.update({f"{key}.{inner}": leaf for inner, leaf in flatten(value).items()})
+        else:
+            flat[str(key)] = tuples(value)
+    return flat
+
+
+def tuples(value: Any) -> Any:
+    """Return a value with tuples for lists, also inside dicts and tuples."""
+    if isinstance(value, dict):
+        return {key: tuples(inner) for key, inner in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list | tuple) else value

@@ -1,0 +1,96 @@
+"""Changes of single configuration keys from text, `optimizer.learning_rate=3e-4`. Needs no jax."""
+
+import ast
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vit_jax.errors import ConfigError, nearest
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit_config import ViTConfig
+from vit_jax.objectives.options import OPTIONS
+from vit_jax.training.defaults import default_config, flatten
+from vit_jax.training.config_checks import DURATIONS, OPEN_SECTIONS
+
+
+def apply_override(config: ConfigDict, override: str) -> None:
+    """Set one key of `config` from `key.sub=value`, read as the type of the key's default.
+
+    Integers may be written `1e4`, booleans are true or false, sequences are Python literals, text is taken as
+    it is; keys of `model` and `objective` may be new.
+
+    Raises:
+      ConfigError: there is no such key (the nearest are named), or the value cannot be read.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r} must be written key=value, for example seed=1.")
+    defaults = _defaults()
+    if key not in defaults:
+        inside = [name for name in defaults if name.startswith(f"{key}.")]
+        if inside:
+            raise ConfigError(f"{key} is a section; set one of its keys: {', '.join(inside)}.")
+        raise ConfigError(f"{key!r} is not a configuration key.{nearest(key, defaults)}")
+    *parents, last = key.split(".")
+    section = config
+    for parent in parents:
+        # A section may be missing only where keys may be new, such as model.preprocessing.
+        section = section.setdefault(parent, ConfigDict(type_safe=False))
+        if not isinstance(section, ConfigDict):
+            raise ConfigError(f"{parent} is {section!r}; it must be a section, so {key} cannot be set.")
+    section[last] = parse_value(key, text, defaults[key])
+
+
+def parse_value(key: str, text: str, default: Any) -> Any:
+    """Return the value that `text` means for a key with this default.
+
+    Raises:
+      ConfigError: the text cannot be read as the type of the default.
+    """
+    new_key_allowed = key.startswith(OPEN_SECTIONS)
+    if key in DURATIONS:
+        return int(text) if text.isdecimal() else text
+    if new_key_allowed and text.lower() == "none" and not isinstance(default, str):
+        return None
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{key} is {text!r}; it must be true or false.")
+        return text.lower() == "true"
+    if isinstance(default, int):
+        return _number(key, text, integer=True)
+    if isinstance(default, float):
+        return _number(key, text, integer=False)
+    if isinstance(default, str) and not (new_key_allowed and text.startswith(("(", "["))):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        example = default if isinstance(default, tuple) and default else ("head",)
+        raise ConfigError(f"{key} is {text!r}; it must be a Python value such as {example!r}.") from None
+
+
+def _number(key: str, text: str, *, integer: bool) -> int | float:
+    try:
+        number = float(text)
+        if not integer:
+            return number
+        return int(number) if number.is_integer() and "e" in text.lower() else int(text)
+    except ValueError:
+        raise ConfigError(
+            f"{key} is {text!r}; it must be {'an integer' if integer else 'a number'}."
+        ) from None
+
+
+def _defaults() -> dict[str, Any]:
+    """Return the default of every key that may be set, model and objective options included."""
+    defaults = flatten(default_config())
+    for field in dataclasses.fields(ViTConfig):
+        defaults[f"model.{field.name}"] = field.default
+    del defaults["model.preprocessing"]
+    for field in dataclasses.fields(Preprocessing):
+        defaults[f"model.preprocessing.{field.name}"] = field.default
+    for options in OPTIONS.values():
+        for field in dataclasses.fields(options):
+            defaults[f"objective.{field.name}"] = field.default
+    return defaults

@@ -1,0 +1,175 @@
+"""Where parameters and what belongs to them lie on the mesh: an ordered table of (pattern, tactic).
+
+The first pattern found in a parameter's path (`re.search`) decides. A tactic is words from left to right:
+
+- `replicate`: nothing is divided.
+- `stacked`: the first dimension counts blocks; it is never divided, as the scan over depth takes it apart.
+- `tensor(i)`: dimension `i` is divided over the mesh axis `tensor`, or not at all if it does not divide.
+- `fsdp`: the largest dimension that is still free and divides is divided over the mesh axis `fsdp` (the first
+  of equals). Tensors with fewer than `min_size` elements are left whole: gathering them costs more than it saves.
+
+So a parameter is gathered where it is used and every device keeps its share of weights, gradients and optimizer
+state (ZeRO-3, Rajbhandari et al. 2019, arXiv 1910.02054), and heads and hidden units are computed where they lie
+(Shoeybi et al. 2019, arXiv 1909.08053). A dimension that does not divide is no error: `report` lists it.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from vit_jax import trees
+from vit_jax.errors import ConfigError, nearest
+
+Rules = Sequence[tuple[str, str]]
+
+RULES: Rules = (
+    # Projections to heads (.., h, k) and back (h, k, d); hidden units (.., m) and back (m, d).
+    (r"(^|/)blocks/attn/qkv/(kernel|bias)$", "stacked tensor(-2) fsdp"),
+    (r"(^|/)blocks/attn/out/kernel$", "stacked tensor(-3) fsdp"),
+    (r"(^|/)blocks/mlp/(fc1|gate_up)/(kernel|bias)$", "stacked tensor(-1) fsdp"),
+    (r"(^|/)blocks/mlp/(fc2|down)/kernel$", "stacked tensor(-2) fsdp"),
+    (r"(^|/)blocks/", "stacked fsdp"),
+    (r"(^|/)pool/attn/(q|kv)/(kernel|bias)$", "tensor(-2) fsdp"),
+    (r"(^|/)pool/attn/out/kernel$", "tensor(-3) fsdp"),
+    (r"(^|/)pool/mlp/(fc1|gate_up)/(kernel|bias)$", "tensor(-1) fsdp"),
+    (r"(^|/)pool/mlp/(fc2|down)/kernel$", "tensor(-2) fsdp"),
+    (r"(^|/)(stem/\d+|patch_embed|embed|pre_logits|head)/(kernel|bias)$", "fsdp"),
+    (r"(^|/)(class_token|register_tokens|mask_token|pos_embed|pool/probe)$", "replicate"),
+    (r"/(scale|bias)$", "replicate"),
+)
+
+
+class Placement(NamedTuple):
+    """How one parameter lies on the mesh.
+
+    Attributes:
+      spec: one entry per dimension: a mesh axis or None.
+      notes: dimensions that should have been divided and could not, in words.
+    """
+
+    spec: PartitionSpec
+    notes: tuple[str, ...]
+
+
+def placements(
+    abstract_params: Any, mesh: Mesh | AbstractMesh, rules: Rules, min_size: int
+) -> dict[str, Placement]:
+    """Return the placement of each parameter by path.
+
+    Args:
+      abstract_params: tree of arrays or shapes.
+      mesh: a mesh with the axes `data`, `fsdp`, `tensor`; needs no devices.
+      rules: (pattern, tactic), first match wins.
+      min_size: elements below which a tensor is not divided over `fsdp`.
+
+    Raises:
+      ConfigError: a parameter that no rule matches, a tactic that cannot be read or applied, or a rule of the
+        user's that matches nothing.
+    """
+    params = trees.flatten(abstract_params)
+    rules = [tuple(rule) for rule in rules]
+    for pattern, tactic in rules:
+        known = (pattern, tactic) in RULES  # Ours cover many models; one of the user's that is idle is a mistake.
+        if not known and not any(re.search(pattern, path) for path in params):
+            raise ConfigError(
+                f"sharding.rules has {pattern!r}, which matches no parameter.{nearest(pattern, params)}"
+            )
+    placed = {}
+    for path, leaf in params.items():
+        tactic = next((tactic for pattern, tactic in rules if re.search(pattern, path)), None)
+        if tactic is None:
+            raise ConfigError(
+                f"parameter {path} {tuple(leaf.shape)} matches no sharding rule; add (pattern, tactic) to "
+                f"sharding.rules, for example ({path + '$'!r}, 'fsdp')."
+            )
+        placed[path] = _place(path, tuple(leaf.shape), tactic, mesh.shape, min_size)
+    return placed
+
+
+def parameter_specs(abstract_params: Any, mesh: Mesh | AbstractMesh, rules: Rules, min_size: int) -> Any:
+    """Return the tree of `PartitionSpec`, one entry per dimension of each parameter; see `placements`."""
+    placed = placements(abstract_params, mesh, rules, min_size)
+    return trees.map_named(lambda path, _: placed[path].spec, abstract_params)
+
+
+def state_shardings(abstract_state: Any, param_specs: Any, mesh: Mesh) -> Any:
+    """Return the tree of `NamedSharding` for a state made of parameters and what resembles them.
+
+    A leaf lies like a parameter when its path ends with the parameter's path (`opt_state/0/mu/head/kernel`),
+    it has as many dimensions, and those that are divided divide. Everything else is replicated: counters,
+    factored statistics, buffers of their own.
+
+    Args:
+      abstract_state: any tree of arrays or shapes.
+      param_specs: tree of `PartitionSpec` from `parameter_specs`.
+      mesh: the mesh.
+    """
+    specs = trees.flatten(param_specs)
+
+    def sharding(path: str, leaf: Any) -> NamedSharding:
+        words = path.split("/")
+        for start in range(len(words)):  # The longest ending first: `encoder/norm/scale` before `norm/scale`.
+            spec = specs.get("/".join(words[start:]))
+            if spec is not None and _divides(spec, leaf.shape, mesh.shape):
+                return NamedSharding(mesh, spec)
+        return NamedSharding(mesh, PartitionSpec())
+
+    return trees.map_named(sharding, abstract_state)
+
+
+def report(abstract_params: Any, mesh: Mesh | AbstractMesh, rules: Rules, min_size: int) -> str:
+    """Return a short text: elements per device, and every dimension that did not divide."""
+    placed = placements(abstract_params, mesh, rules, min_size)
+    shapes = {path: leaf.shape for path, leaf in trees.flatten(abstract_params).items()}
+    total = sum(math.prod(shape) for shape in shapes.values())
+    local = sum(
+        math.prod(shape) // math.prod(mesh.shape[axis] for axis in placed[path].spec if axis)
+        for path, shape in shapes.items()
+    )
+    lines = [f"{total:,} parameters, {local:,} on each device"]
+    lines += [f"  {path} {shapes[path]}: {note}" for path in placed for note in placed[path].notes]
+    return "\n".join(lines)
+
+
+def _place(
+    path: str, shape: tuple[int, ...], tactic: str, sizes: Mapping[str, int], min_size: int
+) -> Placement:
+    entries: list[str | None] = [None] * len(shape)
+    free = list(range(len(shape)))
+    notes = []
+    for word in tactic.split():
+        match = re.fullmatch(r"replicate|stacked|fsdp|tensor\((-?\d+)\)", word)
+        if match is None:
+            raise ConfigError(
+                f"sharding tactic {tactic!r} of {path}: {word!r} is not one of replicate, stacked, tensor(i), fsdp."
+            )
+        if word == "stacked":
+            free.remove(0)
+        elif word == "fsdp" and sizes["fsdp"] > 1 and math.prod(shape) >= min_size:
+            wanted = sorted(free, key=lambda dim: -shape[dim])
+            dims = [dim for dim in wanted if shape[dim] % sizes["fsdp"] == 0]
+            if dims != wanted[: len(dims)] or not dims:
+                instead = f"{shape[dims[0]]} divided instead" if dims else "replicated"
+                notes.append(f"{shape[wanted[0]]} does not divide by fsdp={sizes['fsdp']}, {instead}")
+            if dims:
+                entries[dims[0]] = "fsdp"
+                free.remove(dims[0])
+        elif match[1] is not None and sizes["tensor"] > 1:
+            dim = int(match[1]) % len(shape) if -len(shape) <= int(match[1]) < len(shape) else -1
+            if dim not in free:
+                raise ConfigError(f"sharding tactic {tactic!r} of {path}: {word} is not a free dimension of {shape}.")
+            if shape[dim] % sizes["tensor"] == 0:
+                entries[dim] = "tensor"
+                free.remove(dim)
+            else:
+                notes.append(f"{shape[dim]} does not divide by tensor={sizes['tensor']}, replicated")
+    return Placement(PartitionSpec(*entries), tuple(notes))
+
+
+def _divides(spec: PartitionSpec, shape: Sequence[int], sizes: Mapping[str, int]) -> bool:
+    if len(spec) != len(shape):
+        return False
+    return all(axis is None or size % sizes[axis] == 0 for axis, size in zip(spec, shape))

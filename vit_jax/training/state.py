@@ -1,0 +1,50 @@
+"""Everything that changes while training, as one pytree."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_jax.objectives.base import Objective
+from vit_jax.random import fold, root
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """The state of a run; randomness is not part of it, since every key follows from seed and step.
+
+    Attributes:
+      step: number of updates made, int32 scalar.
+      params: nested dict of float32 arrays.
+      buffers: what changes without a gradient, e.g. a teacher.
+      opt_state: the optimizer's state.
+      ema: exponential moving average of `params`, or None.
+    """
+
+    step: jax.Array
+    params: Any
+    buffers: Any
+    opt_state: Any
+    ema: Any
+
+
+def init_state(
+    objective: Objective, optimizer: optax.GradientTransformation, seed: int, with_ema: bool
+) -> TrainState:
+    """Return the state before the first step; meant to be jitted with output shardings.
+
+    Args:
+      objective: builds parameters and buffers.
+      optimizer: builds its own state.
+      seed: of the run.
+      with_ema: whether a moving average is kept.
+    """
+    key = fold(root(seed), "init")
+    assert key is not None
+    params, buffers = objective.init(key)
+    # A copy: two names of one buffer could not both be donated.
+    ema = jax.tree.map(jnp.copy, params) if with_ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, buffers, optimizer.init(params), ema)

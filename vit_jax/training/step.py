@@ -1,0 +1,145 @@
+"""One update: a pure function `(state, batch) -> (state, metrics)`, and where it is compiled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_jax.objectives.base import Batch, LossOutput, Objective
+from vit_jax.random import fold, root
+from vit_jax.training.state import TrainState
+
+Metrics = dict[str, jax.Array]
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+@dataclass(frozen=True)
+class Ema:
+    """Exponential moving average of parameters (Polyak & Juditsky 1992).
+
+    Attributes:
+      decay: share that stays per step; 0 is off.
+      warmup: start with smaller decays, `min(decay, (1 + step) / (10 + step))`, so that the random
+        initialisation is forgotten at once.
+    """
+
+    decay: float = 0.0
+    warmup: bool = True
+
+    def update(self, ema: Any, params: Any, step: jax.Array) -> Any:
+        """Return the average after `step` (counted from 0) made `params`."""
+        if ema is None:
+            return None
+        decay = jnp.float32(self.decay)
+        if self.warmup:
+            count = step.astype(jnp.float32)
+            decay = jnp.minimum(decay, (1 + count) / (10 + count))
+        return jax.tree.map(lambda old, new: old + (1 - decay) * (new - old), ema, params)
+
+
+def make_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    schedule: Callable[[jax.Array], jax.Array],
+    *,
+    seed: int,
+    accumulation: int = 1,
+    ema: Ema | None = None,
+) -> Step:
+    """Return the training step.
+
+    An update whose loss or gradient is not finite is not applied: the state stays as it was, but for the
+    step number, and the metric `finite` is 0.
+
+    Args:
+      objective: the loss.
+      optimizer: makes updates of gradients.
+      schedule: the learning rate of a step, for the metrics.
+      seed: of the run; the step's key is `fold_in(key(seed), step)`.
+      accumulation: microbatches that the batch is divided into, one after the other.
+      ema: the moving average, if any.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = fold(fold(root(seed), "train"), state.step)
+        batch = objective.prepare(batch, fold(key, "prepare"))
+        loss_key = fold(key, "loss")
+        if accumulation == 1:
+            gradients, out = _gradients(objective, state.params, state.buffers, batch, loss_key)
+        else:
+            gradients, out = _accumulated(objective, state, batch, loss_key, accumulation)
+        norm = optax.global_norm(gradients)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        updated = TrainState(
+            step=state.step + 1,
+            params=params,
+            buffers=objective.after_update(params, out.buffers, state.step),
+            opt_state=opt_state,
+            ema=None if ema is None else ema.update(state.ema, params, state.step),
+        )
+        finite = jnp.isfinite(out.metrics["loss"]) & jnp.isfinite(norm)
+        unchanged = TrainState(state.step + 1, state.params, state.buffers, state.opt_state, state.ema)
+        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, unchanged)
+        metrics = out.metrics | {
+            "gradient_norm": norm,
+            "learning_rate": jnp.asarray(schedule(state.step - 1), jnp.float32),
+            "finite": finite.astype(jnp.float32),
+        }
+        return state, metrics
+
+    return step
+
+
+def _gradients(
+    objective: Objective, params: Any, buffers: Any, batch: Batch, key: Any
+) -> tuple[Any, LossOutput]:
+    def loss(params: Any) -> tuple[jax.Array, LossOutput]:
+        return objective.loss(params, buffers, batch, key)
+
+    gradients, out = jax.grad(loss, has_aux=True)(params)
+    return gradients, out
+
+
+def _accumulated(
+    objective: Objective, state: TrainState, batch: Batch, key: Any, count: int
+) -> tuple[Any, LossOutput]:
+    """Return what `_gradients` returns for the whole batch, holding one microbatch's activations at a time.
+
+    Microbatch `i` takes rows `i, i + count, ...`: so every device keeps its own rows. Each microbatch counts by
+    the weight its mean was divided by.
+    """
+    micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
+
+    def one(buffers: Any, batch: Batch, index: Any) -> tuple[Any, LossOutput]:
+        gradients, out = _gradients(objective, state.params, buffers, batch, fold(key, index))
+        weighted = jax.tree.map(lambda x: x * out.weight.astype(x.dtype), (gradients, out.metrics))
+        return weighted[0], LossOutput(weighted[1], out.buffers, out.weight)
+
+    def body(carry: Any, indexed: Any) -> tuple[Any, None]:
+        gradients, out = carry
+        more, other = one(out.buffers, *indexed)
+        total, metrics, weight = jax.tree.map(
+            jnp.add, (gradients, out.metrics, out.weight), (more, other.metrics, other.weight)
+        )
+        return (total, LossOutput(metrics, other.buffers, weight)), None
+
+    indices = jnp.arange(count)
+    first = one(state.buffers, jax.tree.map(lambda x: x[0], micro), indices[0])
+    rest = jax.tree.map(lambda x: x[1:], (micro, indices))
+    (gradients, out), _ = jax.lax.scan(body, first, rest)
+    gradients, metrics = jax.tree.map(lambda x: x / out.weight.astype(x.dtype), (gradients, out.metrics))
+    return gradients, LossOutput(metrics, out.buffers, out.weight)
+
+
+def compile_step(step: Step, state_shardings: Any, batch_sharding: Any) -> Any:
+    """Return the step jitted: the state's buffers are reused for the new one, and shardings stay as they are."""
+    return jax.jit(
+        step,
+        in_shardings=(state_shardings, batch_sharding),
+        out_shardings=(state_shardings, None),
+        donate_argnums=0,
+    )
