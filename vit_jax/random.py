@@ -4,6 +4,7 @@
 """
 
 import zlib
+from typing import overload
 
 import jax
 
@@ -11,6 +12,18 @@ import jax
 def root(seed: int) -> jax.Array:
     """Return the typed key of a run."""
     return jax.random.key(seed)
+
+
+@overload
+def fold(key: jax.Array, name: str | int | jax.Array) -> jax.Array: ...
+
+
+@overload
+def fold(key: None, name: str | int | jax.Array) -> None: ...
+
+
+@overload
+def fold(key: jax.Array | None, name: str | int | jax.Array) -> jax.Array | None: ...
 
 
 def fold(key: jax.Array | None, name: str | int | jax.Array) -> jax.Array | None:

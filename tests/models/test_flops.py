@@ -84,7 +84,7 @@ def test_parameters_with_representation_layer():
         "vit_small_patch16_224",
         class_token=False,
         pool="mean",
-        position="sincos2d_moco",
+        position="sincos2d_big_vision",
         representation_size=384,
     )
     assert parameter_count(baseline) == 22_122_472

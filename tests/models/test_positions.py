@@ -19,7 +19,7 @@ def derived(grid, width, kind):
     return np.array(table)
 
 
-@pytest.mark.parametrize("kind", ["mae", "moco"])
+@pytest.mark.parametrize("kind", ["mae", "big_vision"])
 @pytest.mark.parametrize(("grid", "width"), [((2, 2), 8), ((4, 4), 32), ((3, 5), 16), ((14, 14), 192)])
 def test_equals_its_definition(kind, grid, width):
     table = sincos2d(grid, width, kind)
@@ -36,7 +36,7 @@ ORIGINAL = {
         + [0.8414710164070129, 0.04639922082424164, 0.0021544327028095722]
         + [0.5403022766113281, 0.9989230036735535, 0.9999976754188538]
     ),
-    "moco": (
+    "big_vision": (
         [0.9092974066734314, 0.019998665899038315, 0.00019999999494757503]
         + [-0.416146844625473, 0.9998000264167786, 1.0]
         + [0.8414709568023682, 0.009999833069741726, 9.999999747378752e-05]
@@ -45,12 +45,12 @@ ORIGINAL = {
 }
 
 
-@pytest.mark.parametrize("kind", ["mae", "moco"])
+@pytest.mark.parametrize("kind", ["mae", "big_vision"])
 def test_equals_the_original_code(kind):
     np.testing.assert_allclose(sincos2d((3, 3), 12, kind)[5], ORIGINAL[kind], rtol=0, atol=2e-7)
 
 
-@pytest.mark.parametrize("kind", ["mae", "moco"])
+@pytest.mark.parametrize("kind", ["mae", "big_vision"])
 def test_patches_are_in_row_major_order_with_the_column_first(kind):
     table = sincos2d((2, 3), 8, kind).reshape(2, 3, 8)
     # The first half depends on the column only, the second on the row only.
@@ -59,7 +59,7 @@ def test_patches_are_in_row_major_order_with_the_column_first(kind):
     np.testing.assert_allclose(table[1, 2, [0, 4]], [math.sin(2), math.sin(1)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["mae", "moco"])
+@pytest.mark.parametrize("kind", ["mae", "big_vision"])
 def test_rows_differ_and_have_equal_norms(kind):
     table = sincos2d((7, 9), 32, kind)
     assert len(np.unique(table.round(5), axis=0)) == 63

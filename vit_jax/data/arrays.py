@@ -152,17 +152,18 @@ def open_npz(path: str, split: str) -> ArraySource:
     file = Path(path) / f"{split}.npz"
     if not file.is_file():
         raise DataError(
-            f"{file} does not exist; data.source 'arrays' reads `images` and `labels` from <data.path>/<split>.npz."
+            f"{file} does not exist; data.source 'arrays' reads `images` and `labels` from "
+            "<data.path>/<split>.npz."
         )
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             missing = [key for key in ("images", "labels") if key not in archive]
             if missing:
                 raise DataError(
-                    f"{file} has no array {missing[0]!r}, it has {', '.join(archive) or 'none'}; save it with "
-                    "np.savez(file, images=..., labels=...)."
+                    f"{file} has no array {missing[0]!r}, it has {', '.join(archive) or 'none'}; save it "
+                    "with np.savez(file, images=..., labels=...)."
                 )
-            names = archive["class_names"] if "class_names" in archive else None
+            names = archive.get("class_names")
             return ArraySource(archive["images"], archive["labels"], names, name=str(file))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{file} cannot be read as npz ({error}); save it again with np.savez.") from error
@@ -176,13 +177,15 @@ def label_message(record: str, label: object, num_classes: int) -> str:
 def _checked_images(images: np.ndarray, name: str) -> np.ndarray:
     if images.ndim != 4 or 0 in images.shape:
         raise DataError(
-            f"images of {name} have shape {images.shape}; it must be (n, h, w, c) or (n, h, w), none of them zero."
+            f"images of {name} have shape {images.shape}; it must be (n, h, w, c) or (n, h, w), none of them "
+            "zero."
         )
     if images.dtype == np.uint8:
         return images
     if images.dtype not in (np.float32, np.float64):
         raise DataError(
-            f"images of {name} have type {images.dtype}; it must be uint8 (or float32 with values from 0 to 255)."
+            f"images of {name} have type {images.dtype}; it must be uint8, or float32 with values from 0 to "
+            "255."
         )
     bad = np.flatnonzero(~((images >= 0) & (images <= 255)).all((1, 2, 3)))
     if len(bad):
@@ -191,7 +194,7 @@ def _checked_images(images: np.ndarray, name: str) -> np.ndarray:
         raise DataError(f"record {bad[0]} of {name} has the value {value}; values must be from 0 to 255.")
     if images.max() <= 1:
         raise DataError(
-            f"float images of {name} have values from {images.min():g} to {images.max():g}; they must be from "
-            "0 to 255: multiply by 255."
+            f"float images of {name} have values from {images.min():g} to {images.max():g}; they must be "
+            "from 0 to 255: multiply by 255."
         )
     return images.astype(np.float32)

@@ -49,7 +49,7 @@ class Source(ABC):
     def take(self, indices: np.ndarray) -> Example | None:
         """Return several records stacked, or None when they can only be read one by one.
 
-        Arrays in memory are copied a batch at a time, forty times faster than record by record.
+        Copying arrays a batch at a time costs a fifth of reading them record by record (8 by 8 images).
 
         Args:
           indices: int64 `(b,)`.
@@ -92,8 +92,8 @@ def balanced(source: Source) -> Source:
     """
     if source.labels is None:
         raise DataError(
-            "data.balanced needs labels that are known without reading the images, which this source does not "
-            "have; set data.balanced=False and weigh classes in the loss with objective.class_weights."
+            "data.balanced needs labels that are known without reading the images, which this source does "
+            "not have; set data.balanced=False and weigh classes with objective.class_weights."
         )
     members = [np.flatnonzero(source.labels == label) for label in range(source.num_classes)]
     for name, indices in zip(source.class_names, members):

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
 
 from vit_jax.errors import ConfigError, DataError
 
@@ -33,7 +41,10 @@ _PLUGINS = {
     "BMP": BmpImagePlugin.BmpImageFile,
 }
 # What Pillow raises on damaged files, found by mutating valid ones.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error)
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError),
+    *(struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
+)
 
 
 def load_image(path: str | os.PathLike[str], channels: int = 3) -> np.ndarray:
@@ -81,20 +92,15 @@ def decode(data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> np.n
     check_decoded_channels(channels)
     kind = _format(data)
     if kind == "JPEG":
-        pixels = _decode_jpeg(data, max_pixels)
-    else:
-        if kind == "WebP":
-            # Pillow allocates the whole canvas of a WebP when it opens one.
-            _check_size(*_webp_size(data), max_pixels)
-        pixels = _decode_with_pillow(data, kind, max_pixels)
-    return to_channels(pixels, channels)
+        return to_channels(_decode_jpeg(data, max_pixels), channels)
+    return to_channels(_decode_with_pillow(data, kind, max_pixels), channels)
 
 
 def check_decoded_channels(channels: int) -> None:
     """Raise `ConfigError` unless image files can be decoded to so many channels."""
     if channels not in (1, 3):
         raise ConfigError(
-            f"image files decode to 1 or 3 channels, not {channels}; use data.source 'arrays' for other images."
+            f"image files decode to 1 or 3 channels, not {channels}; others need data.source 'arrays'."
         )
 
 
@@ -123,7 +129,8 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
         luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
         return luma.astype(np.uint8)[..., None]
     raise DataError(
-        f"the image has {present} channels, which cannot become {channels}; 1 can become any number, 3 can become 1."
+        f"the image has {present} channels, which cannot become {channels}; 1 can become any number, 3 can "
+        "become 1."
     )
 
 
@@ -143,7 +150,8 @@ def _format(data: bytes) -> str:
     raise DataError(f"not an image of a known format ({', '.join(FORMATS)}); convert, replace or remove it.")
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         raise DataError(
             f"the image has {width}x{height} pixels, more than the {max_pixels / 1e6:g} megapixels allowed; "
@@ -159,7 +167,7 @@ def _damaged(kind: str, reason: object) -> DataError:
 
 def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray:
     width, height, components, scan = _jpeg_header(data)
-    _check_size(width, height, max_pixels)
+    _check_size((width, height), max_pixels)
     if data.find(b"\xff\xd9", scan) < 0:
         # Some versions of OpenCV fill the missing part with grey and say nothing.
         raise _damaged("JPEG", "its end is missing")
@@ -196,7 +204,9 @@ def _jpeg_header(data: bytes) -> tuple[int, int, int, int]:
                 break
             precision, height, width, components = struct.unpack(">BHHB", contents)
             if precision != 8:
-                raise DataError(f"the JPEG image has {precision} bits per channel; only 8 are read: convert it.")
+                raise DataError(
+                    f"the JPEG image has {precision} bits per channel; only 8 are read: convert it."
+                )
             size = (width, height, components)
         if marker == 0xDA:
             if size is None:
@@ -220,11 +230,32 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise _damaged("WebP", "it ends within the header")
 
 
+def _gif_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of the canvas, which the first frame may enlarge."""
+    width, height, flags = struct.unpack("<HHB", data[6:11])
+    colours = 2 << (flags & 7) if flags & 0x80 else 0
+    position = 13 + 3 * colours
+    while data[position] != 0x2C:  # up to the first frame
+        if data[position] == 0x21:  # an extension: its kind, then blocks that begin with their length
+            position += 2
+            while data[position]:
+                position += 1 + data[position]
+        position += 1
+    left, top, frame_width, frame_height = struct.unpack("<HHHH", data[position + 1 : position + 9])
+    return max(width, left + frame_width), max(height, top + frame_height)
+
+
+# Formats of which Pillow allocates the whole canvas when it opens them.
+_SIZES = {"WebP": _webp_size, "GIF": _gif_size}
+
+
 def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
     # The plugin of the format itself: `Image.open` would warn of large images, which are handled here.
     try:
+        if kind in _SIZES:
+            _check_size(_SIZES[kind](data), max_pixels)
         image = _PLUGINS[kind](io.BytesIO(data))
-        _check_size(*image.size, max_pixels)
+        _check_size(image.size, max_pixels)
         if kind == "PNG" and data[24] == 16:
             image = _sixteen_bit_png(data, image)
         image = ImageOps.exif_transpose(image)
@@ -234,3 +265,19 @@ def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
     except _DAMAGED as error:
         raise _damaged(kind, error) from error
+
+
+def _sixteen_bit_png(data: bytes, image: Image.Image) -> Image.Image:
+    """Return the 8-bit RGB or RGBA image of a 16-bit PNG; `image` is what Pillow read of its header."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise OSError("its pixels cannot be decoded")
+    if pixels.ndim == 2:
+        # OpenCV drops the transparent value of a grey image, but not that of a coloured one.
+        opaque = np.where(pixels == image.info.get("transparency", -1), 0, 65535).astype(np.uint16)
+        pixels = np.stack([pixels, pixels, pixels, opaque], axis=-1)
+    blue_green_red = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    code = cv2.COLOR_BGRA2RGBA if pixels.shape[-1] == 4 else cv2.COLOR_BGR2RGB
+    result = Image.fromarray(cv2.cvtColor(blue_green_red, code))
+    result.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+    return result

@@ -1,4 +1,4 @@
-"""A folder of class folders: `path/split/class/image.jpg`, or `path/class/image.jpg` with a held-out share."""
+"""A folder of class folders: `path/split/class/image.jpg`, or `path/class/image.jpg` with some held out."""
 
 import os
 import zlib
@@ -35,7 +35,9 @@ class FolderSource(Source):
     def __init__(self, path: str | os.PathLike[str], split: str, reference: str = "train"):
         root = Path(path)
         if not str(path) or not root.is_dir():
-            raise DataError(f"data.path is {str(path)!r}, which is not a folder; give one with a folder per class.")
+            raise DataError(
+                f"data.path is {str(path)!r}, which is not a folder; give one with a folder per class."
+            )
         if not any(root.iterdir()):
             raise DataError(f"data.path {root} is empty; put one folder of images per class in it.")
         splits = _split_folders(root, {split, reference})
@@ -47,7 +49,9 @@ class FolderSource(Source):
         self._folder = root / split if splits else root
         self.class_names = tuple(_subfolders(self._folder))
         if not self.class_names:
-            raise DataError(f"{self._folder} has no class folders; put the images of each class in one of its own.")
+            raise DataError(
+                f"{self._folder} has no class folders; put the images of each class in one of its own."
+            )
         if reference in splits:
             _check_same_classes(self._folder, self.class_names, root / reference)
         files = [_images(self._folder, name) for name in self.class_names]
@@ -72,7 +76,9 @@ class FolderSource(Source):
             raise DataError(f"{self._folder} has too few images to hold out any for {split!r}; {remedy}")
         for name, names in zip(self.class_names, files):
             if split == "train" and not names:
-                raise DataError(f"all images of class {name!r} in {self._folder} are held out for testing; {remedy}")
+                raise DataError(
+                    f"all images of class {name!r} in {self._folder} are held out for testing; {remedy}"
+                )
 
 
 def _split_folders(root: Path, asked: set[str]) -> list[str]:
@@ -95,7 +101,8 @@ def _images(folder: Path, class_name: str) -> list[str]:
         )
     if not names:
         raise DataError(
-            f"class folder {folder / class_name} has no images ({', '.join(EXTENSIONS)}); add some or remove it."
+            f"class folder {folder / class_name} has no images ({', '.join(EXTENSIONS)}); add some or remove "
+            "it."
         )
     return names
 
@@ -113,6 +120,6 @@ def _check_same_classes(folder: Path, class_names: tuple[str, ...], reference: P
     ):
         if names:
             raise DataError(
-                f"class {min(names)!r} is in {present} but not in {absent} ({len(names)} such); splits must have "
-                "the same class folders."
+                f"class {min(names)!r} is in {present} but not in {absent} ({len(names)} such); splits must "
+                "have the same class folders."
             )

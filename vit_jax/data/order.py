@@ -9,17 +9,16 @@ import math
 
 import numpy as np
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-# Four rounds make a Feistel network of good functions a good permutation (Luby and Rackoff, 1988); two more
-# make up for the small domains here.
-_ROUNDS = 6
+# Four rounds of good functions make a good permutation of a large domain (Luby and Rackoff, 1988). In the
+# small ones here six still leave positions uneven (chi-square, 10 records); eight do not.
+_ROUNDS = 8
 
 
 def shuffled(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Return which record is at each position of an endless training run.
 
-    Positions `[e * count, (e + 1) * count)` are epoch `e` and hold every record once, in an order that depends
-    on `seed` and `e`. Memory does not depend on `count`.
+    Positions `[e * count, (e + 1) * count)` are epoch `e` and hold every record once, in an order that
+    depends on `seed` and `e`. Memory does not depend on `count`.
 
     A Feistel network over pairs (left, right) of numbers below `a` and `b`, `a * b >= count`, with modular
     addition; results beyond `count` are permuted again until they fall inside ("cycle walking").
@@ -33,8 +32,8 @@ def shuffled(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
     Returns:
       int64 `(b,)`, each from 0 to `count - 1`.
     """
-    epochs, values = np.divmod(np.asarray(positions, np.int64), count)
-    keys = _mix(_mix(np.array([seed], np.int64).astype(np.uint64)) + epochs.astype(np.uint64))
+    epochs, values = np.divmod(np.asarray(positions, np.int64).astype(np.uint64), np.uint64(count))
+    keys = _mix(_mix(np.array([seed], np.int64).astype(np.uint64)) + epochs)
     rows = math.isqrt(count - 1) + 1
     columns = -(-count // rows)
     values = _permuted(values, keys, rows, columns)
@@ -42,27 +41,27 @@ def shuffled(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
     while len(outside):
         values[outside] = _permuted(values[outside], keys[outside], rows, columns)
         outside = outside[values[outside] >= count]
-    return values
+    return values.astype(np.int64)
 
 
 def _permuted(values: np.ndarray, keys: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Return a permutation of `[0, rows * columns)` applied to values, one per key."""
-    left, right = np.divmod(values, columns)
+    """Return a permutation of `[0, rows * columns)` applied to values, one per key; all uint64."""
+    a, b = np.uint64(rows), np.uint64(columns)
+    left, right = np.divmod(values, b)
     for step in range(0, _ROUNDS, 2):
-        left = (left + _below(right, keys, step, rows)) % rows
-        right = (right + _below(left, keys, step + 1, columns)) % columns
-    return left * columns + right
+        left = (left + _mix(_distinct(right, step) + keys) % a) % a
+        right = (right + _mix(_distinct(left, step + 1) + keys) % b) % b
+    return left * b + right
 
 
-def _below(values: np.ndarray, keys: np.ndarray, step: int, limit: int) -> np.ndarray:
-    """Return a number below `limit` for each value, pseudo-random in value, key and step."""
-    mixed = _mix(keys + (values.astype(np.uint64) * np.uint64(_ROUNDS) + np.uint64(step)))
-    return (mixed % np.uint64(limit)).astype(np.int64)
+def _distinct(values: np.ndarray, step: int) -> np.ndarray:
+    """Return numbers that differ for every pair of value and round."""
+    return values * np.uint64(_ROUNDS) + np.uint64(step)
 
 
 def _mix(values: np.ndarray) -> np.ndarray:
     """Return SplitMix64's output for each uint64 state (Steele, Lea and Flood, OOPSLA 2014)."""
-    values = (values + np.uint64(1)) * _GOLDEN
+    values = (values + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))

@@ -1,9 +1,10 @@
 """Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762). Letters: `h` heads, `k` head dimension."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from vit_jax.models.layers import Dense, LayerNorm, dropout
 from vit_jax.models.vit_config import ViTConfig
@@ -59,7 +60,6 @@ def _explicit(
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     scores = jnp.einsum("bhnk,bhmk->bhnm", q * q.shape[-1] ** -0.5, k)
     weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(v.dtype)
-    weights = checkpoint_name(weights, "attention")
     out = jnp.einsum("bhnm,bhmk->bhnk", dropout(weights, dropout_rate, key), v)
     return jnp.swapaxes(out, 1, 2), weights if return_weights else None
 
@@ -83,13 +83,13 @@ class SelfAttention(nnx.Module):
         q, k, v = (qkv[..., i, :, :] for i in range(3))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        y, weights = attention(
-            q,
-            k,
-            v,
+        attend = partial(
+            attention,
             implementation=self.config.attention,
             dropout_rate=self.config.attention_dropout_rate,
-            key=fold(key, "weights"),
             return_weights=return_weights,
         )
+        if self.config.remat == "attention":  # the backward pass makes scores and weights again from q and k
+            attend = jax.checkpoint(attend)
+        y, weights = attend(q, k, v, key=fold(key, "weights"))
         return dropout(self.out(y), self.config.dropout_rate, fold(key, "out")), weights

@@ -11,13 +11,14 @@ from vit_jax.models.layers import MLPS, LayerNorm, LayerScale, drop_path, dropou
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.random import fold, split
 
-# What the backward pass may keep; everything else is computed again.
+# What the backward pass may keep of a block; everything else is computed again. `attention` keeps all but the
+# scores and weights, which `SelfAttention` sees to: a policy by name would still keep what the names were given to.
 REMAT_POLICIES: dict[str, Any] = {
     "none": None,
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "attention": jax.checkpoint_policies.save_anything_except_these_names("attention"),
+    "attention": None,
 }
 
 # Up to this depth a fully unrolled scan compiles in acceptable time and runs with less memory.
@@ -93,10 +94,11 @@ def apply_blocks(
         x, attended = block(x, rate, layer_key, weights)
         return x, {"blocks": x if outputs else None, "attention": attended}
 
-    if config.remat != "none":
+    policy = REMAT_POLICIES[config.remat]
+    if policy is not None:
         # Inside a rolled loop nothing can be merged across iterations; unrolled, XLA would undo the remat.
         rolled = unroll < config.depth
-        body = jax.checkpoint(body, policy=REMAT_POLICIES[config.remat], prevent_cse=not rolled)
+        body = jax.checkpoint(body, policy=policy, prevent_cse=not rolled)
     layers = (blocks, drop_path_rates(config), split(key, config.depth))
     x, captured = jax.lax.scan(body, x, layers, unroll=min(unroll, config.depth))
     return x, {name: value for name, value in captured.items() if value is not None}

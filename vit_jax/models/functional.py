@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from vit_jax.errors import ConfigError
 from vit_jax.trees import flatten, path_name, unflatten
 
 Params = dict[str, Any]
@@ -23,7 +24,8 @@ class ModelFunctions:
     Attributes:
       init: `init(key) -> params`, a nested dict of float32 arrays; can be jitted with output shardings.
       apply: `apply(params, *args, **kwargs)`: the model's call.
-      bind: `bind(params) -> module`, to reach other methods; cheap, and fine inside jit.
+      bind: `bind(params) -> module`, to reach other methods; cheap, and fine inside jit. Raises ConfigError for
+        parameters of another model.
     """
 
     init: Callable[[jax.Array], Params]
@@ -46,6 +48,11 @@ def functions(build: Callable[..., nnx.Module]) -> ModelFunctions:
 
     def bind(params: Params) -> Any:
         flat = flatten(params)
+        if flat.keys() != set(names):
+            missing, extra = sorted(set(names) - flat.keys()), sorted(flat.keys() - set(names))
+            raise ConfigError(
+                f"parameters do not belong to this model: missing {_few(missing)}; not part of it {_few(extra)}."
+            )
         return jax.tree_util.tree_unflatten(treedef, [flat[name] for name in names])
 
     def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
@@ -58,6 +65,10 @@ def parameters(module: nnx.Module) -> Params:
     """Return a module's parameters as a nested dict of arrays, `{"patch_embed": {"kernel": ...}, ...}`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(module)
     return unflatten({_name(path): leaf for path, leaf in leaves})
+
+
+def _few(names: list[str]) -> str:
+    return (", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)) or "none"
 
 
 def _name(path: tuple[Any, ...]) -> str:

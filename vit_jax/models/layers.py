@@ -120,7 +120,7 @@ def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array | None) -> j
 def initial_kernel(
     scheme: str, key: jax.Array, shape: tuple[int, ...], fan_in: int, fan_out: int
 ) -> jax.Array:
-    """Return a float32 kernel: Xavier uniform for `jax` (Glorot & Bengio 2010), N(0, 0.02) for `trunc_normal`, `zeros`."""
+    """Return a float32 kernel: `jax` (Xavier uniform, Glorot & Bengio 2010), `trunc_normal` (0.02) or `zeros`."""
     if scheme == "zeros":
         return jnp.zeros(shape, jnp.float32)
     if scheme == "trunc_normal":

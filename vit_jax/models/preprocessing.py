@@ -24,3 +24,7 @@ class Preprocessing:
     interpolation: str = "bicubic"
     crop: float = 0.9
     crop_mode: str = "center"
+
+
+INCEPTION = Preprocessing()
+IMAGENET = Preprocessing(IMAGENET_MEAN, IMAGENET_STD)

@@ -1,6 +1,7 @@
 """The Vision Transformer (Dosovitskiy et al. 2020, arXiv 2010.11929) and its plain descendants."""
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -38,8 +39,7 @@ class VisionTransformer(nnx.Module):
         self.config = config
         d = config.width
         channels = (config.in_channels, *config.stem)
-        pairs = zip(channels, channels[1:])
-        self.stem = nnx.List([StemLayer(config, i, o, rngs=rngs) for i, o in pairs])
+        self.stem = nnx.List([StemLayer(config, i, o, rngs=rngs) for i, o in pairwise(channels)])
         self.patch_embed = PatchEmbed(config, rngs=rngs)
         self.class_token = nnx.Param(_tokens(config, 1, rngs)) if config.class_token else None
         self.register_tokens = (
@@ -56,10 +56,11 @@ class VisionTransformer(nnx.Module):
         self.norm_pre = LayerNorm(d, config.norm_epsilon) if config.pre_norm else None
         self.blocks = make_blocks(config, rngs=rngs)
         self.norm = LayerNorm(d, config.norm_epsilon)
-        self.pool = AttentionPool(config, rngs=rngs) if config.pool == "map" else None
+        # nnx.data: these can change between a module and None, see `reset_classifier`.
+        self.pool = nnx.data(AttentionPool(config, rngs=rngs) if config.pool == "map" else None)
         size = config.representation_size
         self.pre_logits = Dense((d,), (size,), scheme=config.init, rngs=rngs) if size else None
-        self.head = _head(config)
+        self.head = nnx.data(_head(config))
 
     def embed(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Return the encoder's input `(b, tokens, d)` for normalised images `(b, h, w, c)`."""

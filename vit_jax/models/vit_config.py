@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_jax.errors import ConfigError, choose, nearest
-from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.preprocessing import INCEPTION, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ViTConfig:
       class_token: put a learned class token first.
       register_tokens: learned tokens after the class token, without position (Darcet et al. 2023,
         arXiv 2309.16588).
-      position: `learned`, `sincos2d_mae` (MAE and DiT), `sincos2d_moco` (MoCo v3 and big_vision; other
+      position: `learned`, `sincos2d_mae` (MAE and DiT), `sincos2d_big_vision` (other
         frequencies), or `none`.
       class_position: learned positions have a slot of their own for the class token.
       pool: `cls`, `mean` (over patches), `map` (attention pooling, Zhai et al. 2021) or `none` (all tokens).
@@ -96,14 +96,13 @@ class ViTConfig:
     attention: str = "auto"
     remat: str = "none"
     unroll: int = 0
-    preprocessing: Preprocessing = Preprocessing()
+    preprocessing: Preprocessing = INCEPTION
 
     def __post_init__(self) -> None:
         for field in ("image_size", "patch_size"):
             object.__setattr__(self, field, pair(getattr(self, field), field))
         object.__setattr__(self, "stem", tuple(self.stem))
-        if isinstance(self.preprocessing, dict):
-            object.__setattr__(self, "preprocessing", Preprocessing(**self.preprocessing))
+        object.__setattr__(self, "preprocessing", _preprocessing(self.preprocessing))
         for field, allowed in CHOICES.items():
             choose(getattr(self, field), allowed, field)
         for field in ("in_channels", "width", "depth", "heads", "mlp_dim", *("stem",) * bool(self.stem)):
@@ -116,6 +115,8 @@ class ViTConfig:
         for field in ("dropout_rate", "attention_dropout_rate", "drop_path_rate", "patch_drop_rate"):
             if not 0 <= getattr(self, field) < 1:
                 raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 0 and below 1.")
+        if not self.norm_epsilon > 0:
+            raise ConfigError(f"norm_epsilon is {self.norm_epsilon}; it must be above 0.")
         check_divides(self.image_size, self.patch_size)
         if self.width % self.heads:
             raise ConfigError(
@@ -155,7 +156,7 @@ class ViTConfig:
 
 
 CHOICES = {
-    "position": ("learned", "sincos2d_mae", "sincos2d_moco", "none"),
+    "position": ("learned", "sincos2d_mae", "sincos2d_big_vision", "none"),
     "pool": ("cls", "mean", "map", "none"),
     "pool_norm": ("before", "after"),
     "mlp": ("mlp", "swiglu"),
@@ -199,6 +200,21 @@ def pair(value: Any, name: str) -> tuple[int, int]:
     return values[0], values[1]
 
 
+def _preprocessing(value: Any) -> Preprocessing:
+    """Return a Preprocessing as it is, or made of a dict as read from JSON; else raise ConfigError."""
+    if isinstance(value, Preprocessing):
+        return value
+    if not isinstance(value, dict):
+        raise ConfigError(f"preprocessing is {value!r}; it must be a Preprocessing or a dict of its fields.")
+    names = [field.name for field in dataclasses.fields(Preprocessing)]
+    for name in value:
+        if name not in names:
+            raise ConfigError(
+                f"preprocessing has no {name!r}; it has {', '.join(names)}.{nearest(name, names)}"
+            )
+    return Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in value.items()})
+
+
 def check_divides(image_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
     """Raise ConfigError, naming the two nearest sizes, unless patches tile the image."""
     for axis, size, patch in zip(("height", "width"), image_size, patch_size):
@@ -234,7 +250,12 @@ def _check_type(name: str, value: Any, default: Any) -> None:
     elif isinstance(default, str):
         expected, good = "text", isinstance(value, str)
     elif name == "layer_scale":
-        expected, good = "a number or None", value is None or isinstance(value, int | float)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        expected, good = "a number or None", value is None or number
+    elif name == "stem":
+        listed = isinstance(value, tuple | list)
+        good = listed and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+        expected = "a list of channels, for example (32, 32)"
     else:
         return
     if not good:

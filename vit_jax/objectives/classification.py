@@ -54,6 +54,13 @@ class Classification:
                 f"model.num_classes is {self.model.num_classes} and the data has {self.data.num_classes} classes; "
                 f"set model.num_classes={self.data.num_classes} or leave it out."
             )
+        options = self.options
+        spread = options.label_smoothing / self.model.num_classes
+        if options.loss == "bce" and options.bce_threshold is not None and spread > options.bce_threshold:
+            raise ConfigError(
+                f"objective.label_smoothing is {options.label_smoothing}, which lifts all classes above "
+                f"bce_threshold {options.bce_threshold}; set label_smoothing=0 or bce_threshold=None."
+            )
         object.__setattr__(self, "functions", model_functions(self.model))
         object.__setattr__(self, "class_weights", _class_weights(self))
 
@@ -92,7 +99,8 @@ class Classification:
         if self.class_weights is not None:
             # A mixed target weighs as the mixture of its classes.
             weights = batch["target"] @ jnp.asarray(self.class_weights)
-        total = weights.sum()
+        # Where all rows of a microbatch have weight 0 it says nothing; 0 / 0 would spoil the whole batch.
+        total = jnp.maximum(weights.sum(), 1e-12)
         loss = (losses * weights).sum() / total
         correct = jnp.argmax(logits, axis=-1) == batch["label"]
         metrics = {"loss": loss, "accuracy": jnp.mean(correct.astype(jnp.float32))}
@@ -106,16 +114,18 @@ class Classification:
         """Return sums of loss, top-1 and top-5 hits over the rows that count."""
         logits = self.predict(params, batch)
         targets = jax.nn.one_hot(batch["label"], self.model.num_classes, dtype=jnp.float32)
-        rank = jnp.sum(logits > jnp.take_along_axis(logits, batch["label"][:, None], axis=1), axis=1)
+        label = batch["label"][:, None]
+        own = jnp.take_along_axis(logits, label, axis=1)
+        # Of equal logits the first class wins, as in argmax: a head of zeros knows nothing.
+        ahead = (logits > own) | ((logits == own) & (jnp.arange(self.model.num_classes) < label))
+        rank = jnp.sum(ahead, axis=1)
         # Not-a-number compares false and would rank first: such a row is simply wrong.
         rank = jnp.where(jnp.isfinite(logits).all(axis=1), rank, self.model.num_classes)
-        rows = {"loss": self._losses(logits, targets), "accuracy": rank < 1}
+        rows = {"loss": self._losses(logits, targets), "accuracy": (rank < 1).astype(jnp.float32)}
         if self.model.num_classes > 5:
-            rows["top5_accuracy"] = rank < 5
+            rows["top5_accuracy"] = (rank < 5).astype(jnp.float32)
         mask = batch["mask"]
-        sums = {
-            name: jnp.sum(jnp.where(mask, values, 0).astype(jnp.float32)) for name, values in rows.items()
-        }
+        sums = {name: jnp.sum(jnp.where(mask, values, 0.0)) for name, values in rows.items()}
         return sums | {"count": jnp.sum(mask.astype(jnp.float32))}
 
     def predict(self, params: Params, batch: Batch) -> jax.Array:
@@ -162,10 +172,9 @@ def build(model: ViTConfig, options: ClassificationOptions, data: DataInfo) -> C
 def _class_weights(objective: Classification) -> np.ndarray | None:
     chosen, classes = objective.options.class_weights, objective.model.num_classes
     if isinstance(chosen, tuple):
-        if len(chosen) != classes or min(chosen) < 0:
+        if len(chosen) != classes:
             raise ConfigError(
-                f"objective.class_weights has {len(chosen)} values; it needs one of 0 or more for each of the "
-                f"{classes} classes."
+                f"objective.class_weights has {len(chosen)} values; give one for each of the {classes} classes."
             )
         return np.asarray(chosen, np.float32)
     if chosen == "none":

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax.errors import ConfigError
 from vit_jax.models.embedding import patchify, unpatchify
-from vit_jax.models.flops import encoder_macs
+from vit_jax.models.flops import encoder_macs, forward_macs
 from vit_jax.models.functional import ModelFunctions, functions
 from vit_jax.models.mae import MaskedAutoencoder, mae_encoder_config, visible_patches
 from vit_jax.models.vit_config import ViTConfig, replace
@@ -59,7 +60,17 @@ class Mae:
     functions: ModelFunctions = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        options = self.options
+        options, patches = self.options, self.model.num_patches
+        if visible_patches(patches, options.mask_ratio) == patches:
+            raise ConfigError(
+                f"objective.mask_ratio is {options.mask_ratio}, which hides none of the {patches} patches; choose a "
+                "larger one, or smaller patches."
+            )
+        if self.model.patch_drop_rate:
+            raise ConfigError(
+                f"model.patch_drop_rate is {self.model.patch_drop_rate}; masked autoencoding hides patches itself: "
+                "set it to 0 and choose objective.mask_ratio."
+            )
         decoder = replace(
             self.model,
             width=options.decoder_width,
@@ -79,10 +90,10 @@ class Mae:
         model, decoder = self.model, self.decoder
         visible = model.prefix_tokens + visible_patches(model.num_patches, self.options.mask_ratio)
         pixels = model.patch_size[0] * model.patch_size[1] * model.in_channels
-        macs = encoder_macs(visible, model.width, model.depth, model.mlp_dim, model.mlp)
+        macs = forward_macs(model, 1 - self.options.mask_ratio)
         whole = model.prefix_tokens + model.num_patches
         macs += encoder_macs(whole, decoder.width, decoder.depth, decoder.mlp_dim, decoder.mlp)
-        macs += model.num_patches * pixels * (model.width + decoder.width)
+        macs += model.num_patches * pixels * decoder.width
         macs += visible * model.width * decoder.width
         return 6.0 * macs
 

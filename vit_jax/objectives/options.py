@@ -36,6 +36,10 @@ class ClassificationOptions:
         choose(self.loss, ("softmax", "sigmoid", "bce"), "objective.loss")
         if isinstance(self.class_weights, str):
             choose(self.class_weights, ("none", "balanced"), "objective.class_weights")
+        else:
+            object.__setattr__(self, "class_weights", _weights(self.class_weights))
+        if self.bce_threshold is not None:
+            _check_ranges(self, ("bce_threshold",), 0, 1)
         _check_ranges(self, ("label_smoothing", "mix_probability", "cutmix_probability"), 0, 1)
         _check_ranges(self, ("mixup", "cutmix"), 0, float("inf"))
 
@@ -61,6 +65,11 @@ class MaeOptions:
     def __post_init__(self) -> None:
         _check_ranges(self, ("mask_ratio",), 0, 0.999)
         _check_ranges(self, ("decoder_width", "decoder_depth", "decoder_heads"), 1, 2**20)
+        _check_ranges(self, ("decoder_mlp_dim",), 0, 2**20)
+        if self.decoder_width % 4:
+            raise ConfigError(
+                f"objective.decoder_width is {self.decoder_width}; its positions need a multiple of 4."
+            )
         if self.decoder_width % self.decoder_heads:
             raise ConfigError(
                 f"objective.decoder_heads is {self.decoder_heads}, which does not divide decoder_width "
@@ -84,12 +93,37 @@ def parse_options(section: dict[str, Any]) -> Any:
     for key, value in values.items():
         if key not in known:
             raise ConfigError(f"objective.{key} is not an option of {name!r}.{nearest(key, known)}")
-        numeric = isinstance(known[key], int | float) and not isinstance(known[key], bool)
-        if numeric and (isinstance(value, bool) or not isinstance(value, int | float | None)):
-            raise ConfigError(f"objective.{key} is {value!r}; it must be a number.")
-        if isinstance(known[key], bool) and not isinstance(value, bool):
-            raise ConfigError(f"objective.{key} is {value!r}; it must be True or False.")
+        _check_type(key, value, known[key])
     return OPTIONS[name](**values)
+
+
+def _check_type(key: str, value: Any, default: Any) -> None:
+    if isinstance(default, bool):
+        expected, good = "True or False", isinstance(value, bool)
+    elif isinstance(default, int):
+        expected, good = "an integer", _is_number(value) and isinstance(value, int)
+    elif key == "bce_threshold":
+        expected, good = "a number or None", value is None or _is_number(value)
+    elif isinstance(default, float):
+        expected, good = "a number", _is_number(value)
+    else:
+        return  # what is text or more is checked where it is chosen from
+    if not good:
+        raise ConfigError(f"objective.{key} is {value!r}; it must be {expected}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _weights(values: Any) -> tuple[float, ...]:
+    listed = isinstance(values, list | tuple) and all(_is_number(v) and 0 <= v < float("inf") for v in values)
+    if not listed or not sum(values):
+        raise ConfigError(
+            f"objective.class_weights is {values!r}; it must be 'none', 'balanced' or one number of 0 or more for "
+            "each class, not all 0."
+        )
+    return tuple(float(value) for value in values)
 
 
 def _check_ranges(options: Any, names: tuple[str, ...], low: float, high: float) -> None:

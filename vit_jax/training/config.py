@@ -1,4 +1,4 @@
-"""One experiment's configuration: from a file, as JSON, and compared with that of the run it resumes. Needs no jax.
+"""One experiment's configuration: from a file, as JSON, compared with another. Needs no jax.
 
 A configuration is an `ml_collections.ConfigDict`. A config file is Python with `get_config(arg=None)`
 returning `default_config()` with changes. What may stand in it is in `training.config_checks`.
@@ -201,6 +201,6 @@ def _misspelled_key(error: Exception, path: Path) -> str | None:
     if not isinstance(section, ConfigDict):
         return None
     line = [number for frame, number in frames if Path(frame.f_code.co_filename) == path][-1]
-    key = getattr(error, "name", None) or str(error.args[0]).strip("'\"")
+    key = getattr(error, "name", None) or str(error.args[0]).splitlines()[0].strip("'\"")
     hint = nearest(key, section.keys()) or f" There are {', '.join(section.keys())}."
     return f"config file {str(path)!r}, line {line}: there is no key {key!r}.{hint}"

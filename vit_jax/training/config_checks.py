@@ -13,7 +13,7 @@ from vit_jax.models import names
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit_config import replace
 from vit_jax.objectives.options import parse_options
-from vit_jax.training.defaults import default_config, flatten
+from vit_jax.training.defaults import default_config, flatten, tuples, unflatten
 from vit_jax.training.durations import check
 
 # Sections that take further keys: fields of ViTConfig, options of the objective.
@@ -87,16 +87,11 @@ TYPES: dict[type, tuple[str, Callable[[Any], bool]]] = {
 
 def normalise(config: ConfigDict) -> ConfigDict:
     """Return the configuration with tuples for lists, and floats where the default is one."""
-    defaults = flatten(default_config())
-    normal = ConfigDict(type_safe=False)
-    for key, value in flatten(config).items():
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        *parents, last = key.split(".")
-        section = normal
-        for parent in parents:
-            section = section.setdefault(parent, ConfigDict(type_safe=False))
-        section[last] = float(value) if whole and isinstance(defaults.get(key), float) else value
-    return normal
+    flat, defaults = flatten(config), flatten(default_config())
+    for key, value in flat.items():
+        if isinstance(defaults.get(key), float) and isinstance(value, int) and not isinstance(value, bool):
+            flat[key] = float(value)
+    return unflatten(flat)
 
 
 def validate(config: ConfigDict) -> None:
@@ -116,8 +111,9 @@ def validate(config: ConfigDict) -> None:
         _check_range(key, flat[key], interval)
     _check_patterns(flat)
     _check_combinations(flat)
-    _check_model(config.model.to_dict())
-    parse_options(_with_tuples(config.objective))
+    sections = tuples(unflatten(flat).to_dict())
+    _check_model(sections["model"])
+    parse_options(sections["objective"])
 
 
 def _check_keys(flat: dict[str, Any], defaults: dict[str, Any]) -> None:
@@ -186,7 +182,7 @@ def _check_combinations(flat: dict[str, Any]) -> None:
 
 
 def _check_model(section: dict[str, Any]) -> None:
-    options = _with_tuples(section)
+    options = dict(section)
     _, base = names.resolve(options.pop("name"))
     preprocessing = options.get("preprocessing", {})
     if not isinstance(preprocessing, dict):
@@ -201,14 +197,3 @@ def _check_model(section: dict[str, Any]) -> None:
         if not good(value):
             raise ConfigError(f"model.preprocessing.{key} is {value!r}; it must be {expected}.")
     replace(base, **options)
-
-
-def _with_tuples(section: Any) -> dict[str, Any]:
-    """Return a section as nested plain dicts with tuples for lists."""
-    plain = {}
-    for key, value in dict(section).items():
-        if isinstance(value, ConfigDict | dict):
-            plain[key] = _with_tuples(value)
-        else:
-            plain[key] = tuple(value) if isinstance(value, list) else value
-    return plain

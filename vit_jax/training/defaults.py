@@ -8,8 +8,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+# A ConfigDict, whose attributes a type checker cannot know.
+Config = Any
 
-def default_config() -> ConfigDict:
+
+def default_config() -> Config:
     """Return the configuration every experiment starts from.
 
     It accepts any key and any type while a file fills it in; `validate` then names everything that is wrong.
@@ -83,6 +86,18 @@ def flatten(config: Any) -> dict[str, Any]:
         else:
             flat[str(key)] = tuples(value)
     return flat
+
+
+def unflatten(flat: dict[str, Any]) -> Config:
+    """Return the configuration of a flat dict; the inverse of `flatten`."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, last = key.split(".")
+        section = nested
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return ConfigDict(nested, type_safe=False)
 
 
 def tuples(value: Any) -> Any:

@@ -61,8 +61,8 @@ def check_batch(batch_size: int, accumulation: int, mesh: Mesh | AbstractMesh, n
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     if shards % jax.process_count():
         raise ConfigError(
-            f"mesh.data * mesh.fsdp is {shards}, not a multiple of the {jax.process_count()} hosts, which read "
-            f"different rows; lower mesh.tensor."
+            f"mesh.data * mesh.fsdp is {shards}, not a multiple of the {jax.process_count()} hosts, but each "
+            f"host reads rows of its own; lower mesh.tensor."
         )
     unit = shards * accumulation
     if batch_size < 1 or batch_size % unit:

@@ -10,8 +10,8 @@ from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.objectives.options import OPTIONS
-from vit_jax.training.defaults import default_config, flatten
 from vit_jax.training.config_checks import DURATIONS, OPEN_SECTIONS
+from vit_jax.training.defaults import default_config, flatten
 
 
 def apply_override(config: ConfigDict, override: str) -> None:
@@ -33,10 +33,11 @@ def apply_override(config: ConfigDict, override: str) -> None:
             raise ConfigError(f"{key} is a section; set one of its keys: {', '.join(inside)}.")
         raise ConfigError(f"{key!r} is not a configuration key.{nearest(key, defaults)}")
     *parents, last = key.split(".")
-    section = config
+    section: Any = config
     for parent in parents:
-        # A section may be missing only where keys may be new, such as model.preprocessing.
-        section = section.setdefault(parent, ConfigDict(type_safe=False))
+        if parent not in section:
+            section[parent] = ConfigDict(type_safe=False)
+        section = section[parent]
         if not isinstance(section, ConfigDict):
             raise ConfigError(f"{parent} is {section!r}; it must be a section, so {key} cannot be set.")
     section[last] = parse_value(key, text, defaults[key])

@@ -42,7 +42,7 @@ def make_schedule(
       A function of the step (int32, may be traced) that returns the learning rate (float32).
 
     Raises:
-      ConfigError: unknown shape, warmup and cooldown longer than the run, or a share that is not one.
+      ConfigError: unknown shape, warmup and cooldown longer than the run, or a final share never reached.
     """
     name = section["name"]
     choose(name, NAMES, "schedule.name")
@@ -55,9 +55,6 @@ def make_schedule(
             f"schedule.warmup is {warmup} steps and schedule.cooldown {cooldown}, but the run has only "
             f"{total_steps}; shorten them or train longer."
         )
-    for key, value in (("warmup_start", start), ("final", final)):
-        if not 0 <= value <= 1:
-            raise ConfigError(f"schedule.{key} is {value}; it must be between 0 and 1, a share of the peak.")
     if name == "rsqrt" and timescale < 1:
         raise ConfigError(f"schedule.timescale is {section['timescale']!r}; rsqrt needs at least one step.")
     if name in ("rsqrt", "constant") and final and not cooldown:

@@ -6,16 +6,16 @@ The first pattern found in a parameter's path (`re.search`) decides. A tactic is
 - `stacked`: the first dimension counts blocks; it is never divided, as the scan over depth takes it apart.
 - `tensor(i)`: dimension `i` is divided over the mesh axis `tensor`, or not at all if it does not divide.
 - `fsdp`: the largest dimension that is still free and divides is divided over the mesh axis `fsdp` (the first
-  of equals). Tensors with fewer than `min_size` elements are left whole: gathering them costs more than it saves.
+  of equals). Tensors of fewer than `min_size` elements stay whole: gathering them costs more than it saves.
 
-So a parameter is gathered where it is used and every device keeps its share of weights, gradients and optimizer
-state (ZeRO-3, Rajbhandari et al. 2019, arXiv 1910.02054), and heads and hidden units are computed where they lie
+So a weight is gathered where it is used and each device keeps its share of weights, gradients and optimizer
+state (ZeRO-3, Rajbhandari et al. 2019, arXiv 1910.02054); heads and hidden units are computed where they lie
 (Shoeybi et al. 2019, arXiv 1909.08053). A dimension that does not divide is no error: `report` lists it.
 """
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
@@ -32,8 +32,8 @@ RULES: Rules = (
     (r"(^|/)blocks/mlp/(fc1|gate_up)/(kernel|bias)$", "stacked tensor(-1) fsdp"),
     (r"(^|/)blocks/mlp/(fc2|down)/kernel$", "stacked tensor(-2) fsdp"),
     (r"(^|/)blocks/", "stacked fsdp"),
-    (r"(^|/)pool/attn/(q|kv)/(kernel|bias)$", "tensor(-2) fsdp"),
-    (r"(^|/)pool/attn/out/kernel$", "tensor(-3) fsdp"),
+    (r"(^|/)pool/(q|kv)/(kernel|bias)$", "tensor(-2) fsdp"),
+    (r"(^|/)pool/out/kernel$", "tensor(-3) fsdp"),
     (r"(^|/)pool/mlp/(fc1|gate_up)/(kernel|bias)$", "tensor(-1) fsdp"),
     (r"(^|/)pool/mlp/(fc2|down)/kernel$", "tensor(-2) fsdp"),
     (r"(^|/)(stem/\d+|patch_embed|embed|pre_logits|head)/(kernel|bias)$", "fsdp"),
@@ -70,13 +70,11 @@ def placements(
         user's that matches nothing.
     """
     params = trees.flatten(abstract_params)
-    rules = [tuple(rule) for rule in rules]
+    rules = [(pattern, tactic) for pattern, tactic in rules]
     for pattern, tactic in rules:
-        known = (pattern, tactic) in RULES  # Ours cover many models; one of the user's that is idle is a mistake.
-        if not known and not any(re.search(pattern, path) for path in params):
-            raise ConfigError(
-                f"sharding.rules has {pattern!r}, which matches no parameter.{nearest(pattern, params)}"
-            )
+        # Ours cover many models, so some are idle; an idle one of the user's is a mistake.
+        if (pattern, tactic) not in RULES:
+            matching(pattern, params, "sharding.rules")
     placed = {}
     for path, leaf in params.items():
         tactic = next((tactic for pattern, tactic in rules if re.search(pattern, path)), None)
@@ -134,6 +132,27 @@ def report(abstract_params: Any, mesh: Mesh | AbstractMesh, rules: Rules, min_si
     return "\n".join(lines)
 
 
+def matching(pattern: str, paths: Collection[str], key: str) -> set[str]:
+    """Return the parameter paths that a pattern is found in.
+
+    Args:
+      pattern: a regular expression from the configuration.
+      paths: paths of all parameters.
+      key: where the configuration says it, for the message.
+
+    Raises:
+      ConfigError: the pattern is found nowhere; the nearest names are given.
+    """
+    found = {path for path in paths if re.search(pattern, path)}
+    if not found:
+        parents = {path[: match.start()] for path in paths for match in re.finditer("/", path)}
+        roots = ", ".join(sorted({path.split("/")[0] for path in paths}))
+        hint = nearest(re.sub(r"[^\w/]", "", pattern), sorted({*paths, *parents}))
+        hint = hint or f" They are under {roots}."
+        raise ConfigError(f"{key} has {pattern!r}, which matches no parameter.{hint}")
+    return found
+
+
 def _place(
     path: str, shape: tuple[int, ...], tactic: str, sizes: Mapping[str, int], min_size: int
 ) -> Placement:
@@ -141,31 +160,35 @@ def _place(
     free = list(range(len(shape)))
     notes = []
     for word in tactic.split():
-        match = re.fullmatch(r"replicate|stacked|fsdp|tensor\((-?\d+)\)", word)
+        match = re.fullmatch(r"replicate|fsdp|(stacked)|tensor\((-?\d+)\)", word)
         if match is None:
             raise ConfigError(
-                f"sharding tactic {tactic!r} of {path}: {word!r} is not one of replicate, stacked, tensor(i), fsdp."
+                f"sharding tactic {tactic!r} of {path}: {word!r} is not one of replicate, stacked, tensor(i) "
+                f"and fsdp."
             )
-        if word == "stacked":
-            free.remove(0)
-        elif word == "fsdp" and sizes["fsdp"] > 1 and math.prod(shape) >= min_size:
+        if word == "fsdp" and sizes["fsdp"] > 1 and math.prod(shape) >= min_size and free:
             wanted = sorted(free, key=lambda dim: -shape[dim])
-            dims = [dim for dim in wanted if shape[dim] % sizes["fsdp"] == 0]
-            if dims != wanted[: len(dims)] or not dims:
-                instead = f"{shape[dims[0]]} divided instead" if dims else "replicated"
+            chosen = next((dim for dim in wanted if shape[dim] % sizes["fsdp"] == 0), None)
+            if chosen is not None:
+                entries[chosen] = "fsdp"
+                free.remove(chosen)
+            if chosen != wanted[0]:
+                instead = "replicated" if chosen is None else f"{shape[chosen]} divided instead"
                 notes.append(f"{shape[wanted[0]]} does not divide by fsdp={sizes['fsdp']}, {instead}")
-            if dims:
-                entries[dims[0]] = "fsdp"
-                free.remove(dims[0])
-        elif match[1] is not None and sizes["tensor"] > 1:
-            dim = int(match[1]) % len(shape) if -len(shape) <= int(match[1]) < len(shape) else -1
+        if match[1] or match[2]:
+            index = int(match[2] or 0)
+            dim = index + len(shape) if index < 0 else index
             if dim not in free:
-                raise ConfigError(f"sharding tactic {tactic!r} of {path}: {word} is not a free dimension of {shape}.")
-            if shape[dim] % sizes["tensor"] == 0:
+                raise ConfigError(
+                    f"sharding tactic {tactic!r} of {path}: {word} is not a free dimension of {shape}."
+                )
+            if match[1]:
+                free.remove(dim)
+            elif shape[dim] % sizes["tensor"]:
+                notes.append(f"{shape[dim]} does not divide by tensor={sizes['tensor']}, replicated")
+            elif sizes["tensor"] > 1:
                 entries[dim] = "tensor"
                 free.remove(dim)
-            else:
-                notes.append(f"{shape[dim]} does not divide by tensor={sizes['tensor']}, replicated")
     return Placement(PartitionSpec(*entries), tuple(notes))
 
 

@@ -43,7 +43,6 @@ def init_state(
       with_ema: whether a moving average is kept.
     """
     key = fold(root(seed), "init")
-    assert key is not None
     params, buffers = objective.init(key)
     # A copy: two names of one buffer could not both be donated.
     ema = jax.tree.map(jnp.copy, params) if with_ema else None

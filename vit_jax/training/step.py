@@ -71,7 +71,7 @@ def make_step(
             gradients, out = _gradients(objective, state.params, state.buffers, batch, loss_key)
         else:
             gradients, out = _accumulated(objective, state, batch, loss_key, accumulation)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         updated = TrainState(

@@ -1,0 +1,262 @@
+"""What the benchmarks share: options, interleaved rounds, paired ratios and the report.
+
+Every side (ours, torch eager, ...) is a process of its own, so that the thread pools of jax and torch never
+meet. Each compiles and warms up its tasks first. Then, round after round, the driver lets one side at a time
+run one task: whatever else the machine does hits all sides alike, and times of one round can be paired.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from worker import COMPILED, EAGER, PEERS, PRODUCT, Task, cores
+
+PRODUCT_SIDES = ("ours", EAGER)  # one of each library times plain matrix products
+PRODUCT_REPEATS = 10  # one takes tens of milliseconds only
+CLASSES = 1000
+
+Times = dict[tuple[str, int], list[dict[str, float]]]
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that all benchmarks have."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names, dtypes = ["vit_tiny_patch16_224", "vit_small_patch16_224"], ["float32", "bfloat16"]
+    add = parser.add_argument
+    add("--models", nargs="+", default=names, metavar="NAME", help=f"default: {' '.join(names)}")
+    add("--dtypes", nargs="+", default=dtypes, choices=dtypes, help="compute dtypes; default: both")
+    add("--batch-size", type=_positive, default=16, metavar="N", help="images; default: 16")
+    add("--image-size", type=_positive, default=224, metavar="N", help="pixels; default: 224")
+    add("--depth", type=_positive, metavar="N", help="blocks; default: the model's own")
+    add("--rounds", type=_positive, default=5, metavar="N", help="timed runs of each task; default: 5")
+    add("--peer-python", metavar="PATH", help="a Python that has torch and timm, to measure them too")
+    add("--no-compile", action="store_true", help="leave torch.compile out")
+    add("--json", metavar="FILE", type=Path, help="also write everything that was measured")
+    add("--worker", help=argparse.SUPPRESS)
+    return parser
+
+
+def measure(
+    parser: argparse.ArgumentParser, unit: str, sides: tuple[str, ...], flops: Callable[[Any], int]
+) -> None:
+    """Run a benchmark as its driver: start the workers, time the rounds, report.
+
+    Args:
+      parser: see `parser`.
+      unit: what is timed, in words.
+      sides: our own sides, `ours` first; the peers are added if there is a Python for them.
+      flops: floating-point operations for one image, of a model's configuration.
+    """
+    arguments = parser.parse_args()
+    tasks = _tasks(parser, arguments, flops)
+    peers, missing = PEERS, {}
+    if not arguments.peer_python:
+        peers, missing = (), dict.fromkeys(PEERS, "no --peer-python was given")
+    elif arguments.no_compile:
+        peers, missing = (EAGER,), {COMPILED: "--no-compile was given"}
+    about = _machine()
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for side in (*sides, *peers):
+            python = arguments.peer_python if side in peers else sys.executable
+            try:
+                workers[side] = stack.enter_context(Worker(python, side))
+            except OSError as error:
+                parser.error(f"--peer-python is {python!r}, which cannot be started: {error.strerror}")
+        about["versions"] = _prepare(workers, tasks, missing)
+        times = _time_rounds(workers, tasks, arguments.rounds, missing)
+    settings = ("models", "dtypes", "batch_size", "image_size", "depth", "rounds")
+    report = {
+        "benchmark": Path(sys.argv[0]).stem,
+        "unit": unit,
+        "machine": about,
+        "settings": {name: getattr(arguments, name) for name in settings},
+        "results": _results(tasks, times),
+        "not_measured": missing,
+    }
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+    _show(report)
+
+
+class Worker:
+    """The process of one side; see `worker.serve`."""
+
+    def __init__(self, python: str, side: str):
+        self.side = side
+        self.process = subprocess.Popen(
+            [python, sys.argv[0], "--worker", side],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self.process.kill()
+        self.process.communicate()  # closes its stdin, at which it ends
+
+    def send(self, request: Any) -> None:
+        """Send a request; whether the process still lives is seen when the answer is read."""
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+
+    def receive(self, missing: dict[str, str]) -> Any:
+        """Return the answer; None if the process has ended, which `missing` then says of its side."""
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        reason = f"its process ended with status {self.process.wait()}; its own words are on stderr"
+        if self.side == "ours":
+            sys.exit(f"ours could not be measured: {reason}")
+        missing[self.side] = reason
+        return None
+
+
+def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any], int]) -> list[Task]:
+    """Return what is timed in each round: products, one for each dtype, and models, one for each dtype."""
+    from vit_jax.errors import ConfigError
+    from vit_jax.models.flops import parameter_count
+    from vit_jax.models.names import resolve
+    from vit_jax.models.vit_config import replace
+
+    size = {"image_size": (arguments.image_size,) * 2, "num_classes": CLASSES}
+    size |= {"depth": arguments.depth} if arguments.depth else {}
+    tasks = [
+        {"model": None, "dtype": dtype, "flops": 2 * math.prod(PRODUCT), "repeats": PRODUCT_REPEATS}
+        for dtype in arguments.dtypes
+    ]
+    for name in arguments.models:
+        try:
+            canonical, config = resolve(name)
+            config = replace(config, **size)
+        except ConfigError as error:
+            parser.error(str(error))
+        task = {
+            "model": canonical,
+            "image_size": arguments.image_size,
+            "depth": config.depth,
+            "classes": CLASSES,
+            "batch_size": arguments.batch_size,
+            "parameters": parameter_count(config),
+            "flops": arguments.batch_size * flops(config),
+            "repeats": 1,
+        }
+        tasks += [task | {"dtype": dtype} for dtype in arguments.dtypes]
+    return tasks
+
+
+def _prepare(workers: dict[str, Worker], tasks: list[Task], missing: dict[str, str]) -> dict[str, Any]:
+    """Have all workers prepare at once, drop those that cannot; return the versions they run."""
+    print("compiling and warming up ...", file=sys.stderr, flush=True)
+    for side, worker in workers.items():
+        worker.send([(i, task) for i, task in enumerate(tasks) if task["model"] or side in PRODUCT_SIDES])
+    versions = {side: worker.receive(missing) for side, worker in workers.items()}
+    for side in missing.keys() & workers.keys():
+        del workers[side]
+    return {side: found for side, found in versions.items() if found}
+
+
+def _time_rounds(
+    workers: dict[str, Worker], tasks: list[Task], rounds: int, missing: dict[str, str]
+) -> Times:
+    """Return the seconds of each side and task, one entry a round; one worker works at a time."""
+    turns = [
+        (side, i)
+        for i, task in enumerate(tasks)
+        for side in workers
+        if task["model"] or side in PRODUCT_SIDES
+    ]
+    times: Times = {turn: [] for turn in turns}
+    for number in range(rounds):
+        start = time.monotonic()
+        for side, i in turns if number % 2 == 0 else reversed(turns):  # nobody always goes first
+            if side not in missing:
+                workers[side].send((i, tasks[i]["repeats"]))
+                answer = workers[side].receive(missing)
+                times[side, i] += [answer] if answer else []
+        seconds = time.monotonic() - start
+        print(f"round {number + 1} of {rounds}: {seconds:.1f} s", file=sys.stderr, flush=True)
+    return {turn: seconds for turn, seconds in times.items() if turn[0] not in missing}
+
+
+def _results(tasks: list[Task], times: Times) -> list[dict[str, Any]]:
+    """Return one entry for each task and side, with rates, shares of the product's rate, and ratios."""
+    results, product_rate = [], {}
+    for (side, i), measured in times.items():
+        task = tasks[i]
+        wall, cpu = ([seconds[kind] for seconds in measured] for kind in ("wall", "cpu"))
+        result = {name: task[name] for name in ("model", "dtype", "flops")} | {"side": side}
+        result |= {"wall_seconds": wall, "cpu_seconds": cpu, "gflops": task["flops"] / median(wall) / 1e9}
+        if task["model"] is None:
+            # The machine's rate in a dtype is that of the faster library.
+            product_rate[task["dtype"]] = max(product_rate.get(task["dtype"], 0.0), result["gflops"])
+        else:
+            result["share_of_product"] = result["gflops"] / product_rate[task["dtype"]]
+        for kind in ("wall", "cpu") if side != "ours" else ():
+            ratios = [ours[kind] / other[kind] for ours, other in zip(times["ours", i], measured)]
+            result[f"ours_over_this_{kind}"] = [min(ratios), median(ratios), max(ratios)]
+        results.append(result)
+    return results
+
+
+def _machine() -> dict[str, Any]:
+    """Return what the machine is and what it was doing before the start."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else ""
+    name = re.search(r"model name\s*:\s*(.+)", text)
+    return {
+        "cpu": name[1] if name else platform.processor() or platform.machine(),
+        "cores": cores(),
+        "bfloat16_instructions": sorted(set(re.findall(r"\b(?:avx512_bf16|amx_bf16|bf16)\b", text))),
+        "system": platform.platform(),
+        "load": os.getloadavg()[0],
+    }
+
+
+def _show(report: dict[str, Any]) -> None:
+    about, settings = report["machine"], report["settings"]
+    bf16 = ", ".join(about["bfloat16_instructions"]) or "none"
+    print(f"{about['cpu']}, {about['cores']} cores; bfloat16 instructions: {bf16}; load {about['load']:.1f}")
+    for side, versions in about["versions"].items():
+        print(f"{side}: " + ", ".join(f"{name} {number}" for name, number in versions.items()))
+    size = settings["image_size"]
+    print(f"{report['unit']}; batch {settings['batch_size']}, {size}x{size}, {settings['rounds']} rounds\n")
+    columns = "{:22} {:9} {:15} {:>9} {:>9} {:>8} {:>8}  {}"
+    print(columns.format("model", "dtype", "side", "seconds", "CPU s", "GFLOP/s", "share", "ours / side"))
+    for result in report["results"]:
+        wall, cpu = (median(result[f"{kind}_seconds"]) for kind in ("wall", "cpu"))
+        share = f"{result['share_of_product']:.0%}" if result["model"] else ""
+        ratio = ""
+        if "ours_over_this_wall" in result:
+            low, middle, high = result["ours_over_this_wall"]
+            ratio = f"{middle:.2f} ({low:.2f} to {high:.2f}); CPU {result['ours_over_this_cpu'][1]:.2f}"
+        rates = (f"{wall:.4f}", f"{cpu:.4f}", f"{result['gflops']:.1f}", share)
+        name = result["model"] or "x".join(map(str, PRODUCT))
+        print(columns.format(name, result["dtype"], result["side"], *rates, ratio))
+    for side, reason in report["not_measured"].items():
+        print(f"\n{side}: not measured, {reason}")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number

@@ -1,0 +1,64 @@
+"""Time the forward pass of our Vision Transformers, and of timm's in PyTorch on the same cores.
+
+A pass is uint8 images normalised, then the model, to float32 logits. See benchmarks/README.md.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import common
+import worker
+
+
+def ours(task: worker.Task) -> Callable[[], Any]:
+    """Return our forward pass on one batch that is on the device already."""
+    import jax
+
+    objective = worker.objective(task)
+    params, _ = jax.jit(objective.init)(jax.random.key(0))
+    batch = {"image": jax.device_put(worker.batch(task)[0])}
+    predict = jax.jit(objective.predict)
+    return lambda: predict(params, batch).block_until_ready()
+
+
+def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:
+    """Return the forward pass of timm's model, eager or compiled."""
+    import torch
+
+    model, images, _ = worker.timm_model(task)
+    model.eval()
+
+    def logits(images: Any) -> Any:
+        return worker.timm_logits(model, images, task["dtype"])
+
+    # fullgraph: an error instead of silently running parts of it eagerly.
+    chosen = torch.compile(logits, fullgraph=True, dynamic=False) if compiled else logits
+
+    def run() -> Any:
+        with torch.inference_mode():
+            return chosen(images)
+
+    return run
+
+
+SIDES = {
+    "ours": ours,
+    worker.EAGER: partial(timm, compiled=False),
+    worker.COMPILED: partial(timm, compiled=True),
+}
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        worker.serve(arguments.worker, SIDES[arguments.worker])
+        return
+    from vit_jax.models.flops import forward_flops
+
+    common.measure(parser, "one forward pass", ("ours",), forward_flops)
+
+
+if __name__ == "__main__":
+    main()

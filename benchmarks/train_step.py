@@ -1,0 +1,107 @@
+"""Time one training step of our Vision Transformers, and of timm's in PyTorch on the same cores.
+
+A step is the whole update: uint8 images normalised, forward, softmax cross-entropy, backward, AdamW. Ours is
+the library's own step, so its gradient norm and its check for finite numbers are in the time.
+See benchmarks/README.md.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import common
+import worker
+
+LEARNING_RATE, B1, B2, EPSILON, WEIGHT_DECAY = 1e-3, 0.9, 0.999, 1e-8, 0.05
+PLAIN = "plain gradient"
+
+
+def ours(task: worker.Task) -> Callable[[], Any]:
+    """Return our step on one batch that is on the device already."""
+    import jax
+
+    from vit_jax.training.defaults import default_config
+    from vit_jax.training.optimizer import make_optimizer
+    from vit_jax.training.state import init_state
+    from vit_jax.training.step import make_step
+
+    objective = worker.objective(task)
+    section = default_config().optimizer
+    section.update(b1=B1, b2=B2, epsilon=EPSILON, weight_decay=WEIGHT_DECAY, clip_norm=0.0)
+    params, _ = jax.eval_shape(objective.init, jax.random.key(0))
+    optimizer = make_optimizer(section, lambda step: LEARNING_RATE, params)
+    step = make_step(objective, optimizer, lambda step: LEARNING_RATE, seed=0)
+    step = jax.jit(step, donate_argnums=0)
+    state = jax.jit(partial(init_state, objective, optimizer, 0, False))()
+    images, labels = jax.device_put(worker.batch(task))
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = step(state, {"image": images, "label": labels})
+        jax.block_until_ready((state, metrics))
+
+    return run
+
+
+def ours_plain(task: worker.Task) -> Callable[[], Any]:
+    """Return our step with the gradient of dense layers left to automatic differentiation."""
+    import jax
+
+    from vit_jax.models import layers
+
+    layers.matmul = jax.numpy.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    return ours(task)
+
+
+def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:
+    """Return the same step of timm's model: eager, or with forward, loss and backward compiled."""
+    import torch
+
+    model, images, labels = worker.timm_model(task)
+    from timm.optim import param_groups_weight_decay  # after timm_model, which sees to timm's imports
+
+    groups = param_groups_weight_decay(model, WEIGHT_DECAY, model.no_weight_decay())
+    optimizer = torch.optim.AdamW(groups, LEARNING_RATE, (B1, B2), EPSILON, fused=True)
+
+    def loss(images: Any, labels: Any) -> Any:
+        logits = worker.timm_logits(model, images, task["dtype"])
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    # fullgraph: an error instead of silently running parts of it eagerly.
+    chosen = torch.compile(loss, fullgraph=True, dynamic=False) if compiled else loss
+
+    def run() -> None:
+        optimizer.zero_grad()
+        chosen(images, labels).backward()
+        optimizer.step()
+
+    return run
+
+
+SIDES = {
+    "ours": ours,
+    PLAIN: ours_plain,
+    worker.EAGER: partial(timm, compiled=False),
+    worker.COMPILED: partial(timm, compiled=True),
+}
+
+
+def main() -> None:
+    parser = common.parser(__doc__)
+    parser.add_argument(
+        "--plain-gradient",
+        action="store_true",
+        help="also time ours without the own gradient of dense layers (models.layers.matmul)",
+    )
+    arguments = parser.parse_args()
+    if arguments.worker:
+        worker.serve(arguments.worker, SIDES[arguments.worker])
+        return
+    from vit_jax.models.flops import training_flops
+
+    sides = ("ours", PLAIN) if arguments.plain_gradient else ("ours",)
+    common.measure(parser, "one training step", sides, training_flops)
+
+
+if __name__ == "__main__":
+    main()

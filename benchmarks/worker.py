@@ -1,0 +1,143 @@
+"""The worker process of a benchmark: one side (ours, torch eager, ...), timed when the driver says so.
+
+Runs in the peer's Python too, so it imports jax, torch and vit_jax only where they are used.
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+from unittest import mock
+
+Task = dict[str, Any]
+
+PEERS = EAGER, COMPILED = ("torch eager", "torch compile")
+PRODUCT = (3152, 384, 1536)  # m, k, n: an MLP layer of ViT-S/16 on 16 images of 197 tokens
+
+# What timm imports for transforms, data sets and feature extraction, none of which is measured.
+_UNUSED_BY_MODELS = (
+    "PIL",
+    "torchvision",
+    "torchvision.datasets",
+    "torchvision.models",
+    "torchvision.models.feature_extraction",
+    "torchvision.ops",
+    "torchvision.ops.misc",
+    "torchvision.transforms",
+    "torchvision.transforms.functional",
+)
+
+
+def serve(side: str, build: Callable[[Task], Callable[[], Any]]) -> None:
+    """Prepare the tasks that the first line of stdin lists, then time one for each further line.
+
+    Args:
+      side: which side this process is.
+      build: `build(task) -> run`; `run()` does the work of one round and waits for its end.
+    """
+    # What libraries print must not get between the answers: it goes to stderr.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    product = _torch_product if side in PEERS else _jax_product
+    runs = {}
+    for index, task in json.loads(sys.stdin.readline()):
+        runs[index] = build(task) if task["model"] else product(task["dtype"])
+        for _ in range(2):  # compile, and warm up
+            runs[index]()
+    packages = ("torch", "timm") if side in PEERS else ("jax", "jaxlib", "flax", "optax")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    print(json.dumps(versions), file=answers)
+    for line in sys.stdin:
+        index, repeats = json.loads(line)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(repeats):
+            runs[index]()
+        cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+        print(json.dumps({"wall": wall / repeats, "cpu": cpu / repeats}), file=answers)
+
+
+def batch(task: Task) -> tuple[Any, Any]:
+    """Return a batch as a data pipeline ships it: uint8 images `(b, h, w, 3)`, int32 labels `(b,)`, NumPy."""
+    import numpy as np
+
+    rng, size = np.random.default_rng(0), task["image_size"]
+    images = rng.integers(0, 256, (task["batch_size"], size, size, 3), np.uint8)
+    return images, rng.integers(0, task["classes"], task["batch_size"], np.int32)
+
+
+def objective(task: Task) -> Any:
+    """Return our classification objective of the task's model."""
+    from vit_jax.models.registry import model_config
+    from vit_jax.objectives.base import DataInfo
+    from vit_jax.objectives.classification import build
+    from vit_jax.objectives.options import ClassificationOptions
+
+    options = {name: task[name] for name in ("image_size", "depth", "dtype")}
+    model = model_config(task["model"], num_classes=task["classes"], **options)
+    return build(model, ClassificationOptions(), DataInfo(task["classes"]))
+
+
+def timm_model(task: Task) -> tuple[Any, Any, Any]:
+    """Return timm's model, taking uint8 images as ours does, and a batch as tensors (images `b c h w`).
+
+    Its weights are float32 and bfloat16 is autocast; the result is float32.
+    """
+    import torch
+
+    torch.set_num_threads(cores())
+    options = {"depth": task["depth"], "img_size": task["image_size"], "num_classes": task["classes"]}
+    model = _import_timm().create_model(task["model"], pretrained=False, **options)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if count != task["parameters"]:
+        raise RuntimeError(f"timm's {task['model']} has {count} parameters, ours {task['parameters']}.")
+    images, labels = (torch.from_numpy(array) for array in batch(task))
+    return model, images.permute(0, 3, 1, 2).contiguous(), labels.long()
+
+
+def timm_logits(model: Any, images: Any, dtype: str) -> Any:
+    """Return float32 logits of uint8 images, normalised as ours are; bfloat16 means autocast."""
+    import torch
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+        return model((images.float() / 255 - 0.5) / 0.5).float()
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _import_timm() -> Any:
+    """Return timm; where torchvision and Pillow are not installed, empty stand-ins let it be imported."""
+    absent = [name for name in _UNUSED_BY_MODELS if importlib.util.find_spec(name.split(".")[0]) is None]
+    sys.modules.update({name: mock.MagicMock(__version__="0.0") for name in absent})
+    import timm
+    import timm.optim
+
+    for name in absent:  # nobody else shall think that they are there
+        del sys.modules[name]
+    return timm
+
+
+def _jax_product(dtype: str) -> Callable[[], Any]:
+    import jax
+
+    m, k, n = PRODUCT
+    a = jax.random.normal(jax.random.key(0), (m, k), dtype)
+    b = jax.random.normal(jax.random.key(1), (k, n), dtype)
+    product = jax.jit(jax.numpy.matmul)
+    return lambda: product(a, b).block_until_ready()
+
+
+def _torch_product(dtype: str) -> Callable[[], Any]:
+    import torch
+
+    torch.set_num_threads(cores())
+    m, k, n = PRODUCT
+    a, b = (torch.randn(shape).to(getattr(torch, dtype)) for shape in ((m, k), (k, n)))
+    return lambda: a @ b

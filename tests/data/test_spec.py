@@ -1,0 +1,66 @@
+"""The language of transforms: what it reads, and what it says of mistakes."""
+
+import pytest
+
+from vit_jax.data.spec import parse
+from vit_jax.data.transforms import CenterCrop, Decode, FlipLeftRight, PadCrop, RandomResizedCrop, Resize
+from vit_jax.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("", []),
+        ("  ", []),
+        ("decode", [Decode()]),
+        ("decode()", [Decode(3)]),
+        ("decode(channels=1)|flip_lr", [Decode(1), FlipLeftRight(0.5)]),
+        (" decode | random_resized_crop(224)\n| flip_lr(0.3) ", None),
+        ("resize((8, 9), interpolation='bicubic')", [Resize((8, 9), "bicubic")]),
+        ("pad_crop(8, padding=1)|center_crop(6)", [PadCrop(8, 1), CenterCrop(6)]),
+        ("random_resized_crop(8, (0.2, 1))", [RandomResizedCrop(8, (0.2, 1))]),
+    ],
+)
+def test_what_is_read(spec, expected):
+    if expected is None:
+        expected = [Decode(), RandomResizedCrop(224), FlipLeftRight(0.3)]
+    assert parse(spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (
+            "decode|random_resize_crop(224)",
+            "the transform is 'random_resize_crop'; it must be one of decode, ",
+        ),
+        ("decode|random_resize_crop(224)", "Did you mean 'random_resized_crop'"),
+        (
+            "resize(224, interpolaton='bicubic')",
+            "resize has no argument 'interpolaton'; it takes size, interp",
+        ),
+        ("resize(224, interpolaton='bicubic')", "Did you mean 'interpolation'?"),
+        ("resize", "missing a required argument: 'size'; it is resize(size, interpolation='bilinear')"),
+        ("center_crop(1, 2)", "too many positional arguments; it is center_crop(size)"),
+        ("center_crop(1, size=2)", "multiple values for argument 'size'"),
+        ("center_crop(-5)", "center_crop: size is -5; it must be an integer of at least 1"),
+        ("center_crop(size)", "argument size of center_crop is not a plain value"),
+        ("center_crop(2 * 112)", "argument 2 * 112 of center_crop is not a plain value"),
+        ("center_crop(open('x'))", "argument open('x') of center_crop is not a plain value"),
+        ("center_crop(*[1])", "argument *[1] of center_crop is not a plain value"),
+        ("center_crop(**{'size': 1})", "center_crop has no argument None"),
+        ("decode,flip_lr", "'(decode, flip_lr)' is not a transform; write its name"),
+        ("decode|5", "'5' is not a transform"),
+        ("data.decode", "'data.decode' is not a transform"),
+        ("decode|", "is 'decode|', which cannot be read"),
+        ("decode(", "which cannot be read"),
+        ("decode|flip_lr(0.5", "write 'decode|resize_short(256)|center_crop(224)'"),
+        ("flip_lr\0", "which cannot be read"),
+    ],
+)
+def test_what_is_said_of_mistakes(spec, said):
+    with pytest.raises(ConfigError) as caught:
+        parse(spec, "data.train_transforms")
+    assert said in str(caught.value)
+    assert str(caught.value).startswith("data.train_transforms")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,153 @@
+"""Reading prepared tfds datasets without TensorFlow, and what is said of others."""
+
+import io
+import json
+import pickle
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from vit_jax.data.pipeline import eval_batches
+from vit_jax.data.sources import balanced, open_source
+from vit_jax.data.spec import parse
+from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.errors import DataError
+
+
+def jpeg(value):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((10, 12, 3), value, np.uint8)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+class TinyPictures(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+    # tfds would look for it with importlib_resources, which it does not depend on.
+    code_path = Path(__file__)
+
+    def _info(self):
+        names = ["ant", "bee", "cat"]
+        features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=names)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(7), "test": self._generate_examples(3)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            yield i, {"image": io.BytesIO(jpeg(20 * i)), "label": i % 3}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tfds")
+    tfds.disable_progress_bar()
+    TinyPictures(data_dir=path, file_format="array_record").download_and_prepare()
+    return str(path)
+
+
+def message(*args):
+    with pytest.raises(DataError) as caught:
+        TfdsSource(*args)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def altered(data_dir, tmp_path, file, **values):
+    """Return a copy of the dataset with other values in a metadata file."""
+    copy = tmp_path / "copy"
+    shutil.copytree(f"{data_dir}/tiny_pictures/1.0.0", copy)
+    contents = json.loads((copy / file).read_text())
+    (copy / file).write_text(json.dumps({**contents, **values}))
+    return str(copy)
+
+
+def test_records_are_the_stored_bytes(data_dir):
+    source = TfdsSource("tiny_pictures", "train", data_dir)
+    assert len(source) == 7
+    assert source.class_names == ("ant", "bee", "cat")
+    assert (source.image_shape, source.labels) == (None, None)
+    found = {source[i]["image"]: source[i]["label"] for i in range(7)}
+    assert found == {jpeg(20 * i): i % 3 for i in range(7)}
+    assert source[2]["record"] == "record 2 of tiny_pictures/1.0.0 train"
+    assert "tensorflow" not in sys.modules
+
+
+def test_directory_instead_of_a_name_and_parts_of_splits(data_dir):
+    directory = f"{data_dir}/tiny_pictures/1.0.0"
+    assert len(TfdsSource("", "test", directory)) == 3
+    assert len(TfdsSource("tiny_pictures:1.0.0", "train[:4]", data_dir)) == 4
+    section = SimpleNamespace(source="tfds", name="", path=directory, train_split="train", size=0)
+    assert len(open_source(section, "train")) == 7
+
+
+def test_sources_survive_pickling(data_dir):
+    source = TfdsSource("tiny_pictures", "test", data_dir)
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy[1] == source[1]
+    assert copy.class_names == source.class_names
+
+
+def test_batches(data_dir):
+    source = TfdsSource("tiny_pictures", "train", data_dir)
+    batches = list(eval_batches(source, parse("decode|resize(8)"), 4))
+    assert [batch["image"].shape for batch in batches] == [(4, 8, 8, 3)] * 2
+    labels = np.concatenate([batch["label"][batch["mask"]] for batch in batches])
+    assert sorted(labels) == [0, 0, 0, 1, 1, 2, 2]
+
+
+def test_balancing_is_refused(data_dir):
+    with pytest.raises(DataError, match=r"data\.balanced needs labels that are known without reading"):
+        balanced(TfdsSource("tiny_pictures", "train", data_dir))
+
+
+def test_unknown_names(data_dir, tmp_path):
+    assert "data.source 'tfds' needs data.name" in message("", "train", "")
+    said = message("cifar_10", "train", data_dir)
+    assert "tfds dataset 'cifar_10' cannot be opened: Dataset cifar_10 not found" in said
+    assert "Did you mean 'cifar10'" in said
+    assert "cannot be opened: " in message("not a name", "train", data_dir)
+    assert "cannot be loaded at version 9.9.9" in message("mnist:9.9.9", "train", data_dir)
+    assert f"tfds directory {str(tmp_path)!r} cannot be opened" in message("", "train", str(tmp_path))
+
+
+def test_unknown_splits(data_dir):
+    said = message("tiny_pictures", "tests", data_dir)
+    assert "has no split 'tests'; it has train, test" in said
+    assert "Did you mean 'test'" in said
+    assert "cannot be read as split 'train[:'" in message("tiny_pictures", "train[:", data_dir)
+    assert "has no records in split 'train[:0]'" in message("tiny_pictures", "train[:0]", data_dir)
+
+
+def test_not_prepared(tmp_path):
+    said = message("mnist", "train", str(tmp_path))
+    assert "tfds dataset mnist/3.0.1 in" in said
+    assert "is not prepared; set data.path" in said
+    assert "tfds.builder('mnist', file_format='array_record').download_and_prepare()" in said
+
+
+def test_prepared_for_tensorflow(data_dir, tmp_path):
+    said = message("", "train", altered(data_dir, tmp_path, "dataset_info.json", fileFormat="tfrecord"))
+    assert "is stored as tfrecord, which has no random access; into another data_dir, prepare it with" in said
+
+
+def test_other_features(data_dir, tmp_path):
+    features = {
+        "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+        "featuresDict": {
+            "features": {
+                "text": {
+                    "pythonClassName": "tensorflow_datasets.core.features.text_feature.Text",
+                    "text": {},
+                }
+            }
+        },
+    }
+    said = message("", "train", altered(data_dir, tmp_path, "features.json", **features))
+    assert "has the features text; it needs an `image` and a class `label`" in said

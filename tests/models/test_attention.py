@@ -1,0 +1,97 @@
+"""Explicit attention against JAX's own, its weights and its dropout."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.models.attention import attention
+
+
+def qkv(queries=7, keys=7, dtype=jnp.float32):
+    rng = np.random.default_rng(0)
+    shapes = ((2, queries, 3, 8), (2, keys, 3, 8), (2, keys, 3, 8))
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (1, 9)])
+def test_explicit_is_the_same_as_xla_with_its_gradients(queries, keys):
+    inputs = qkv(queries, keys)
+    explicit, weights = attention(*inputs, implementation="explicit")
+    fused, none = attention(*inputs, implementation="xla")
+    assert weights is None
+    assert none is None
+    np.testing.assert_allclose(explicit, fused, rtol=0, atol=1e-6)
+
+    def gradient(implementation):
+        def loss(*inputs):
+            return jnp.sin(attention(*inputs, implementation=implementation)[0]).sum()
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(*inputs)
+
+    for one, other in zip(gradient("explicit"), gradient("xla")):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_explicit_is_the_formula_in_float64():
+    q, k, v = (np.asarray(x, np.float64) for x in qkv(4, 6))
+    scores = np.einsum("bnhk,bmhk->bhnm", q, k) / np.sqrt(8)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    expected = np.einsum("bhnm,bmhk->bnhk", weights, v)
+    ours, our_weights = attention(*qkv(4, 6), implementation="explicit", return_weights=True)
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(our_weights, weights, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "explicit", "xla", "cudnn"])
+def test_weights_come_whatever_the_implementation_and_their_rows_sum_to_one(implementation):
+    out, weights = attention(*qkv(4, 6), implementation=implementation, return_weights=True)
+    assert weights.shape == (2, 3, 4, 6)
+    assert (np.asarray(weights) >= 0).all()
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
+    np.testing.assert_allclose(out, attention(*qkv(4, 6), implementation="explicit")[0], atol=1e-6)
+
+
+def test_softmax_is_float32_for_bfloat16():
+    inputs = qkv(dtype=jnp.bfloat16)
+    ours, weights = attention(*inputs, implementation="explicit", return_weights=True)
+    exact, _ = attention(*(x.astype(jnp.float32) for x in inputs), implementation="explicit")
+    assert ours.dtype == weights.dtype == jnp.bfloat16
+    np.testing.assert_allclose(ours.astype(jnp.float32), exact, atol=2**-6 * np.abs(exact).max())
+    np.testing.assert_allclose(weights.astype(jnp.float32).sum(-1), 1, atol=2**-8 * 2)
+
+
+def test_scores_of_any_size_give_finite_weights():
+    q, k, v = qkv()
+    out, weights = attention(1e4 * q, k, v, implementation="explicit", return_weights=True)
+    assert np.isfinite(out).all()
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", ["auto", "explicit", "xla"])
+def test_dropout_only_with_a_key(implementation):
+    inputs = qkv(32, 32)
+    plain, _ = attention(*inputs, implementation=implementation)
+    without_key, _ = attention(*inputs, implementation=implementation, dropout_rate=0.5)
+    np.testing.assert_array_equal(plain, without_key)
+    key = jax.random.key(0)
+    no_rate, _ = attention(*inputs, implementation=implementation, key=key)
+    np.testing.assert_array_equal(plain, no_rate)
+    dropped, weights = attention(
+        *inputs, implementation=implementation, dropout_rate=0.5, key=key, return_weights=True
+    )
+    assert np.abs(dropped - plain).max() > 0.1
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)  # weights are those before dropout
+    again, _ = attention(*inputs, implementation=implementation, dropout_rate=0.5, key=key)
+    np.testing.assert_array_equal(dropped, again)
+
+
+def test_dropout_of_weights_keeps_the_expectation():
+    q, k, v = qkv(4, 6)
+    expected, _ = attention(q, k, v)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    sample = jax.jit(jax.vmap(lambda key: attention(q, k, v, dropout_rate=0.3, key=key)[0]))
+    samples = sample(keys)
+    error = samples.std(axis=0) / np.sqrt(len(keys))
+    assert (np.abs(samples.mean(axis=0) - expected) < 5 * error + 1e-5).all()

@@ -1,0 +1,391 @@
+"""Optimizers: timm's numbers, formulas block by block, who decays, who is frozen, what mistakes say."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vit_jax import trees
+from vit_jax.errors import ConfigError
+from vit_jax.models.registry import model_functions
+from vit_jax.models.vit_config import ViTConfig
+from vit_jax.training import mesh as meshes
+from vit_jax.training import sharding
+from vit_jax.training.optimizer import NAMES, make_optimizer, summary, treatments
+
+REFERENCE = pathlib.Path(__file__).parents[1] / "reference" / "aux_schedules_optim.npz"
+DEPTH, WIDTH = 3, 4
+
+
+def _section(**changes):
+    section = dict(
+        name="adamw",
+        b1=0.9,
+        b2=0.999,
+        epsilon=1e-8,
+        momentum=0.9,
+        nesterov=False,
+        weight_decay=0.0,
+        decay=(r"kernel$",),
+        clip_norm=0.0,
+        layer_decay=1.0,
+        frozen=(),
+        learning_rate_multipliers=(),
+        weight_decay_multipliers=(),
+        first_moment_dtype="float32",
+    )
+    return section | changes
+
+
+def _tree(seed=0, prefix=""):
+    """Parameters or gradients named like a small ViT's, with numbers of very different size in each block."""
+    rng = np.random.default_rng(seed)
+    blocks = {
+        "norm1/scale": (DEPTH, WIDTH),
+        "attn/qkv/kernel": (DEPTH, WIDTH, 3, 2, 2),
+        "mlp/fc1/kernel": (DEPTH, WIDTH, 40),
+    }
+    shapes = {
+        "patch_embed/kernel": (2, 2, 3, WIDTH),
+        "class_token": (1, WIDTH),
+        "pos_embed": (5, WIDTH),
+        "norm/scale": (WIDTH,),
+        "head/kernel": (WIDTH, 6),
+        "head/bias": (6,),
+    } | {f"blocks/{path}": shape for path, shape in blocks.items()}
+    flat = {}
+    for path, shape in shapes.items():
+        size = np.float32([1, 10, 100]).reshape(-1, *[1] * (len(shape) - 1)) if path in "blocks" else 1
+        flat[prefix + path] = np.asarray(rng.normal(size=shape) * size, np.float32)
+    return trees.unflatten(flat)
+
+
+def _part(tree, *names):
+    return {name: tree[name] for name in names}
+
+
+def _run(section, params, gradients, rate=1e-2):
+    """Return parameters after one update per gradient, and the last state; under jit."""
+    optimizer = make_optimizer(section, lambda step: jnp.float32(rate), params)
+
+    @jax.jit
+    def step(params, state, gradient):
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = jax.jit(optimizer.init)(params)
+    for gradient in gradients:
+        params, state = step(params, state, gradient)
+    return jax.device_get((params, state))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("adamw", {}),
+        ("sgd", dict(nesterov=True)),
+        ("lamb", dict(epsilon=1e-6, clip_norm=1.0)),
+        ("lion", dict(b2=0.99)),
+    ],
+)
+def test_five_steps_are_timms(name, options):
+    with np.load(REFERENCE) as case:
+        params = {"kernel": jnp.asarray(case["in.w"]), "bias": jnp.asarray(case["in.b"])}
+        gradients = [
+            {"kernel": jnp.asarray(w), "bias": jnp.asarray(b)}
+            for w, b in zip(case["in.grads_w"], case["in.grads_b"])
+        ]
+        expected = {"kernel": case[f"out.opt.{name}.w"], "bias": case[f"out.opt.{name}.b"]}
+    ours, _ = _run(_section(name=name, weight_decay=0.1, **options), params, gradients)
+    for leaf in ours:
+        np.testing.assert_allclose(ours[leaf], expected[leaf], rtol=0, atol=2e-6)
+
+
+def test_layer_decay_is_timms():
+    names = {  # timm's name: ours
+        "patch_embed.proj.weight": "patch_embed/kernel",
+        "cls_token": "class_token",
+        "pos_embed": "pos_embed",
+        "head.weight": "head/kernel",
+        "head.bias": "head/bias",
+    }
+    block = {
+        "norm1.weight": "norm1/scale",
+        "attn.qkv.weight": "attn/qkv/kernel",
+        "mlp.fc1.weight": "mlp/fc1/kernel",
+    }
+    table = treatments(_section(layer_decay=0.75, weight_decay=0.05), _tree())
+    with np.load(REFERENCE) as case:
+        for theirs, ours in names.items():
+            np.testing.assert_allclose(
+                [table[ours].rate, 0.05 * table[ours].decay], case[f"out.layer_decay.{theirs}"], rtol=1e-6
+            )
+        for theirs, ours in block.items():
+            treatment = table[f"blocks/{ours}"]
+            assert treatment.rate.shape[0] == DEPTH
+            for i in range(DEPTH):
+                rate, decay = case[f"out.layer_decay.blocks.{i}.{theirs}"]
+                np.testing.assert_allclose(treatment.rate.reshape(DEPTH, -1)[i], rate, rtol=1e-6)
+                np.testing.assert_allclose(0.05 * treatment.decay, decay, rtol=1e-6)
+        # timm counts the last norm to the last block; BEiT and MAE, as we, to the head.
+        assert case["out.layer_decay.norm.weight"][0] == 0.75
+        assert table["norm/scale"].rate == 1
+
+
+def test_layers_of_a_model_with_every_option():
+    config = ViTConfig(
+        width=8,
+        depth=2,
+        heads=2,
+        stem=(4,),
+        register_tokens=1,
+        pre_norm=True,
+        pool="map",
+        representation_size=4,
+    )
+    params = jax.eval_shape(model_functions(config).init, jax.random.key(0))
+    layers: dict[float, set[str]] = {}
+    for path, treatment in treatments(_section(layer_decay=0.5), params).items():
+        for rate in treatment.rate.flat:
+            layers.setdefault(float(rate), set()).add(path.split("/")[0])
+    assert layers == {
+        0.125: {"stem", "patch_embed", "class_token", "register_tokens", "pos_embed", "norm_pre"},
+        0.25: {"blocks"},
+        0.5: {"blocks"},
+        1.0: {"norm", "pool", "pre_logits", "head"},
+    }
+
+
+def test_layer_decay_of_an_encoder_with_a_decoder():
+    params = _tree(prefix="encoder/") | {"decoder": {"blocks": {"norm1": {"scale": jnp.zeros((7, 4))}}}}
+    params["decoder"]["mask_token"] = jnp.zeros((1, 4))
+    table = treatments(_section(layer_decay=0.5), params)
+    assert table["encoder/pos_embed"].rate == 0.5**4
+    np.testing.assert_array_equal(table["encoder/blocks/norm1/scale"].rate, [[0.125], [0.25], [0.5]])
+    assert table["encoder/norm/scale"].rate == 1
+    assert table["decoder/blocks/norm1/scale"].rate == 1
+    assert table["decoder/mask_token"].rate == 1
+
+
+def test_layer_decay_scales_the_rate_only():
+    params, gradient = _tree(0), _tree(1)
+    section = _section(name="sgd", weight_decay=0.5)
+    whole, _ = _run(section, params, [gradient])
+    scaled, _ = _run(section | dict(layer_decay=0.5), params, [gradient])
+    whole, scaled, before = (trees.flatten(tree) for tree in (whole, scaled, params))
+    for path, treatment in treatments(section | dict(layer_decay=0.5), params).items():
+        expected = before[path] + (whole[path] - before[path]) * treatment.rate
+        np.testing.assert_allclose(scaled[path], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lamb", "adafactor"])  # The others treat each number alone.
+def test_stacked_blocks_are_tensors_of_their_own(name):
+    section = _section(name=name, weight_decay=0.1, b2=0.99, clip_norm=1.0)
+
+    def unstack(tree):
+        flat = {}
+        for path, leaf in trees.flatten(tree).items():
+            if path.startswith("blocks/"):
+                flat |= {f"{path.replace('blocks', f'block{i}')}": leaf[i] for i in range(DEPTH)}
+            else:
+                flat[path] = leaf
+        return trees.unflatten(flat)
+
+    params, *gradients = (_part(_tree(seed), "blocks", "head") for seed in range(4))
+    stacked, _ = _run(section, params, gradients)
+    apart, _ = _run(section, unstack(params), [unstack(gradient) for gradient in gradients])
+    for ours, theirs in zip(jax.tree.leaves(unstack(stacked)), jax.tree.leaves(apart), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_adafactor_is_the_papers(momentum):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(40, 50))
+    gradients = rng.normal(size=(4, 40, 50))
+    section = _section(name="adafactor", b2=0.5, momentum=momentum, weight_decay=0.1)
+    params, *gradient_trees = ({"kernel": jnp.asarray(x, jnp.float32)} for x in (weight, *gradients))
+    ours, _ = _run(section, params, gradient_trees)
+
+    row, column, average = np.zeros(40), np.zeros(50), np.zeros((40, 50))
+    for t, gradient in enumerate(gradients, start=1):
+        b2 = min(0.5, 1 - t**-0.8)  # 0.43 at the second step, then the cap
+        row = b2 * row + (1 - b2) * np.mean(gradient**2, axis=1)
+        column = b2 * column + (1 - b2) * np.mean(gradient**2, axis=0)
+        update = gradient / np.sqrt(np.outer(row, column) / row.mean())
+        average = momentum * average + (1 - momentum) * update
+        weight = weight - 1e-2 * (average + 0.1 * weight)
+    np.testing.assert_allclose(ours["kernel"], weight, rtol=1e-5, atol=1e-6)
+
+
+def test_lamb_adapts_what_decays_only():
+    params, gradient = (_part(_tree(seed), "head", "blocks") for seed in (0, 1))
+    lamb, _ = _run(_section(name="lamb"), params, [gradient])
+    adam, _ = _run(_section(name="adamw"), params, [gradient])
+    for path, leaf in trees.flatten(lamb).items():
+        same = np.allclose(leaf, trees.flatten(adam)[path], rtol=1e-6)
+        assert same != path.endswith("kernel")
+
+
+def test_weight_decay_multipliers_first_match_wins():
+    section = _section(
+        weight_decay=0.1,
+        decay=("kernel$", "pos_embed"),
+        weight_decay_multipliers=(("^head/", 100.0), ("kernel", 0.5)),
+        learning_rate_multipliers=(("head/bias", 2.0), ("head", 10.0)),
+    )
+    table = treatments(section, _tree())
+    assert {path: t.decay for path, t in table.items() if t.decay} == {
+        "head/kernel": 100,
+        "patch_embed/kernel": 0.5,
+        "blocks/attn/qkv/kernel": 0.5,
+        "blocks/mlp/fc1/kernel": 0.5,
+        "pos_embed": 1,
+    }
+    assert {path: float(t.rate) for path, t in table.items() if t.rate != 1} == {
+        "head/kernel": 10,
+        "head/bias": 2,
+    }
+    zeros = jax.tree.map(jnp.zeros_like, _tree())
+    after, _ = _run(section, _tree(), [zeros], rate=1e-3)
+    shrunk = {path: leaf for path, leaf in trees.flatten(_tree()).items()}
+    shrunk["head/kernel"] *= 1 - 1e-3 * 10 * 100 * 0.1
+    shrunk["pos_embed"] *= 1 - 1e-3 * 0.1
+    for path in ("head/kernel", "pos_embed", "head/bias", "class_token"):
+        np.testing.assert_allclose(trees.flatten(after)[path], shrunk[path], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lamb", "adafactor"])
+def test_frozen_parameters(name):
+    section = _section(name=name, weight_decay=0.1, clip_norm=1.0, frozen=("^blocks/", "embed"))
+    params, gradient = _tree(0), _tree(1)
+    gradient["blocks"] = jax.tree.map(
+        lambda leaf: np.full(leaf.shape, np.nan, np.float32), gradient["blocks"]
+    )
+    after, state = _run(section, params, [gradient])
+    assert not [path for path in trees.flatten(state) if "blocks/" in path or "embed" in path]
+    # What is left moves as if it were all there is: frozen gradients do not count in the norm.
+    kept = ("head", "norm", "class_token")
+    alone, _ = _run(section | dict(frozen=()), _part(params, *kept), [_part(gradient, *kept)])
+    expected = trees.flatten(params | alone)
+    for path, leaf in trees.flatten(after).items():
+        np.testing.assert_allclose(leaf, expected[path], rtol=1e-6)
+        frozen = path.startswith("blocks/") or "embed" in path
+        assert np.array_equal(leaf, trees.flatten(params)[path]) == frozen
+
+
+def test_clipping():
+    params, gradient = (_part(_tree(seed), "head", "norm") for seed in (0, 1))
+    section = _section(name="sgd", momentum=0.0, clip_norm=0.5)
+    after, _ = _run(section, params, [gradient], rate=1.0)
+    moved = jax.tree.map(lambda a, b: a - b, params, after)
+    np.testing.assert_allclose(optax.tree.norm(moved), 0.5, rtol=1e-5)
+    after, _ = _run(section | dict(clip_norm=0.0), params, [gradient], rate=1.0)
+    for a, b, g in zip(*map(jax.tree.leaves, (params, after, gradient))):
+        np.testing.assert_array_equal(b, a - g)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_moment_in_bfloat16(name):
+    params = jax.eval_shape(_tree)
+    optimizer = make_optimizer(_section(name=name, first_moment_dtype="bfloat16"), lambda step: 0.1, params)
+    state = jax.eval_shape(optimizer.init, params)
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.dtype == jnp.bfloat16]
+    assert sum(leaf.size for leaf in moments) == trees.count(params)
+    updates, after = jax.eval_shape(optimizer.update, params, state, params)
+    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype("float32")}
+
+
+def test_bfloat16_moments_change_little():
+    gradients = [_tree(seed) for seed in (1, 2)]
+    full, _ = _run(_section(), _tree(), gradients)
+    half, _ = _run(_section(first_moment_dtype="bfloat16"), _tree(), gradients)
+    for a, b in zip(jax.tree.leaves(full), jax.tree.leaves(half)):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4)  # of two updates of about 1e-2
+
+
+def test_schedule_counts_steps():
+    params = {"kernel": jnp.ones((2, 2))}
+    section = _section(name="sgd", momentum=0.0)
+    optimizer = make_optimizer(section, lambda step: jnp.asarray(step, jnp.float32), params)
+    state = optimizer.init(params)
+    for step in range(3):
+        updates, state = optimizer.update(params, state, params)
+        np.testing.assert_array_equal(updates["kernel"], -float(step))
+
+
+@pytest.mark.parametrize("name", ["adafactor", "lamb"])
+def test_sharded_state(name):
+    params, gradient = _tree(0), _tree(1)
+    section = _section(name=name, weight_decay=0.1, clip_norm=1.0, layer_decay=0.8, frozen=("pos_embed",))
+    optimizer = make_optimizer(section, lambda step: jnp.float32(1e-2), params)
+    mesh = meshes.make_mesh(dict(data=2, fsdp=2, tensor=2))
+    specs = sharding.parameter_specs(params, mesh, sharding.RULES, min_size=8)
+    state_shape = jax.eval_shape(optimizer.init, params)
+    shardings = [sharding.state_shardings(tree, specs, mesh) for tree in (params, state_shape)]
+
+    def step(params, state):
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = jax.jit(optimizer.init, out_shardings=shardings[1])(params)
+    if name != "adafactor":
+        moment = trees.flatten(state)["inner_states/trained/inner_state/1/mu/blocks/mlp/fc1/kernel"]
+        assert moment.addressable_shards[0].data.shape == (DEPTH, WIDTH // 2, 40 // 2)
+    whole = jax.jit(step)(params, optimizer.init(params))
+    parts = jax.jit(step, donate_argnums=(0, 1), out_shardings=tuple(shardings))(
+        jax.device_put(params, shardings[0]), state
+    )
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(parts), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_summary():
+    params = _tree()
+    section = _section(weight_decay=0.05, frozen=("^patch_embed/",))
+    frozen = trees.count(params["patch_embed"])
+    decayed = sum(leaf.size for path, leaf in trees.flatten(params).items() if path.endswith("kernel"))
+    decayed -= params["patch_embed"]["kernel"].size
+    rest = trees.count(params) - decayed - frozen
+    text = f"adamw: {decayed} parameters decayed, {rest} parameters not decayed, {frozen} parameters frozen"
+    assert summary(section, params) == text
+    assert summary(section | dict(layer_decay=0.5), params) == f"{text}; learning rate times 0.0625 to 1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            dict(frozen=("haed",)),
+            "optimizer.frozen has 'haed', which matches no parameter. Did you mean 'head'",
+        ),
+        (dict(frozen=("^block/attn/",)), "optimizer.frozen .* Did you mean 'blocks/attn'"),
+        (
+            dict(decay=("weight$",)),
+            "optimizer.decay has 'weight\\$', which matches no parameter. They are under",
+        ),
+        (
+            dict(learning_rate_multipliers=(("heads", 2.0),)),
+            "optimizer.learning_rate_multipliers has 'heads'",
+        ),
+        (dict(learning_rate_multipliers=(("head", 0.0),)), "factor of 0; name it in optimizer.frozen"),
+        (
+            dict(weight_decay_multipliers=(("bias", 2.0),)),
+            "weight_decay_multipliers, for parameters that decay, has 'bias', which matches",
+        ),
+        (dict(frozen=(".",)), r"optimizer.frozen is \('.',\), which leaves no parameter to train"),
+        (dict(name="adam"), "optimizer.name is 'adam'; it must be one of adamw, sgd"),
+    ],
+)
+def test_mistakes(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_optimizer(_section(**changes), lambda step: 1.0, _tree())
+
+
+def test_layer_decay_needs_blocks():
+    with pytest.raises(ConfigError, match=r"optimizer\.layer_decay is 0.5, but the model has no stack"):
+        make_optimizer(_section(layer_decay=0.5), lambda step: 1.0, {"kernel": jnp.ones((2, 2))})

@@ -1,0 +1,58 @@
+"""Vision Transformers in JAX: train, fine-tune and scale from a laptop to a TPU pod.
+
+The public words are imported when first used, so that `import vit_jax` and the command line are instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from vit_jax.version import __version__
+
+if TYPE_CHECKING:
+    from vit_jax.evaluation.preprocess import preprocessing
+    from vit_jax.inference.classifier import Classifier
+    from vit_jax.inference.predictor import Predictor
+    from vit_jax.inference.workdir import evaluate_workdir as evaluate
+    from vit_jax.models.names import list_models
+    from vit_jax.models.registry import create_model, model_config
+    from vit_jax.training.config import default_config, load_config
+    from vit_jax.training.loop import train
+
+_PUBLIC = {
+    "Classifier": "vit_jax.inference.classifier:Classifier",
+    "Predictor": "vit_jax.inference.predictor:Predictor",
+    "create_model": "vit_jax.models.registry:create_model",
+    "default_config": "vit_jax.training.config:default_config",
+    "evaluate": "vit_jax.inference.workdir:evaluate_workdir",
+    "list_models": "vit_jax.models.names:list_models",
+    "load_config": "vit_jax.training.config:load_config",
+    "model_config": "vit_jax.models.registry:model_config",
+    "preprocessing": "vit_jax.evaluation.preprocess:preprocessing",
+    "train": "vit_jax.training.loop:train",
+}
+
+__all__ = [
+    "Classifier",
+    "Predictor",
+    "__version__",
+    "create_model",
+    "default_config",
+    "evaluate",
+    "list_models",
+    "load_config",
+    "model_config",
+    "preprocessing",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'vit_jax' has no attribute {name!r}")
+    module, _, attribute = _PUBLIC[name].partition(":")
+    value = globals()[name] = getattr(importlib.import_module(module), attribute)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

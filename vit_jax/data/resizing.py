@@ -1,0 +1,57 @@
+"""Sizes as users write them, and antialiased resizing with Pillow."""
+
+import numpy as np
+from PIL import Image
+
+from vit_jax.errors import ConfigError, DataError
+
+Size = int | tuple[int, int]
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    """Return an image of `size`, as Pillow resizes it.
+
+    Args:
+      image: uint8 `(h, w, c)`.
+      size: height and width of the result.
+      interpolation: a key of `INTERPOLATIONS`.
+
+    Raises:
+      DataError: the image is not uint8.
+    """
+    if image.shape[:2] == size:
+        return image
+    if image.dtype != np.uint8:
+        raise DataError(f"the image has type {image.dtype}; only uint8 images can be resized: convert it.")
+    width_height, method = (size[1], size[0]), INTERPOLATIONS[interpolation]
+    if image.shape[-1] == 3:
+        return np.asarray(Image.fromarray(image).resize(width_height, method))
+    # Pillow's other multi-channel types mean more than channels (alpha, ink), so one by one.
+    planes = [Image.fromarray(image[..., c]).resize(width_height, method) for c in range(image.shape[-1])]
+    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+
+
+def pair(size: Size, name: str) -> tuple[int, int]:
+    """Return `(h, w)` of a size given as one number or two; `name` is what messages call it.
+
+    Raises:
+      ConfigError: not one or two positive integers.
+    """
+    sides = (size, size) if isinstance(size, int) and not isinstance(size, bool) else size
+    if not isinstance(sides, tuple | list) or len(sides) != 2:
+        raise ConfigError(f"{name} is {size!r}; it must be one integer or (height, width).")
+    for side in sides:
+        check_integer(side, name, 1)
+    return sides[0], sides[1]
+
+
+def check_integer(value: object, name: str, least: int) -> None:
+    """Raise `ConfigError` unless `value` is an integer of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} is {value!r}; it must be an integer of at least {least}.")

@@ -1,0 +1,89 @@
+"""Prepared TensorFlow Datasets, read without TensorFlow."""
+
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from vit_jax.data.base import Example, Source
+from vit_jax.errors import DataError, nearest
+
+# What tfds can read record by record; TFRecord files can only be read in sequence, by TensorFlow.
+_RANDOM_ACCESS = {"array_record", "parquet"}
+
+
+class TfdsSource(Source):
+    """A split of a dataset prepared by `tensorflow_datasets` as ArrayRecord (or Parquet).
+
+    Images stay encoded, exactly the bytes that were stored; `decode` is for the transforms.
+
+    Args:
+      name: as in `tfds.builder`, for example `cifar10` or `imagenet2012:5.1.0`; empty when `path` is the
+        directory of one version of a dataset.
+      split: as in tfds, slices included: `train`, `validation[:10%]`.
+      path: tfds's `data_dir`, or the directory of the dataset when there is no name; empty: tfds's default.
+
+    Raises:
+      DataError: not prepared, prepared in a format that needs TensorFlow, or without `image` and `label`.
+    """
+
+    def __init__(self, name: str, split: str, path: str = ""):
+        builder = _builder(name, path)
+        info = builder.info
+        self._name = f"{info.full_name} {split}"
+        where = f"tfds dataset {info.full_name} in {builder.data_dir}"
+        prepare = (
+            f"prepare it with tfds.builder({info.name!r}, file_format='array_record').download_and_prepare() "
+            "where TensorFlow is installed (reading needs none)"
+        )
+        if not info.splits:
+            raise DataError(f"{where} is not prepared; set data.path to tfds's data_dir, or {prepare}.")
+        formats = sorted(file_format.value for file_format in info.available_file_formats())
+        if not _RANDOM_ACCESS.intersection(formats):
+            raise DataError(
+                f"{where} is stored as {', '.join(formats)}, which has no random access; into another "
+                f"data_dir, {prepare}."
+            )
+        features = dict(info.features)
+        if not isinstance(features.get("label"), tfds.features.ClassLabel) or not isinstance(
+            features.get("image"), tfds.features.Image
+        ):
+            raise DataError(
+                f"{where} has the features {', '.join(features)}; it needs an `image` and a class `label`."
+            )
+        if split.partition("[")[0] not in info.splits:
+            hint = nearest(split, info.splits)
+            raise DataError(f"{where} has no split {split!r}; it has {', '.join(info.splits)}.{hint}")
+        self.class_names = tuple(features["label"].names)
+        try:
+            if not info.splits[split].num_examples:
+                raise DataError(f"{where} has no records in split {split!r}; choose another.")
+            self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+        except (ValueError, OSError) as error:
+            raise DataError(f"{where} cannot be read as split {split!r}: {_first_line(error)}") from error
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self._records[index]
+        record = f"record {index} of {self._name}"
+        return {"image": example["image"], "label": int(example["label"]), "record": record}
+
+
+def _builder(name: str, path: str) -> Any:
+    if not name and not path:
+        raise DataError(
+            "data.source 'tfds' needs data.name (for example 'cifar10') or data.path, the directory of a "
+            "dataset."
+        )
+    try:
+        return tfds.builder(name, data_dir=path or None) if name else tfds.builder_from_directory(path)
+    # An unknown name or version, a directory without a dataset, a builder that itself needs TensorFlow.
+    except (ValueError, AssertionError, OSError, ImportError) as error:
+        what = f"dataset {name!r}" if name else f"directory {path!r}"
+        hint = nearest(name.partition(":")[0].partition("/")[0], tfds.list_builders(with_community_datasets=False)) if name else ""
+        raise DataError(f"tfds {what} cannot be opened: {_first_line(error)}{hint}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,46 @@
+"""Exact evaluation: sums and counts over every record once, divided at the end."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+
+from vit_jax.errors import DataError
+from vit_jax.objectives.base import Batch, Objective
+
+
+def compile_evaluation(objective: Objective, sharding: Any) -> Callable[..., Any]:
+    """Return `objective.evaluate` jitted, its sums whole on every device.
+
+    Args:
+      objective: what to evaluate.
+      sharding: the sharding of a result that every device holds.
+    """
+    return jax.jit(objective.evaluate, out_shardings=sharding)
+
+
+def evaluate(
+    step: Callable[..., Any], params: Any, buffers: Any, batches: Iterable[Batch]
+) -> dict[str, float]:
+    """Return the mean of every metric over all rows that count.
+
+    Args:
+      step: the result of `compile_evaluation`.
+      params, buffers: of the model.
+      batches: global batches with a `mask`, on the devices.
+
+    Returns:
+      `{metric: mean}`.
+
+    Raises:
+      DataError: there is no record to evaluate.
+    """
+    total = None
+    for batch in batches:
+        sums = step(params, buffers, batch)
+        total = sums if total is None else jax.tree.map(jax.numpy.add, total, sums)
+    sums = {} if total is None else {name: float(value) for name, value in jax.device_get(total).items()}
+    count = sums.pop("count", 0.0)
+    if not count:
+        raise DataError("the evaluation split has no records; check data.eval_split.")
+    return {name: value / count for name, value in sums.items()}

@@ -1,0 +1,96 @@
+"""Images of any kind to what a model takes, as the model's weights want it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_jax.data.decode import read_bytes
+from vit_jax.data.spec import parse
+from vit_jax.data.transforms import default_transforms
+from vit_jax.errors import DataError
+from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit_config import ViTConfig
+from vit_jax.objectives.images import channel_values
+
+Picture = str | Path | bytes | np.ndarray
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """Evaluation preprocessing of one model; call it with an image or several.
+
+    Attributes:
+      config: the model.
+      transforms: what happens to a file or array, as text; empty for the model's own.
+    """
+
+    config: ViTConfig
+    transforms: str = ""
+
+    @property
+    def settings(self) -> Preprocessing:
+        """Mean, std, interpolation and crop."""
+        return self.config.preprocessing
+
+    @property
+    def spec(self) -> str:
+        """The transforms as configurations write them, decoding first."""
+        config = self.config
+        default = default_transforms(config.preprocessing, config.image_size, config.in_channels, None)[1]
+        spec = self.transforms or default
+        # Transforms made for arrays in memory lack the decoding that files need.
+        return spec if spec.startswith("decode") else f"decode({config.in_channels})|{spec}"
+
+    def pixels(self, images: Sequence[Picture]) -> np.ndarray:
+        """Return decoded, resized and cropped images, uint8 `(b, h, w, c)`.
+
+        Args:
+          images: paths, bytes of image files, or arrays `(h, w, c)` uint8.
+
+        Raises:
+          DataError: an image cannot be read, or does not come out at the model's size.
+        """
+        transforms, expected = parse(self.spec), (*self.config.image_size, self.config.in_channels)
+        rows = []
+        for index, image in enumerate(images):
+            name = str(image) if isinstance(image, str | Path) else f"image {index}"
+            if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.ndim != 3):
+                raise DataError(
+                    f"{name} is {image.dtype} of shape {image.shape}; it must be uint8 (h, w, c)."
+                )
+            pixels = read_bytes(image) if isinstance(image, str | Path) else image
+            example: dict[str, Any] = {"image": pixels, "label": 0, "record": name}
+            rng = np.random.default_rng(0)  # evaluation transforms draw nothing from it
+            try:
+                for transform in transforms:
+                    example = transform(example, rng)
+            except DataError as error:
+                raise DataError(f"{name}: {error}") from error
+            if example["image"].shape != expected:
+                raise DataError(
+                    f"{name} has shape {example['image'].shape} after the transforms {self.spec!r}; the model takes "
+                    f"{expected}."
+                )
+            rows.append(example["image"])
+        return np.stack(rows) if rows else np.zeros((0, *expected), np.uint8)
+
+    def __call__(self, images: Picture | Sequence[Picture]) -> np.ndarray:
+        """Return the model's input, float32 `(b, h, w, c)`, for one image or several."""
+        single = isinstance(images, str | Path | bytes) or (
+            isinstance(images, np.ndarray) and images.ndim == 3
+        )
+        mean, std = channel_values(self.settings, self.config.in_channels)
+        pixels = self.pixels([images] if single else images)  # pyright: ignore[reportArgumentType]
+        return (pixels.astype(np.float32) / 255 - mean) / std
+
+
+def preprocessing(model: Any) -> Preprocessor:
+    """Return the preprocessing that a model's weights want.
+
+    Args:
+      model: a model, or its configuration.
+    """
+    return Preprocessor(model if isinstance(model, ViTConfig) else model.config)

@@ -1,0 +1,1 @@
+"""Trained models at work: prediction, evaluation of a workdir, a classifier object."""

@@ -1,0 +1,180 @@
+"""An image classifier as one object, for people who only want that."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vit_jax.data.arrays import ArraySource
+from vit_jax.data.base import Source
+from vit_jax.errors import ConfigError
+from vit_jax.evaluation.preprocess import Picture
+from vit_jax.inference.predictor import Predictor
+from vit_jax.training.checkpoint import Checkpoints
+from vit_jax.training.config import default_config, to_json, validate
+from vit_jax.training.loop import train
+
+
+class Classifier:
+    """A Vision Transformer with `fit`, `predict`, `save` and `load`.
+
+    Args:
+      model: a model's name, see `vit_jax.list_models`.
+      epochs: passes over the training images.
+      batch_size: images in a step.
+      learning_rate: at its peak.
+      weight_decay: of AdamW.
+      mixup: alpha of mixup; 0 is off.
+      label_smoothing: share of the target spread over all classes.
+      seed: of everything random.
+      progress: whether to show a progress bar.
+      **model_options: any field of `ViTConfig`, e.g. `image_size` or `patch_size`.
+
+    Raises:
+      ConfigError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        model: str = "vit_tiny_patch16_224",
+        *,
+        epochs: int = 30,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.05,
+        mixup: float = 0.0,
+        label_smoothing: float = 0.0,
+        seed: int = 0,
+        progress: bool = True,
+        **model_options: Any,
+    ):
+        config = default_config()
+        config.seed, config.duration = seed, f"{epochs} epochs"
+        config.model = ConfigDict({"name": model, **model_options})
+        config.objective.mixup, config.objective.label_smoothing = mixup, label_smoothing
+        config.data.batch_size = batch_size
+        config.optimizer.learning_rate, config.optimizer.weight_decay = learning_rate, weight_decay
+        config.schedule.warmup = "10%"
+        config.log.progress = progress
+        self.config = config
+        self._predictor: Predictor | None = None
+        self._workdir: Path | None = None
+        self.metrics: dict[str, float] = {}
+
+    def fit(
+        self,
+        images: np.ndarray | str | Path,
+        labels: np.ndarray | Sequence[int] | None = None,
+        *,
+        validation: tuple[np.ndarray, np.ndarray] | None = None,
+        class_names: Sequence[str] | None = None,
+        workdir: str | Path | None = None,
+    ) -> "Classifier":
+        """Train on arrays or on a folder of class folders, and return the classifier.
+
+        Args:
+          images: uint8 `(n, h, w, c)` or `(n, h, w)`, or the path of a folder.
+          labels: integers `(n,)`; not for a folder.
+          validation: images and labels to evaluate on; by default every tenth of the training images is held
+            out (a folder has its own split).
+          class_names: of arrays, in order of label.
+          workdir: where the run is kept and can be resumed; by default a temporary folder.
+
+        Raises:
+          VitError: the data are wrong.
+        """
+        config = self.config.copy_and_resolve_references()
+        sources: tuple[Source, Source] | None = None
+        if isinstance(images, np.ndarray):
+            if labels is None:
+                raise ConfigError("fit got images without labels; pass labels, or the path of a folder.")
+            config.data.source = "arrays"
+            sources = _sources(images, np.asarray(labels), validation, class_names)
+        else:
+            if labels is not None or validation is not None:
+                raise ConfigError("fit got a folder and also labels or validation; a folder has its own.")
+            config.data.source, config.data.path = "folder", str(images)
+        validate(config)
+        temporary = workdir is None
+        place = Path(tempfile.mkdtemp(prefix="vit_jax_")) if workdir is None else Path(workdir)
+        try:
+            result = train(config, place, sources=sources)
+            self._predictor, self.metrics = Predictor.load(place), result.metrics
+            self.config = config
+        finally:
+            if temporary:
+                shutil.rmtree(place)
+        return self
+
+    def predict_proba(self, images: Sequence[Picture] | np.ndarray) -> np.ndarray:
+        """Return class probabilities `(n, classes)` of paths or uint8 images."""
+        return self._fitted().probabilities(_with_channels(images))
+
+    def predict(self, images: Sequence[Picture] | np.ndarray) -> np.ndarray:
+        """Return the most probable label of each image, `(n,)` integers; names are in `class_names`."""
+        return self.predict_proba(images).argmax(axis=1)
+
+    def score(self, images: Sequence[Picture] | np.ndarray, labels: np.ndarray | Sequence[int]) -> float:
+        """Return the accuracy on labelled images."""
+        return float(np.mean(self.predict(images) == np.asarray(labels)))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in order of label."""
+        return self._fitted().objective.data.class_names
+
+    def save(self, path: str | Path) -> None:
+        """Write the classifier to a folder, from which `load`, `vit-jax predict` and `Predictor.load` read it.
+
+        Raises:
+          ConfigError: it has not been fitted, or the folder holds another one.
+        """
+        predictor, folder = self._fitted(), Path(path) / "checkpoints"
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ConfigError(f"{str(path)!r} already holds a model; save to another folder.")
+        metadata = {"config": json.loads(to_json(self.config)), "class_names": list(self.class_names)}
+        with Checkpoints(folder) as checkpoints:
+            checkpoints.save(0, {"params": predictor.params}, metadata, self.metrics)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Classifier":
+        """Return the classifier of a folder written by `save` or by training.
+
+        Raises:
+          CheckpointError: there is none, or it cannot be read.
+        """
+        predictor = Predictor.load(path)
+        classifier = cls()
+        classifier._predictor = predictor
+        classifier.config = predictor.config
+        return classifier
+
+    def _fitted(self) -> Predictor:
+        if self._predictor is None:
+            raise ConfigError("this classifier has not been trained; call fit, or Classifier.load.")
+        return self._predictor
+
+
+def _with_channels(images: Any) -> Any:
+    grey = isinstance(images, np.ndarray) and images.ndim == 3
+    return images[..., None] if grey else images
+
+
+def _sources(
+    images: np.ndarray, labels: np.ndarray, validation: Any, class_names: Sequence[str] | None
+) -> tuple[Source, Source]:
+    images = _with_channels(images)
+    if validation is None:
+        held_out = np.arange(len(images)) % 10 == 9
+        parts = (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
+    else:
+        parts = (images, labels), (_with_channels(np.asarray(validation[0])), np.asarray(validation[1]))
+    classes = int(labels.max()) + 1 if len(labels) else 0
+    names = tuple(class_names or map(str, range(classes)))
+    train_source, eval_source = (ArraySource(x, y, class_names=names) for x, y in parts)
+    return train_source, eval_source

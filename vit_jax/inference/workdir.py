@@ -1,0 +1,108 @@
+"""What a training run left behind: its configuration, class names and parameters."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vit_jax.errors import CheckpointError
+from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
+from vit_jax.training.checkpoint import Checkpoints
+from vit_jax.training.config import from_json, validate
+from vit_jax.training.defaults import Config
+from vit_jax.training.experiment import build
+from vit_jax.training.mesh import replicated
+from vit_jax.training.overrides import apply_override
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint of a run, found but not loaded.
+
+    Attributes:
+      checkpoints: where it lies.
+      step: which.
+      config: what it was trained with.
+      class_names: in order of label.
+      averaged: whether a moving average of the parameters is there; it is what evaluation uses.
+    """
+
+    checkpoints: Checkpoints
+    step: int
+    config: Config
+    class_names: tuple[str, ...]
+    averaged: bool
+
+    def params(self, abstract: Any) -> Any:
+        """Return the verified parameters that evaluation uses.
+
+        Args:
+          abstract: tree of shapes and dtypes, with shardings if they should lie on several devices.
+        """
+        restored = self.checkpoints.restore_part("ema" if self.averaged else "params", abstract, self.step)
+        assert restored is not None
+        return restored[0]
+
+
+def find(workdir: str | Path, step: int | None = None, *, best: bool = False) -> Saved:
+    """Return a checkpoint of a workdir, or of a checkpoint directory itself (`WORKDIR/checkpoints/STEP`).
+
+    Args:
+      workdir: the folder given to training.
+      step: which checkpoint; None takes the newest.
+      best: take the best by the monitored metric instead.
+
+    Raises:
+      CheckpointError: there is none.
+    """
+    workdir = Path(workdir)
+    if workdir.name.isdigit() and workdir.parent.name == "checkpoints":
+        workdir, step = workdir.parent.parent, int(workdir.name)
+    if not workdir.is_dir():
+        raise CheckpointError(
+            f"workdir {str(workdir)!r} does not exist; train first: vit-jax train --workdir ..."
+        )
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    if best:
+        step = checkpoints.best_step()
+    newest = checkpoints.newest_metadata() if step is None else checkpoints.metadata(step)
+    if newest is None:
+        raise CheckpointError(
+            f"workdir {str(workdir)!r} has no checkpoint yet; train first, or give another one."
+        )
+    return Saved(
+        checkpoints,
+        newest["step"],
+        from_json(json.dumps(newest["config"])),
+        tuple(newest["class_names"]),
+        any(path.startswith("ema/") for path in newest["arrays"]),
+    )
+
+
+def evaluate_workdir(
+    workdir: str | Path, overrides: Sequence[str] = (), *, step: int | None = None, best: bool = False
+) -> dict[str, float]:
+    """Return the metrics of a saved model on its evaluation split, every record counted once.
+
+    Args:
+      workdir: see `find`.
+      overrides: changes of its configuration, `data.path=...`.
+      step, best: see `find`.
+    """
+    saved = find(workdir, step, best=best)
+    config = saved.config
+    for override in overrides:
+        apply_override(config, override)
+    validate(config)
+    experiment = build(config)
+    params = saved.params(experiment.abstract_state.params)
+    buffers = experiment.abstract_state.buffers
+    if jax.tree.leaves(buffers):
+        restored = saved.checkpoints.restore_part("buffers", buffers, saved.step)
+        assert restored is not None
+        buffers = restored[0]
+    run = compile_evaluation(experiment.objective, replicated(experiment.mesh))
+    return {"step": saved.step} | evaluate(run, params, buffers, experiment.eval_batches())

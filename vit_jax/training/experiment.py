@@ -1,0 +1,216 @@
+"""From a configuration to everything a run needs, checked, before anything is compiled or allocated."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from vit_jax.data.base import Source, balanced
+from vit_jax.data.pipeline import eval_batches, train_batches
+from vit_jax.data.sources import open_source
+from vit_jax.data.spec import parse
+from vit_jax.data.transforms import default_transforms
+from vit_jax.models.registry import model_config
+from vit_jax.models.vit_config import ViTConfig
+from vit_jax.objectives.base import Batch, DataInfo, Objective
+from vit_jax.objectives.options import parse_options
+from vit_jax.objectives.registry import build_objective
+from vit_jax.training import durations
+from vit_jax.training.defaults import Config
+from vit_jax.training.hardware import compute_dtype
+from vit_jax.training.mesh import batch_sharding, check_batch, make_mesh, shard_batch
+from vit_jax.training.optimizer import make_optimizer
+from vit_jax.training.schedule import Schedule, make_schedule
+from vit_jax.training.sharding import RULES, parameter_specs, state_shardings
+from vit_jax.training.state import TrainState, init_state
+from vit_jax.training.step import Ema, Step, make_step
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What a run is made of; nothing here has been compiled, and no parameter exists yet.
+
+    Attributes:
+      config: as given.
+      model: the model that is trained.
+      objective: what it is trained for.
+      train_source, eval_source: the records.
+      total_steps: length of the run.
+      mesh: the devices.
+      schedule: learning rate by step.
+      optimizer: makes updates.
+      init: makes the state of step 0.
+      step: one update.
+      abstract_state: shapes and dtypes of the state, with their shardings.
+    """
+
+    config: Config
+    model: ViTConfig
+    objective: Objective
+    train_source: Source
+    eval_source: Source
+    total_steps: int
+    mesh: jax.sharding.Mesh
+    schedule: Schedule
+    optimizer: optax.GradientTransformation
+    init: Callable[[], TrainState]
+    step: Step
+    abstract_state: TrainState
+
+    def steps(self, value: Any, name: str) -> int:
+        """Return a duration of the configuration in steps."""
+        return _steps(self.config, len(self.train_source), self.total_steps)(value, name=name)
+
+    def train_batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """Return this host's training batches from `start_step` on; the same whenever they are asked for."""
+        data = self.config.data
+        return train_batches(
+            self.train_source,
+            parse(self._transforms()[0]),
+            data.batch_size,
+            self.config.seed,
+            start_step,
+            image_shape=self._image_shape(),
+            num_classes=self.train_source.num_classes,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=data.num_threads,
+            num_workers=data.num_workers,
+            prefetch=data.prefetch,
+        )
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """Return the evaluation records as masked global batches on the devices, each record once."""
+        batches = eval_batches(
+            self.eval_source,
+            parse(self._transforms()[1]),
+            self.eval_batch_size,
+            image_shape=self._image_shape(),
+            num_classes=self.train_source.num_classes,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            num_threads=self.config.data.num_threads,
+        )
+        return (shard_batch(batch, self.mesh) for batch in batches)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Rows of an evaluation batch over all devices."""
+        return self.config.data.eval_batch_size or self.config.data.batch_size
+
+    def abstract_batch(self) -> Any:
+        """Return shapes, dtypes and shardings of a training batch."""
+        rows, sharding = self.config.data.batch_size, batch_sharding(self.mesh)
+        shapes = {"image": ((rows, *self._image_shape()), np.uint8), "label": ((rows,), np.int32)}
+        return {name: jax.ShapeDtypeStruct(*about, sharding=sharding) for name, about in shapes.items()}
+
+    def _image_shape(self) -> tuple[int, int, int]:
+        return (*self.model.image_size, self.model.in_channels)
+
+    def _transforms(self) -> tuple[str, str]:
+        return transform_specs(self.config, self.model, self.train_source)
+
+
+def transform_specs(config: Config, model: ViTConfig, source: Source) -> tuple[str, str]:
+    """Return the training and evaluation transforms of a configuration, or the model's own where it says none."""
+    train, evaluation = default_transforms(model.preprocessing, model.image_size, model.in_channels, source)
+    return config.data.train_transforms or train, config.data.eval_transforms or evaluation
+
+
+def build(config: Config, sources: tuple[Source, Source] | None = None) -> Experiment:
+    """Return the experiment of a configuration.
+
+    Args:
+      config: a checked configuration, see `training.config`.
+      sources: records to train on and to evaluate on, instead of those the configuration names.
+
+    Raises:
+      VitError: configuration, data and devices do not go together; nothing has been compiled by then.
+    """
+    model = build_model_config(config)
+    train_source, eval_source = sources or _open_sources(config, model)
+    info = data_info(train_source)
+    if "num_classes" not in config.model:
+        model = model_config(config.model.name, **_model_options(config), num_classes=info.num_classes)
+    objective = build_objective(parse_options(config.objective.to_dict()), model, info)
+    for spec in transform_specs(config, model, train_source):
+        parse(spec)
+    if config.data.balanced:
+        train_source = balanced(train_source)
+
+    mesh = make_mesh(config.mesh)
+    check_batch(config.data.batch_size, config.accumulation, mesh, "data.batch_size")
+    check_batch(config.data.eval_batch_size or config.data.batch_size, 1, mesh, "data.eval_batch_size")
+
+    total_steps = _steps(config, len(train_source), None)(config.duration, name="duration")
+    resolve = _steps(config, len(train_source), total_steps)
+    schedule = make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, resolve)
+    abstract_params = jax.eval_shape(objective.init, jax.random.key(0))[0]
+    optimizer = make_optimizer(config.optimizer, schedule, abstract_params)
+    ema = Ema(config.ema.decay, config.ema.warmup) if config.ema.decay else None
+
+    init = partial(init_state, objective, optimizer, config.seed, ema is not None)
+    rules = (*config.sharding.rules, *RULES)
+    specs = parameter_specs(abstract_params, mesh, rules, config.sharding.min_size)
+    shardings = state_shardings(jax.eval_shape(init), specs, mesh)
+    abstract_state = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(init),
+        shardings,
+    )
+    step = make_step(
+        objective, optimizer, schedule, seed=config.seed, accumulation=config.accumulation, ema=ema
+    )
+    return Experiment(
+        config,
+        objective.model,
+        objective,
+        train_source,
+        eval_source,
+        total_steps,
+        mesh,
+        schedule,
+        optimizer,
+        jax.jit(init, out_shardings=shardings),
+        step,
+        abstract_state,
+    )
+
+
+def build_model_config(config: Config) -> ViTConfig:
+    """Return the model a configuration describes, with the compute dtype of these devices."""
+    return model_config(config.model.name, **_model_options(config))
+
+
+def data_info(source: Source) -> DataInfo:
+    """Return what an objective may know about a source."""
+    counts = None
+    if source.labels is not None:
+        counts = tuple(np.bincount(source.labels, minlength=source.num_classes).tolist())
+    return DataInfo(source.num_classes, tuple(source.class_names), counts)
+
+
+def _model_options(config: Config) -> dict[str, Any]:
+    options = {name: value for name, value in config.model.items() if name != "name"}
+    return {"dtype": compute_dtype(config.compute_dtype), **options}
+
+
+def _open_sources(config: Config, model: ViTConfig) -> tuple[Source, Source]:
+    open_split = partial(
+        open_source,
+        config.data,
+        image_size=model.image_size,
+        channels=model.in_channels,
+        num_classes=model.num_classes,
+    )
+    return open_split(config.data.train_split), open_split(config.data.eval_split)
+
+
+def _steps(config: Config, examples: int, total_steps: int | None) -> Callable[..., int]:
+    return partial(
+        durations.steps, batch_size=config.data.batch_size, examples=examples, total_steps=total_steps
+    )

@@ -1,0 +1,199 @@
+"""What a run leaves behind: `metrics.jsonl`, TensorBoard events, `summary.json`, and where its time went."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from vit_jax.errors import ResourceError
+
+PHASES = ("compile", "data_wait", "step", "evaluation", "checkpoint", "other")
+
+
+class MetricWriter:
+    """Writes numbers by step to `metrics.jsonl` and, if wanted, to TensorBoard.
+
+    One JSON object per line: `step` first, then the metrics in alphabetical order. JSON has no NaN or infinity:
+    such a value is `null`, and `non_finite` says which it was. No line holds a time, so equal runs write equal
+    files.
+
+    Args:
+      workdir: where the files go; created if missing.
+      tensorboard: also write TensorBoard events to `<workdir>/tensorboard`.
+      resumed_step: where a resumed run goes on: lines of later steps are cut. None begins anew.
+      enabled: False writes nothing; only one process of a run may write.
+
+    Raises:
+      ResourceError: the directory cannot be written.
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        *,
+        tensorboard: bool = True,
+        resumed_step: int | None = None,
+        enabled: bool = True,
+    ):
+        self.path = Path(workdir) / "metrics.jsonl"
+        self._file: TextIO | None = None
+        self._board: Any = None
+        if not enabled:
+            return
+        with _as_resource_error(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            last = -1 if resumed_step is None else resumed_step
+            _replace_text(self.path, "".join(_lines_until(self.path, last)))
+            self._file = self.path.open("a", encoding="utf-8")
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=last + 1)
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, step: int, metrics: Mapping[str, Any], prefix: str = "") -> None:
+        """Write the metrics of a step; they are on disk when this returns.
+
+        Args:
+          step: number of the step.
+          metrics: real scalars by name: Python numbers or arrays of one element on the host.
+          prefix: goes before each name, as in `train/loss`.
+        """
+        if self._file is None:
+            return
+        values = {f"{prefix}/{name}" if prefix else name: _number(value) for name, value in metrics.items()}
+        with _as_resource_error(self.path):
+            self._file.write(json.dumps(_valid_json({"step": step} | dict(sorted(values.items())))) + "\n")
+            self._file.flush()
+            if self._board is not None:
+                for name, value in values.items():
+                    self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Finish the files."""
+        if self._file is not None:
+            with _as_resource_error(self.path):
+                self._file.close()
+                if self._board is not None:
+                    self._board.close()
+            self._file = self._board = None
+
+
+def write_summary(workdir: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:
+    """Write `summary.json`, whole or not at all, and return its path.
+
+    Args:
+      workdir: the directory of the run.
+      summary: JSON values, nested dicts included; what is not finite becomes `null` and is named under
+        `non_finite`.
+
+    Raises:
+      ResourceError: the file cannot be written.
+    """
+    path = Path(workdir) / "summary.json"
+    with _as_resource_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace_text(path, json.dumps(_valid_json(dict(summary)), indent=2) + "\n")
+    return path
+
+
+class Clock:
+    """Divides wall time into phases that add up to the whole.
+
+    `with clock("evaluation"):` charges a phase; inside another phase, time goes to the inner one only. Outside
+    all, it goes to `other`.
+
+    Args:
+      timer: returns seconds; monotonic.
+    """
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic):
+        self._timer = timer
+        self._seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
+        self._phase = "other"
+        self._since = timer()
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Charge the time inside to one of `PHASES`."""
+        if phase not in self._seconds:
+            raise ValueError(f"{phase!r} is not one of {PHASES}")
+        outer = self._switch(phase)
+        try:
+            yield
+        finally:
+            self._switch(outer)
+
+    def seconds(self) -> dict[str, float]:
+        """Return seconds by phase until now."""
+        self._switch(self._phase)
+        return dict(self._seconds)
+
+    def total(self) -> float:
+        """Return seconds since the clock was made."""
+        return sum(self.seconds().values())
+
+    def _switch(self, phase: str) -> str:
+        now, before = self._timer(), self._phase
+        self._seconds[before] += now - self._since
+        self._since, self._phase = now, phase
+        return before
+
+
+def _number(value: Any) -> float | int:
+    """Return a Python number for one of NumPy's or an array of one element."""
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, bool) else value
+
+
+def _valid_json(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values with None for what JSON cannot hold, and `non_finite` telling what it was."""
+    result, odd = {}, {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            result[name] = _valid_json(dict(value))
+        else:
+            value = _number(value) if hasattr(value, "item") else value
+            if isinstance(value, float) and not math.isfinite(value):
+                odd[name], value = str(value), None
+            result[name] = value
+    return result | ({"non_finite": odd} if odd else {})
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    """Return the whole lines of a `metrics.jsonl` up to a step; a line cut off by a kill is none."""
+    kept = []
+    for line in (
+        path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.exists() else []
+    ):
+        try:
+            whole = line.endswith("\n") and json.loads(line)["step"] <= step
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if whole:
+            kept.append(line)
+    return kept
+
+
+def _replace_text(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+@contextmanager
+def _as_resource_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ResourceError(f"{path} cannot be written: {reason}; check space and permissions.") from error
