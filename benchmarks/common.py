@@ -76,13 +76,13 @@ def measure(
                 workers[side] = stack.enter_context(Worker(python, side))
             except OSError as error:
                 parser.error(f"--peer-python is {python!r}, which cannot be started: {error.strerror}")
-        about["versions"] = _prepare(workers, tasks, missing)
+        prepared = _prepare(workers, tasks, missing)
         times = _time_rounds(workers, tasks, arguments.rounds, missing)
     settings = ("models", "dtypes", "batch_size", "image_size", "depth", "rounds")
     report = {
         "benchmark": Path(sys.argv[0]).stem,
         "unit": unit,
-        "machine": about,
+        "machine": about | {"versions": {side: answer["versions"] for side, answer in prepared.items()}},
         "settings": {name: getattr(arguments, name) for name in settings},
         "results": _results(tasks, times),
         "not_measured": missing,
@@ -164,14 +164,16 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
 
 
 def _prepare(workers: dict[str, Worker], tasks: list[Task], missing: dict[str, str]) -> dict[str, Any]:
-    """Have all workers prepare at once, drop those that cannot; return the versions they run."""
-    print("compiling and warming up ...", file=sys.stderr, flush=True)
+    """Have all workers prepare at once and drop those that cannot; return what they answer."""
     for side, worker in workers.items():
         worker.send([(i, task) for i, task in enumerate(tasks) if task["model"] or side in PRODUCT_SIDES])
-    versions = {side: worker.receive(missing) for side, worker in workers.items()}
-    for side in missing.keys() & workers.keys():
-        del workers[side]
-    return {side: found for side, found in versions.items() if found}
+    answers = {}
+    for side, worker in list(workers.items()):
+        _say(f"waiting until {side} has compiled")
+        answers[side] = worker.receive(missing)
+        if side in missing:
+            del workers[side], answers[side]
+    return answers
 
 
 def _time_rounds(
@@ -186,14 +188,12 @@ def _time_rounds(
     ]
     times: Times = {turn: [] for turn in turns}
     for number in range(rounds):
-        start = time.monotonic()
+        _say(f"round {number + 1} of {rounds}")
         for side, i in turns if number % 2 == 0 else reversed(turns):  # nobody always goes first
             if side not in missing:
                 workers[side].send((i, tasks[i]["repeats"]))
                 answer = workers[side].receive(missing)
                 times[side, i] += [answer] if answer else []
-        seconds = time.monotonic() - start
-        print(f"round {number + 1} of {rounds}: {seconds:.1f} s", file=sys.stderr, flush=True)
     return {turn: seconds for turn, seconds in times.items() if turn[0] not in missing}
 
 
@@ -253,6 +253,10 @@ def _show(report: dict[str, Any]) -> None:
         print(columns.format(name, result["dtype"], result["side"], *rates, ratio))
     for side, reason in report["not_measured"].items():
         print(f"\n{side}: not measured, {reason}")
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _positive(text: str) -> int:

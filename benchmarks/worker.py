@@ -44,14 +44,16 @@ def serve(side: str, build: Callable[[Task], Callable[[], Any]]) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     product = _torch_product if side in PEERS else _jax_product
-    runs = {}
+    runs, prepared = {}, {}
     for index, task in json.loads(sys.stdin.readline()):
+        start = time.perf_counter()
         runs[index] = build(task) if task["model"] else product(task["dtype"])
         for _ in range(2):  # compile, and warm up
             runs[index]()
+        prepared[index] = time.perf_counter() - start
     packages = ("torch", "timm") if side in PEERS else ("jax", "jaxlib", "flax", "optax")
     versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    print(json.dumps(versions), file=answers)
+    print(json.dumps({"versions": versions, "prepare_seconds": prepared}), file=answers)
     for line in sys.stdin:
         index, repeats = json.loads(line)
         wall, cpu = time.perf_counter(), time.process_time()

@@ -8,6 +8,7 @@ import numpy as np
 
 from vit_jax.models.registry import model_functions
 from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.trees import map_named
 
 # Rolled: one block to compile.
 TINY = ViTConfig(
@@ -24,17 +25,23 @@ def functions(config):
     return model_functions(config)
 
 
-def randomised(params, seed=0, scale=0.1):
-    """`params` with noise on every leaf: zero heads and biases would hide differences."""
-    leaves, treedef = jax.tree.flatten(params)
+def randomised(shapes, seed=0):
+    """Parameters with noise everywhere: fresh ones would hide what zero heads and biases multiply.
+
+    Made by NumPy, since compiling the initialisation takes longer than most tests.
+    """
     rng = np.random.default_rng(seed)
-    noisy = [x + scale * rng.standard_normal(x.shape).astype(np.float32) for x in leaves]
-    return jax.tree.unflatten(treedef, noisy)
+
+    def make(name, leaf):
+        noise = 0.15 * rng.standard_normal(leaf.shape)
+        return jnp.asarray(name.endswith("scale") + noise, jnp.float32)
+
+    return map_named(make, shapes)
 
 
 @cache
 def parameters(config, seed=0):
-    return randomised(jax.jit(functions(config).init)(jax.random.key(seed)), seed)
+    return randomised(jax.eval_shape(functions(config).init, jax.random.key(0)), seed)
 
 
 def pixels(batch=2, height=16, width=16, channels=3, seed=0):

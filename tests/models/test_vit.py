@@ -18,7 +18,7 @@ from vit_jax.models.registry import create_model, model_config
 from vit_jax.models.vit import CAPTURES, VisionTransformer
 from vit_jax.models.vit_config import CHOICES, ViTConfig, replace
 
-DEEP = tiny(depth=3, drop_path_rate=0.3, dropout_rate=0.1, attention_dropout_rate=0.1, patch_drop_rate=0.25)
+DEEP = tiny(depth=3, drop_path_rate=0.3, attention_dropout_rate=0.1)
 KEY = jax.random.key(3)
 
 
@@ -37,7 +37,7 @@ def rolled():
     return loss_and_gradient(DEEP)
 
 
-@pytest.mark.parametrize("unroll", [0, 2, 3, 50])
+@pytest.mark.parametrize("unroll", [0, 2])
 def test_unrolled_is_rolled(rolled, unroll):
     assert DEEP.unroll == 1
     assert_trees_close(loss_and_gradient(replace(DEEP, unroll=unroll)), rolled, rtol=2e-6)

@@ -49,7 +49,7 @@ class Source(ABC):
     def take(self, indices: np.ndarray) -> Example | None:
         """Return several records stacked, or None when they can only be read one by one.
 
-        Copying arrays a batch at a time costs a fifth of reading them record by record (8 by 8 images).
+        Copying arrays a batch at a time costs a quarter of reading them record by record (8 by 8 images).
 
         Args:
           indices: int64 `(b,)`.

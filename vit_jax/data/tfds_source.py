@@ -81,7 +81,8 @@ def _builder(name: str, path: str) -> Any:
     # An unknown name or version, a directory without a dataset, a builder that itself needs TensorFlow.
     except (ValueError, AssertionError, OSError, ImportError) as error:
         what = f"dataset {name!r}" if name else f"directory {path!r}"
-        hint = nearest(name.partition(":")[0].partition("/")[0], tfds.list_builders(with_community_datasets=False)) if name else ""
+        known = tfds.list_builders(with_community_datasets=False)
+        hint = nearest(name.partition(":")[0].partition("/")[0], known)
         raise DataError(f"tfds {what} cannot be opened: {_first_line(error)}{hint}") from error
 
 

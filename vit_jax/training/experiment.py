@@ -175,7 +175,8 @@ def build(config: Config, sources: tuple[Source, Source] | None = None) -> Exper
         mesh,
         schedule,
         optimizer,
-        jax.jit(init, out_shardings=shardings),
+        # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
+        jax.jit(init, out_shardings=shardings, compiler_options={"xla_backend_optimization_level": 0}),
         step,
         abstract_state,
     )
