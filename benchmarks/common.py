@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from worker import COMPILED, EAGER, PEERS, PRODUCT, Task, cores
+from worker import COMPILED, EAGER, PEERS, PRODUCT, Task, Worker, cores
 
 PRODUCT_SIDES = ("ours", EAGER)  # one of each library times plain matrix products
 PRODUCT_REPEATS = 10  # one takes tens of milliseconds only
@@ -50,23 +49,30 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def measure(
-    parser: argparse.ArgumentParser, unit: str, sides: tuple[str, ...], flops: Callable[[Any], int]
+    parser: argparse.ArgumentParser,
+    arguments: argparse.Namespace,
+    unit: str,
+    sides: tuple[str, ...],
+    flops: Callable[[Any], int],
 ) -> None:
     """Run a benchmark as its driver: start the workers, time the rounds, report.
 
     Args:
-      parser: see `parser`.
+      parser: see `parser`; tells of wrong options.
+      arguments: what it has parsed.
       unit: what is timed, in words.
       sides: our own sides, `ours` first; the peers are added if there is a Python for them.
       flops: floating-point operations for one image, of a model's configuration.
     """
-    arguments = parser.parse_args()
+    if arguments.json and not arguments.json.absolute().parent.is_dir():
+        parser.error(f"--json is {str(arguments.json)!r}, but there is no such folder; make it first")
     tasks = _tasks(parser, arguments, flops)
-    peers, missing = PEERS, {}
+    missing = {}  # by side: why it is not measured
     if not arguments.peer_python:
-        peers, missing = (), dict.fromkeys(PEERS, "no --peer-python was given")
+        missing = dict.fromkeys(PEERS, "no --peer-python was given")
     elif arguments.no_compile:
-        peers, missing = (EAGER,), {COMPILED: "--no-compile was given"}
+        missing = {COMPILED: "--no-compile was given"}
+    peers = [side for side in PEERS if side not in missing]
     about = _machine()
     with contextlib.ExitStack() as stack:
         workers = {}
@@ -84,50 +90,12 @@ def measure(
         "unit": unit,
         "machine": about | {"versions": {side: answer["versions"] for side, answer in prepared.items()}},
         "settings": {name: getattr(arguments, name) for name in settings},
-        "results": _results(tasks, times),
+        "results": _results(tasks, times, prepared),
         "not_measured": missing,
     }
+    _show(report)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-    _show(report)
-
-
-class Worker:
-    """The process of one side; see `worker.serve`."""
-
-    def __init__(self, python: str, side: str):
-        self.side = side
-        self.process = subprocess.Popen(
-            [python, sys.argv[0], "--worker", side],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        )
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is not None:
-            self.process.kill()
-        self.process.communicate()  # closes its stdin, at which it ends
-
-    def send(self, request: Any) -> None:
-        """Send a request; whether the process still lives is seen when the answer is read."""
-        with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(request), file=self.process.stdin, flush=True)
-
-    def receive(self, missing: dict[str, str]) -> Any:
-        """Return the answer; None if the process has ended, which `missing` then says of its side."""
-        assert self.process.stdout is not None
-        if line := self.process.stdout.readline():
-            return json.loads(line)
-        reason = f"its process ended with status {self.process.wait()}; its own words are on stderr"
-        if self.side == "ours":
-            sys.exit(f"ours could not be measured: {reason}")
-        missing[self.side] = reason
-        return None
 
 
 def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any], int]) -> list[Task]:
@@ -197,7 +165,7 @@ def _time_rounds(
     return {turn: seconds for turn, seconds in times.items() if turn[0] not in missing}
 
 
-def _results(tasks: list[Task], times: Times) -> list[dict[str, Any]]:
+def _results(tasks: list[Task], times: Times, prepared: dict[str, Any]) -> list[dict[str, Any]]:
     """Return one entry for each task and side, with rates, shares of the product's rate, and ratios."""
     results, product_rate = [], {}
     for (side, i), measured in times.items():
@@ -205,6 +173,7 @@ def _results(tasks: list[Task], times: Times) -> list[dict[str, Any]]:
         wall, cpu = ([seconds[kind] for seconds in measured] for kind in ("wall", "cpu"))
         result = {name: task[name] for name in ("model", "dtype", "flops")} | {"side": side}
         result |= {"wall_seconds": wall, "cpu_seconds": cpu, "gflops": task["flops"] / median(wall) / 1e9}
+        result["prepare_seconds"] = prepared[side]["prepare_seconds"][str(i)]
         if task["model"] is None:
             # The machine's rate in a dtype is that of the faster library.
             product_rate[task["dtype"]] = max(product_rate.get(task["dtype"], 0.0), result["gflops"])
@@ -234,7 +203,8 @@ def _machine() -> dict[str, Any]:
 def _show(report: dict[str, Any]) -> None:
     about, settings = report["machine"], report["settings"]
     bf16 = ", ".join(about["bfloat16_instructions"]) or "none"
-    print(f"{about['cpu']}, {about['cores']} cores; bfloat16 instructions: {bf16}; load {about['load']:.1f}")
+    print(f"{about['cpu']}, {about['cores']} cores; bfloat16 instructions: {bf16}")
+    print(f"load before the start: {about['load']:.1f}")
     for side, versions in about["versions"].items():
         print(f"{side}: " + ", ".join(f"{name} {number}" for name, number in versions.items()))
     size = settings["image_size"]

@@ -16,7 +16,7 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     import jax
 
     objective = worker.objective(task)
-    params, _ = jax.jit(objective.init)(jax.random.key(0))
+    params = worker.parameters(objective)
     batch = {"image": jax.device_put(worker.batch(task)[0])}
     predict = jax.jit(objective.predict)
     return lambda: predict(params, batch).block_until_ready()
@@ -57,7 +57,7 @@ def main() -> None:
         return
     from vit_jax.models.flops import forward_flops
 
-    common.measure(parser, "one forward pass", ("ours",), forward_flops)
+    common.measure(parser, arguments, "one forward pass", ("ours",), forward_flops)
 
 
 if __name__ == "__main__":

@@ -22,17 +22,20 @@ def ours(task: worker.Task) -> Callable[[], Any]:
 
     from vit_jax.training.defaults import default_config
     from vit_jax.training.optimizer import make_optimizer
-    from vit_jax.training.state import init_state
+    from vit_jax.training.state import TrainState
     from vit_jax.training.step import make_step
 
     objective = worker.objective(task)
     section = default_config().optimizer
     section.update(b1=B1, b2=B2, epsilon=EPSILON, weight_decay=WEIGHT_DECAY, clip_norm=0.0)
-    params, _ = jax.eval_shape(objective.init, jax.random.key(0))
-    optimizer = make_optimizer(section, lambda step: LEARNING_RATE, params)
-    step = make_step(objective, optimizer, lambda step: LEARNING_RATE, seed=0)
-    step = jax.jit(step, donate_argnums=0)
-    state = jax.jit(partial(init_state, objective, optimizer, 0, False))()
+    params = worker.parameters(objective)
+
+    def schedule(step: Any) -> jax.Array:
+        return jax.numpy.float32(LEARNING_RATE)
+
+    optimizer = make_optimizer(section, schedule, params)
+    step = jax.jit(make_step(objective, optimizer, schedule, seed=0), donate_argnums=0)
+    state = TrainState(jax.numpy.int32(0), params, {}, optimizer.init(params), None)
     images, labels = jax.device_put(worker.batch(task))
 
     def run() -> None:
@@ -100,7 +103,7 @@ def main() -> None:
     from vit_jax.models.flops import training_flops
 
     sides = ("ours", PLAIN) if arguments.plain_gradient else ("ours",)
-    common.measure(parser, "one training step", sides, training_flops)
+    common.measure(parser, arguments, "one training step", sides, training_flops)
 
 
 if __name__ == "__main__":

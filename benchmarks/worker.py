@@ -1,12 +1,14 @@
-"""The worker process of a benchmark: one side (ours, torch eager, ...), timed when the driver says so.
+"""Both ends of a worker: a process that does the work of one side (ours, torch eager, ...) when told to.
 
-Runs in the peer's Python too, so it imports jax, torch and vit_jax only where they are used.
+The far end runs in the peer's Python too, so jax, torch and vit_jax are imported only where they are used.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +18,8 @@ from unittest import mock
 
 Task = dict[str, Any]
 
-PEERS = EAGER, COMPILED = ("torch eager", "torch compile")
+EAGER, COMPILED = "torch eager", "torch compile"
+PEERS: tuple[str, ...] = (EAGER, COMPILED)
 PRODUCT = (3152, 384, 1536)  # m, k, n: an MLP layer of ViT-S/16 on 16 images of 197 tokens
 
 # What timm imports for transforms, data sets and feature extraction, none of which is measured.
@@ -33,8 +36,46 @@ _UNUSED_BY_MODELS = (
 )
 
 
+class Worker:
+    """The driver's end: the process of one side, which runs `serve`."""
+
+    def __init__(self, python: str, side: str):
+        self.side = side
+        self.process = subprocess.Popen(
+            [python, sys.argv[0], "--worker", side],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self.process.kill()
+        self.process.communicate()  # closes its stdin, at which it ends
+
+    def send(self, request: Any) -> None:
+        """Send a request; whether the process still lives is seen when the answer is read."""
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(request), file=self.process.stdin, flush=True)
+
+    def receive(self, missing: dict[str, str]) -> Any:
+        """Return the answer; None if the process has ended, which `missing` then says of its side."""
+        assert self.process.stdout is not None
+        if line := self.process.stdout.readline():
+            return json.loads(line)
+        reason = f"its process ended with status {self.process.wait()}; its own words are on stderr"
+        if self.side == "ours":
+            sys.exit(f"ours could not be measured: {reason}")
+        missing[self.side] = reason
+        return None
+
+
 def serve(side: str, build: Callable[[Task], Callable[[], Any]]) -> None:
-    """Prepare the tasks that the first line of stdin lists, then time one for each further line.
+    """Be the far end: prepare the tasks in the first line of stdin, then time one for each further line.
 
     Args:
       side: which side this process is.
@@ -82,6 +123,16 @@ def objective(task: Task) -> Any:
     options = {name: task[name] for name in ("image_size", "depth", "dtype")}
     model = model_config(task["model"], num_classes=task["classes"], **options)
     return build(model, ClassificationOptions(), DataInfo(task["classes"]))
+
+
+def parameters(objective: Any) -> Any:
+    """Return small random parameters: compiling their proper start takes longer than what is measured."""
+    import jax
+    import numpy as np
+
+    rng = np.random.default_rng(1)
+    shapes, _ = jax.eval_shape(objective.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jax.device_put(rng.normal(0, 0.02, x.shape).astype(x.dtype)), shapes)
 
 
 def timm_model(task: Task) -> tuple[Any, Any, Any]:

@@ -1,16 +1,56 @@
 """Strict settings for every test: eight simulated devices, strict promotion, no accelerator."""
 
 import os
+import shutil
+from importlib.metadata import version
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Compilation is most of the tests' time; without LLVM's optimizations it takes a third, and the models are tiny.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
+flags = [
+    "--xla_force_host_platform_device_count=8",
+    "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
-)
+]
+if version("jaxlib").startswith("0.10."):  # later versions have no such flag; it halves the rest
+    flags.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 
 import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from tests.runs import train_tiny
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory):
+    """A folder in which compiled programs are kept while the tests run, for tests that need equal ones often."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield settings["jax_compilation_cache_dir"]
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def trained(compile_cache, tmp_path_factory):
+    """A finished run of `tests.runs.CONFIG`, for reading only."""
+    return train_tiny(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """The workdir of the finished run, free to be changed."""
+    return Path(shutil.copytree(trained.workdir, tmp_path / "copy"))

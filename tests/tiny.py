@@ -11,9 +11,7 @@ from vit_jax.models.vit_config import ViTConfig, replace
 from vit_jax.trees import map_named
 
 # Rolled: one block to compile.
-TINY = ViTConfig(
-    image_size=16, patch_size=4, width=32, depth=2, heads=2, mlp_dim=64, num_classes=5, unroll=1
-)
+TINY = ViTConfig(image_size=16, patch_size=4, width=32, depth=2, heads=2, mlp_dim=64, num_classes=5, unroll=1)
 
 
 def tiny(**changes):

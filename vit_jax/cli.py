@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from vit_jax.errors import ConfigError, DataError, VitError, nearest
+from vit_jax.errors import CheckpointError, ConfigError, DataError, VitError, nearest
 from vit_jax.version import __version__
 
 COMMANDS = ("train", "evaluate", "predict", "models")
@@ -23,7 +23,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or the kind of error, see `vit_jax.errors`."""
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()  # here, where a broken pipe is expected, rather than at Python's end
+        return status
     except VitError as error:
         print(f"vit-jax: {error}", file=sys.stderr)
         return error.exit_status
@@ -32,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; say nothing, and let Python not try again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return 0
 
 
@@ -45,6 +48,8 @@ def _run(arguments: list[str]) -> int:
         )
     parsed, rest = parser.parse_known_args(arguments)
     if parsed.command is None:
+        if rest:
+            raise ConfigError(f"unknown argument {rest[0]!r}; see vit-jax --help")
         parser.print_help()
         return 0
     parsed.overrides = _overrides(rest, parsed.command)
@@ -76,10 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--workdir", required=True, metavar="DIR", help="of the training, or one checkpoint"
         )
-        command.add_argument(
-            "--step", type=int, metavar="N", help="which checkpoint; the newest if not given"
-        )
-        command.add_argument("--best", action="store_true", help="the best checkpoint instead of the newest")
+        which = command.add_mutually_exclusive_group()
+        which.add_argument("--step", type=int, metavar="N", help="which checkpoint; the newest if not given")
+        which.add_argument("--best", action="store_true", help="the best checkpoint instead of the newest")
         command.add_argument("--json", action="store_true", help="print JSON")
     evaluate.epilog = (
         "--config.KEY=VALUE changes a key of the saved configuration, e.g. --config.data.path=DIR"
@@ -88,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top", type=int, default=5, metavar="K", help="how many classes (default 5)")
 
     models = commands.add_parser("models", help="list models", allow_abbrev=False)
-    models.add_argument("pattern", nargs="?", default="*", help="name with wildcards, e.g. 'vit_*_patch16_*'")
+    models.add_argument("pattern", nargs="?", default="*", help="name, or wildcards: 'vit_*_patch16_*'")
     models.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -102,7 +106,7 @@ def _overrides(rest: list[str], command: str) -> list[str]:
         if not name.startswith("--config.") or command not in ("train", "evaluate"):
             raise ConfigError(f"unknown argument {argument!r}; see vit-jax {command} --help")
         if not equals:
-            if not rest:
+            if not rest or rest[0].startswith("--"):
                 raise ConfigError(f"{name} has no value; write {name}=VALUE")
             value = rest.pop(0)
         overrides.append(f"{name.removeprefix('--config.')}={value}")
@@ -145,7 +149,19 @@ def _summary_text(summary: dict[str, Any], workdir: str) -> str:
     return "\n".join(lines)
 
 
+def _check_workdir(workdir: str) -> None:
+    """Say at once what would otherwise be said after seconds of imports."""
+    if not os.path.isdir(workdir):
+        raise CheckpointError(f"workdir {workdir!r} does not exist; give the --workdir of a training.")
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from vit_jax.training.config import default_config
+    from vit_jax.training.overrides import apply_override
+
+    for override in arguments.overrides:
+        apply_override(default_config(), override)
+    _check_workdir(arguments.workdir)
     from vit_jax.inference.workdir import evaluate_workdir
 
     metrics = evaluate_workdir(
@@ -161,9 +177,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _predict(arguments: argparse.Namespace) -> int:
     if arguments.top < 1:
         raise ConfigError(f"--top is {arguments.top}; it must be at least 1.")
-    missing = [image for image in arguments.images if not os.path.isfile(image)]
-    if missing:
-        raise DataError(f"image {missing[0]!r} does not exist; give paths of image files.")
+    for image in arguments.images:
+        if not os.path.isfile(image):
+            reason = "is not a file" if os.path.exists(image) else "does not exist"
+            raise DataError(f"image {image!r} {reason}; give paths of image files.")
+    _check_workdir(arguments.workdir)
     from vit_jax.inference.predictor import Predictor
 
     predictor = Predictor.load(arguments.workdir, arguments.step, best=arguments.best)
@@ -192,12 +210,9 @@ def _models(arguments: argparse.Namespace) -> int:
     from vit_jax.models.names import list_models, resolve
 
     names = list_models(arguments.pattern)
-    if not names:
-        every = list_models()
-        raise ConfigError(
-            f"no model matches {arguments.pattern!r}.{nearest(arguments.pattern, every)} "
-            "All of them: vit-jax models"
-        )
+    if not names and any(wildcard in arguments.pattern for wildcard in "*?["):
+        raise ConfigError(f"no model matches {arguments.pattern!r}; `vit-jax models` lists all.")
+    names = names or [resolve(arguments.pattern)[0]]  # an alias, or a size that is not listed
     rows = []
     for name in names:
         config = resolve(name)[1]

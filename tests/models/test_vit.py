@@ -58,14 +58,14 @@ def test_remat_keeps_less(implementation):
         config = tiny(remat=remat, attention=implementation)
         apply, params = functions(config).apply, parameters(TINY)
         # Linearisation is the forward pass and a tree of what it keeps.
-        _, backward = jax.eval_shape(lambda p: jax.vjp(lambda p: apply(p, pixels()), p), params)
+        _, backward = jax.eval_shape(lambda p: jax.vjp(lambda p: apply(p, pixels(5)), p), params)
         return [leaf.shape for leaf in jax.tree.leaves(backward)]
 
     def size(shapes):
         return sum(int(np.prod(shape)) for shape in shapes)
 
     def scores(shapes):
-        return [shape for shape in shapes if shape[-2:] == (17, 17)]
+        return [shape for shape in shapes if shape.count(17) == 2]
 
     shapes = {remat: kept(remat) for remat in REMAT_POLICIES}
     sizes = {remat: size(shapes) for remat, shapes in shapes.items()}
@@ -76,7 +76,7 @@ def test_remat_keeps_less(implementation):
     for remat in ("full", "dots_no_batch", "attention"):
         assert not scores(shapes[remat])
     # Of a block, `full` keeps its input alone.
-    tokens = (TINY.depth, 2, 17, TINY.width)
+    tokens = (TINY.depth, 5, 17, TINY.width)
     assert [shape for shape in shapes["full"] if shape[:2] == tokens[:2]] == [tokens]
 
 
@@ -108,7 +108,7 @@ def test_captures_have_their_shapes_and_change_nothing():
 def test_captures_of_single_layers():
     names = ("blocks", "blocks/0", "blocks/-1", "attention/1", "attention/-2", "attention/-3", "attention/0")
     _, values = run(DEEP, pixels(), capture=names)
-    assert tuple(values) == tuple(sorted(names)) or set(values) == set(names)
+    assert set(values) == set(names)
     np.testing.assert_array_equal(values["blocks/0"], values["blocks"][0])
     np.testing.assert_array_equal(values["blocks/-1"], values["blocks"][2])
     np.testing.assert_array_equal(values["attention/1"], values["attention/-2"])
@@ -141,10 +141,13 @@ def test_wrong_captures(name, message):
 
 def test_features_are_the_encoded_tokens_also_in_training():
     model = functions(DEEP).bind(parameters(DEEP))
+
+    @jax.jit
+    def both(key):
+        return model.features(pixels(), key), model(pixels(), key, ("encoded",))[1]["encoded"]
+
     for key in (None, KEY):
-        features = jax.jit(lambda images, key: model.features(images, key))(pixels(), key)
-        _, values = run(DEEP, pixels(), key, capture=("encoded",))
-        np.testing.assert_allclose(features, values["encoded"], atol=1e-6)
+        np.testing.assert_allclose(*both(key), atol=1e-6)
 
 
 # ---- pooling and head
@@ -166,7 +169,9 @@ def test_pooling_and_its_norm(pool, pool_norm):
     tokens = values["blocks/-1"]
     expected = norm(pooled(tokens)) if pool_norm == "after" else pooled(norm(tokens))
     np.testing.assert_allclose(values["pooled"], expected, atol=2e-6)
-    np.testing.assert_allclose(values["encoded"], norm(tokens) if pool_norm == "before" else tokens, atol=2e-6)
+    np.testing.assert_allclose(
+        values["encoded"], norm(tokens) if pool_norm == "before" else tokens, atol=2e-6
+    )
     assert logits.shape == ((2, 19, 5) if pool == "none" else (2, 5))
     np.testing.assert_allclose(
         logits, expected @ params["head"]["kernel"] + params["head"]["bias"], atol=5e-6
@@ -199,9 +204,9 @@ def test_without_a_head_the_output_is_the_pooled_vector():
 
 
 def test_a_new_head_starts_at_zero_and_at_its_bias():
-    params = functions(tiny(head_bias_init=-6.9)).init(KEY)["head"]
-    assert not params["kernel"].any()
-    np.testing.assert_array_equal(params["bias"], np.float32(-6.9))
+    head = jax.jit(lambda key: functions(tiny(head_bias_init=-6.9)).init(key)["head"])(KEY)
+    assert not head["kernel"].any()
+    np.testing.assert_array_equal(head["bias"], np.float32(-6.9))
 
 
 @pytest.mark.parametrize("classes", [0, 5])
@@ -232,7 +237,8 @@ def test_reset_classifier_goes_from_anything_to_anything(pool, classes):
 def test_reset_classifier_works_on_and_refuses_what_is_wrong_leaving_the_model_alone():
     config = tiny(class_token=False, pool="mean")
     model = functions(config).bind(parameters(config))
-    expected = model(pixels())
+    forward = jax.jit(lambda model: model(pixels()))
+    expected = forward(model)
     for arguments, message in [
         ((7, "cls"), "pool is 'cls' but class_token is False"),
         ((7, "max"), "pool is 'max'; it must be one of cls, mean, map, none"),
@@ -242,9 +248,9 @@ def test_reset_classifier_works_on_and_refuses_what_is_wrong_leaving_the_model_a
         with pytest.raises(ConfigError, match=message):
             model.reset_classifier(*arguments)
     assert model.config == config
-    np.testing.assert_array_equal(model(pixels()), expected)
+    np.testing.assert_array_equal(forward(model), expected)
     model.reset_classifier(7)
-    np.testing.assert_array_equal(model(pixels()), np.zeros((2, 7)))
+    np.testing.assert_array_equal(forward(model), np.zeros((2, 7)))
 
 
 # ---- inputs
@@ -267,7 +273,7 @@ def test_any_shape_of_image_and_patch_and_any_channels(image_size, patch_size, c
         images, params["patch_embed"]["kernel"], strides, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     ).reshape(2, tokens, 32)
     expected = by_convolution + params["patch_embed"]["bias"] + params["pos_embed"][1:]
-    np.testing.assert_allclose(values["embedded"][:, 1:], expected, atol=5e-6)
+    np.testing.assert_allclose(values["embedded"][:, 1:], expected, rtol=0, atol=3e-5)
     np.testing.assert_allclose(
         values["embedded"][:, 0],
         np.broadcast_to(params["class_token"][0] + params["pos_embed"][0], (2, 32)),
@@ -320,8 +326,8 @@ def test_dynamic_size_is_static_size_at_its_own_and_takes_others():
     assert run(config, pixels(2, 24, 8), params=params).shape == (2, 5)
     with pytest.raises(ConfigError, match="image height 18 is not divisible by patch size 4"):
         functions(config).apply(params, pixels(2, 18, 16))
-    fixed = tiny(position="sincos2d_moco", dynamic_image_size=True)
-    other = tiny(position="sincos2d_moco", image_size=(24, 8))
+    fixed = tiny(position="sincos2d_big_vision", dynamic_image_size=True)
+    other = tiny(position="sincos2d_big_vision", image_size=(24, 8))
     ours = run(fixed, pixels(2, 24, 8), params=parameters(other))
     np.testing.assert_allclose(ours, run(other, pixels(2, 24, 8)), atol=1e-6)
 
@@ -484,9 +490,9 @@ def test_every_option_computes_in_bfloat16_and_trains(changes):
         (dict(class_token=False), "pool is 'cls' but class_token is False"),
         (dict(pool="avg"), "pool is 'avg'; it must be one of cls, mean, map, none"),
         (dict(pool_norm="none"), "pool_norm is 'none'; it must be one of before, after"),
-        (dict(position="sincos"), "position is 'sincos'; .* Did you mean 'sincos2d_mae' or 'sincos2d_moco'"),
+        (dict(position="sincos"), "position is 'sincos'; .* Did you mean 'sincos2d_mae'"),
         (dict(mlp="swiglu2"), "mlp is 'swiglu2'; .* Did you mean 'swiglu'"),
-        (dict(activation="gelu_new"), "activation is 'gelu_new'; .* Did you mean 'gelu'"),
+        (dict(activation="gelu_new"), "activation is 'gelu_new'; .* Did you mean .*'gelu'"),
         (dict(drop_path_schedule="cosine"), "drop_path_schedule is 'cosine'"),
         (dict(init="xavier"), "init is 'xavier'; it must be one of jax, trunc_normal"),
         (dict(resample="cubic"), "resample is 'cubic'; .* Did you mean 'bicubic'"),
@@ -517,21 +523,17 @@ def test_a_configuration_survives_json():
     assert hash(again) == hash(config)
 
 
-def test_create_model_takes_every_option():
-    options = dict(image_size=(8, 16), patch_size=4, in_channels=1, num_classes=7, drop_path_rate=0.1, depth=2)
-    model = create_model("ViT-mu/16", width=16, mlp_dim=32, unroll=1, **options)
-    assert model.config == model_config("vit_mu_patch16_224", width=16, mlp_dim=32, unroll=1, **options)
-    logits = model(pixels(2, 8, 16, 1))
+def test_create_model_takes_every_option_and_a_seed():
+    options = dict(
+        image_size=(8, 16), patch_size=4, in_channels=1, num_classes=7, drop_path_rate=0.1, depth=2
+    )
+    options |= dict(width=16, mlp_dim=32, unroll=1)
+    model, other = (create_model("ViT-mu/16", seed=seed, **options) for seed in (0, 1))
+    assert model.config == model_config("vit_mu_patch16_224", **options)
+    logits = jax.jit(lambda model: model(pixels(2, 8, 16, 1)))(model)
     np.testing.assert_array_equal(logits, np.zeros((2, 7)))
     assert model.blocks.mlp.fc1.kernel.shape == (2, 16, 32)
-
-
-def test_create_model_is_deterministic_by_seed():
-    tables = [
-        np.asarray(create_model("mu/16", image_size=32, seed=seed).pos_embed[...]) for seed in (0, 0, 1)
-    ]
-    np.testing.assert_array_equal(tables[0], tables[1])
-    assert not np.array_equal(tables[0], tables[2])
+    assert not np.array_equal(model.pos_embed[...], other.pos_embed[...])
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_the_loss_is_the_weighted_mean_of_the_rows(name):
     np.testing.assert_allclose(loss, np.average(rows, weights=weights), rtol=1e-5)
     np.testing.assert_allclose(out.weight, weights.sum(), rtol=1e-6)
     np.testing.assert_array_equal(out.metrics["loss"], loss)
-    accuracy = (np.argmax(logits, 1) == batch()["label"]).mean()
+    accuracy = np.mean(np.asarray(logits).argmax(axis=1) == np.asarray(batch()["label"]))
     np.testing.assert_allclose(out.metrics["accuracy"], accuracy, rtol=1e-6)
     assert out.buffers == {}
 
@@ -72,7 +72,9 @@ def test_balanced_weights_give_every_class_the_same_say():
     np.testing.assert_allclose(weights * COUNTS, sum(COUNTS) / 7, rtol=1e-6)
     np.testing.assert_allclose((weights * COUNTS).sum(), sum(COUNTS), rtol=1e-6)
     assert objective(COUNTS).class_weights is None
-    np.testing.assert_array_equal(objective(class_weights=(0, 1, 2, 3, 4, 5, 6)).class_weights, np.arange(7.0))
+    np.testing.assert_array_equal(
+        objective(class_weights=(0, 1, 2, 3, 4, 5, 6)).class_weights, np.arange(7.0)
+    )
 
 
 def test_a_mixed_target_weighs_as_the_mixture_of_its_classes():
@@ -120,7 +122,9 @@ def test_models_that_cannot_classify_the_data(model, classes, message):
 
 
 def test_smoothing_that_would_make_every_class_true_is_refused():
-    with pytest.raises(ConfigError, match=r"label_smoothing is 0.1, which lifts all classes above bce_threshold 0"):
+    with pytest.raises(
+        ConfigError, match=r"label_smoothing is 0.1, which lifts all classes above bce_threshold 0"
+    ):
         objective(loss="bce", label_smoothing=0.1)
     objective(loss="bce", label_smoothing=0.1, bce_threshold=0.2)
     objective(loss="bce", label_smoothing=0.1, bce_threshold=None)
@@ -133,10 +137,10 @@ def test_prepare_normalises_smooths_and_mixes():
     np.testing.assert_allclose(plain["image"], np.asarray(batch()["image"]) / 127.5 - 1, atol=1e-6)
     np.testing.assert_allclose(plain["target"], 0.9 * np.eye(7)[batch()["label"]] + 0.1 / 7, atol=1e-6)
     mixed = objective(label_smoothing=0.1, mixup=0.8).prepare(batch(), KEY)
-    own = (mixed["image"][1, 0, 0, 0] - plain["image"][0, 0, 0, 0]) / (
-        plain["image"][1, 0, 0, 0] - plain["image"][0, 0, 0, 0]
-    )
+    before, after = plain["image"][0], plain["image"][1]
+    own = jnp.vdot(mixed["image"][1] - before, after - before) / jnp.vdot(after - before, after - before)
     assert 0 < own < 1
+    np.testing.assert_allclose(mixed["image"][1], own * after + (1 - own) * before, atol=1e-5)
     np.testing.assert_allclose(
         mixed["target"][1], own * plain["target"][1] + (1 - own) * plain["target"][0], atol=1e-5
     )
@@ -148,7 +152,11 @@ def test_normalise_and_back(channels):
     preprocessing = Preprocessing(mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
     images = labelled(2, channels=channels)["image"]
     ours = normalise(images, preprocessing)
-    mean, std = (preprocessing.mean, preprocessing.std) if channels == 3 else ([0.2] * channels, [0.875 / 3] * channels)
+    mean, std = (
+        (preprocessing.mean, preprocessing.std)
+        if channels == 3
+        else ([0.2] * channels, [0.875 / 3] * channels)
+    )
     np.testing.assert_allclose(ours, (np.asarray(images) / 255 - mean) / std, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(normalise(images.astype(jnp.float32), preprocessing), ours)
     np.testing.assert_array_equal(denormalise(ours, preprocessing), images)
@@ -200,8 +208,8 @@ def test_evaluate_is_predict_on_raw_images():
     logits = jax.jit(ours.predict)(params, data)
     np.testing.assert_allclose(logits, run(MODEL, normalise(data["image"], MODEL.preprocessing)), atol=1e-6)
     sums = jax.jit(ours.evaluate)(params, {}, data)
-    assert float(sums["accuracy"]) == (np.argmax(logits, 1) == data["label"]).sum()
-    targets = np.eye(7, dtype=np.float32)[data["label"]]
+    assert float(sums["accuracy"]) == int((jnp.argmax(logits, 1) == data["label"]).sum())
+    targets = jnp.eye(7)[data["label"]]
     np.testing.assert_allclose(sums["loss"], losses.softmax_cross_entropy(logits, targets).sum(), rtol=1e-5)
 
 
@@ -218,7 +226,8 @@ def test_top5_only_where_it_says_something():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, dict(pool="mean", class_token=False, register_tokens=1, in_channels=1, image_size=(8, 16))]
+    "changes",
+    [{}, dict(pool="mean", class_token=False, register_tokens=1, in_channels=1, image_size=(8, 16))],
 )
 def test_illustrate_shows_each_image_with_its_prediction_and_attention(changes):
     model = tiny(num_classes=7, depth=1, **changes)
@@ -228,17 +237,23 @@ def test_illustrate_shows_each_image_with_its_prediction_and_attention(changes):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, height, width, model.in_channels), dtype=np.uint8)
     params = parameters(model)
-    data = {"image": jnp.asarray(images), "label": jnp.asarray([0, 1, 2], jnp.int32)}
+    data = {
+        "image": jnp.asarray(images),
+        "label": jnp.asarray([0, 1, 2], jnp.int32),
+        "mask": jnp.ones(3, bool),
+    }
     best = np.argmax(jax.jit(ours.predict)(params, data), axis=1)
-    data["label"] = data["label"].at[0].set(best[0])
-    picture = ours.illustrate(params, {}, data)
+    data["label"] = jnp.asarray([best[0], best[1], (best[2] + 1) % 7], jnp.int32)
+    picture = ours.illustrate(params, {}, data, 5)
     assert len(picture.columns) == 2
     assert len(picture.rows) == 3
-    for (caption, (image, overlay)), given, predicted in zip(picture.rows, images, best):
-        np.testing.assert_array_equal(image, given)
-        assert (overlay.shape, overlay.dtype) == ((height, width, 3), np.uint8)
-        assert caption.startswith(names[predicted])
-    assert picture.rows[0][0].endswith("right")
-    wrong = [i for i in range(3) if best[i] != data["label"][i]]
-    for i in wrong:
-        assert picture.rows[i][0].endswith(f"WRONG, it is {names[int(data['label'][i])]}")
+    factor = 112 // width
+    for (caption, (image, overlay)), index in zip(picture.rows, (2, 0, 1)):  # wrong ones first
+        np.testing.assert_array_equal(image, images[index])
+        assert (overlay.shape, overlay.dtype) == ((height * factor, width * factor, 3), np.uint8)
+        assert caption.startswith(names[best[index]])
+        verdict = f"WRONG, it is {names[int(data['label'][2])]}" if index == 2 else "right"
+        assert caption.endswith(verdict)
+    data["mask"] = jnp.asarray([True, True, False])
+    few = ours.illustrate(params, {}, data, 1)
+    assert [caption for caption, _ in few.rows] == [picture.rows[1][0]]

@@ -78,14 +78,19 @@ def test_normalised_targets_have_no_mean_and_unit_variance():
 def test_the_loss_is_the_mean_over_hidden_patches(ratio):
     ours = objective(mask_ratio=ratio)
     params, prepared = parameters(ours), ours.prepare(batch(), KEY)
-    predicted, mask = jax.jit(lambda p, x, n: ours.functions.apply(p, x, n, ratio))(
-        params, prepared["image"], prepared["noise"]
-    )
+
+    @jax.jit
+    def both(params, batch):
+        applied = ours.functions.apply(params, batch["image"], batch["noise"], ratio)
+        return applied, ours.loss(params, {}, batch, KEY)
+
+    (predicted, mask), (loss, out) = both(params, prepared)
     hidden = np.asarray(mask, bool)
     assert hidden.sum() == 6 * {0.01: 1, 0.75: 12, 0.999: 15}[ratio]
     target = patch_targets(prepared["image"], (4, 4), True)
-    loss, out = jax.jit(ours.loss)(params, {}, prepared, KEY)
-    np.testing.assert_allclose(loss, np.asarray(hidden_patch_losses(predicted, target))[hidden].mean(), rtol=1e-5)
+    np.testing.assert_allclose(
+        loss, np.asarray(hidden_patch_losses(predicted, target))[hidden].mean(), rtol=1e-5
+    )
     np.testing.assert_array_equal(out.weight, hidden.sum())
     np.testing.assert_array_equal(out.metrics["loss"], loss)
 
@@ -135,9 +140,7 @@ def test_evaluation_is_deterministic_and_leaves_padding_out():
     assert set(one) == {"loss", "count"}
     np.testing.assert_array_equal(one["loss"], again["loss"])
     assert float(one["count"]) == 6
-    rows = [
-        float(evaluate(params, {}, batch() | {"mask": jnp.arange(6) == i})["loss"]) for i in range(6)
-    ]
+    rows = [float(evaluate(params, {}, batch() | {"mask": jnp.arange(6) == i})["loss"]) for i in range(6)]
     assert len(set(rows)) == 6
     np.testing.assert_allclose(one["loss"], sum(rows), rtol=1e-5)
     half = evaluate(params, {}, batch() | {"mask": jnp.arange(6) < 3})
@@ -150,16 +153,17 @@ def test_padding_that_is_not_finite_does_not_count():
     params, data = parameters(ours), batch()
     data["image"] = data["image"].astype(jnp.float32)
     data["mask"] = jnp.arange(6) < 5
-    expected = jax.jit(ours.evaluate)(params, {}, data)
+    evaluate = jax.jit(ours.evaluate)
+    expected = evaluate(params, {}, data)
     data["image"] = data["image"].at[5].set(jnp.nan)
-    np.testing.assert_array_equal(jax.jit(ours.evaluate)(params, {}, data)["loss"], expected["loss"])
+    np.testing.assert_array_equal(evaluate(params, {}, data)["loss"], expected["loss"])
 
 
 @pytest.mark.parametrize("normalise", [True, False])
 def test_illustrate_shows_image_visible_part_and_reconstruction(normalise):
     ours = objective(normalise_pixels=normalise)
-    data = labelled(3)
-    picture = ours.illustrate(parameters(ours), {}, data)
+    data = labelled(5) | {"mask": jnp.asarray([True, True, True, True, False])}
+    picture = ours.illustrate(parameters(ours), {}, data, 3)
     assert picture.columns == ("image", "seen", "reconstructed")
     assert "75%" in picture.title
     assert len(picture.rows) == 3
@@ -192,7 +196,11 @@ def test_the_encoder_is_that_of_the_paper_whatever_the_model_was_for():
     [
         (MODEL, dict(mask_ratio=0.0), "mask_ratio is 0.0, which hides none of the 16 patches"),
         (replace(MODEL, patch_size=16), {}, "mask_ratio is 0.75, which hides none of the 1 patches"),
-        (replace(MODEL, patch_drop_rate=0.5), {}, "patch_drop_rate is 0.5; masked autoencoding hides patches"),
+        (
+            replace(MODEL, patch_drop_rate=0.5),
+            {},
+            "patch_drop_rate is 0.5; masked autoencoding hides patches",
+        ),
     ],
 )
 def test_what_cannot_be_learned_is_refused(model, options, message):

@@ -17,14 +17,19 @@ def test_options_are_parsed():
     expected = ClassificationOptions(loss="bce", bce_threshold=None, mixup=1, class_weights=(1.0, 2.5))
     assert options == expected
     assert hash(options) == hash(expected)
-    assert parse_options(dict(name="mae", mask_ratio=0.5, decoder_depth=2)) == MaeOptions(0.5, decoder_depth=2)
+    assert parse_options(dict(name="mae", mask_ratio=0.5, decoder_depth=2)) == MaeOptions(
+        0.5, decoder_depth=2
+    )
 
 
 CLASSIFICATION = [
     (dict(mixupp=0.2), "objective.mixupp is not an option of 'classification'. Did you mean 'mixup'"),
     (dict(mask_ratio=0.5), "objective.mask_ratio is not an option of 'classification'."),
     (dict(smoothing=0.1), "objective.smoothing is not .* Did you mean 'label_smoothing'"),
-    (dict(loss="sigmoidd"), "objective.loss is 'sigmoidd'; it must be one of softmax, .* Did you mean 'sigmoid'"),
+    (
+        dict(loss="sigmoidd"),
+        "objective.loss is 'sigmoidd'; it must be one of softmax, .* Did you mean 'sigmoid'",
+    ),
     (dict(loss=3), "objective.loss is 3; it must be one of softmax, sigmoid, bce"),
     (dict(label_smoothing=-0.1), "objective.label_smoothing is -0.1; it must be between 0 and 1"),
     (dict(label_smoothing=1.1), "objective.label_smoothing is 1.1; it must be between 0 and 1"),
@@ -34,9 +39,9 @@ CLASSIFICATION = [
     (dict(label_smoothing=float("nan")), "objective.label_smoothing is nan; it must be between"),
     (dict(bce_threshold="0"), "objective.bce_threshold is '0'; it must be a number or None"),
     (dict(bce_threshold=2.0), "objective.bce_threshold is 2.0; it must be between 0 and 1"),
-    (dict(mixup=-1.0), "objective.mixup is -1.0; it must be between 0 and inf"),
+    (dict(mixup=-1.0), "objective.mixup is -1.0; it must be between 0 and 1000"),
     (dict(mixup=float("inf")), "objective.mixup is inf"),
-    (dict(cutmix=-1), "objective.cutmix is -1; it must be between 0 and inf"),
+    (dict(cutmix=-1), "objective.cutmix is -1; it must be between 0 and 1000"),
     (dict(mix_probability=2), "objective.mix_probability is 2; it must be between 0 and 1"),
     (dict(cutmix_probability=-0.5), "objective.cutmix_probability is -0.5; it must be between"),
     (dict(class_weights="balance"), "objective.class_weights is 'balance'; .* Did you mean 'balanced'"),

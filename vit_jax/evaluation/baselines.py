@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.errors import DataError, choose
+from vit_jax.data.base import Source
+from vit_jax.errors import ConfigError, choose
+
+MAX_VALUES = 2**28  # these methods hold all training images at once, as float32
 
 
 def _logistic_regression() -> Any:
@@ -36,28 +39,41 @@ BASELINES: dict[str, tuple[str, Callable[[], Any]]] = {
 }
 
 
-def baseline_accuracies(
-    names: tuple[str, ...], train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]
-) -> dict[str, float]:
+def check_baselines(names: tuple[str, ...], train: Source, test: Source) -> None:
+    """Raise `ConfigError` unless the baselines exist and the images are in memory and not too many."""
+    for name in names:
+        choose(name, BASELINES, "evaluation.baselines")
+    if not names:
+        return
+    if any(source.take(np.arange(1)) is None for source in (train, test)):
+        raise ConfigError(
+            f"evaluation.baselines is {names}, but they need images in memory, as digits and arrays are; set "
+            "evaluation.baselines=()."
+        )
+    values = len(train) * int(np.prod(train.image_shape or ()))
+    if values > MAX_VALUES:
+        raise ConfigError(
+            f"evaluation.baselines is {names}, but the training images have {values:,} values and {MAX_VALUES:,} "
+            "is the most for such methods; set evaluation.baselines=()."
+        )
+
+
+def baseline_accuracies(names: tuple[str, ...], train: Source, test: Source) -> dict[str, float]:
     """Return the test accuracy of simple classifiers on raw pixels.
 
     Args:
       names: out of `BASELINES`.
-      train, test: images `(n, h, w, c)` uint8 and labels `(n,)`.
-
-    Raises:
-      ConfigError: unknown name.
-      DataError: the images are too many for methods that hold all of them at once.
+      train, test: the records, see `check_baselines`.
     """
-    for name in names:
-        choose(name, BASELINES, "evaluation.baselines")
-    if names and train[0].size > 2**28:
-        raise DataError(
-            f"evaluation.baselines are for small data, and the training images have {train[0].size:,} values; "
-            "set evaluation.baselines=()."
-        )
-    x, x_test = (images.reshape(len(images), -1).astype(np.float32) / 255 for images, _ in (train, test))
-    return {
-        name: float(np.mean(BASELINES[name][1]().fit(x, train[1]).predict(x_test) == test[1]))
-        for name in names
-    }
+    check_baselines(names, train, test)
+    if not names:
+        return {}
+    (x, y), (x_test, y_test) = (_arrays(source) for source in (train, test))
+    return {name: float(np.mean(BASELINES[name][1]().fit(x, y).predict(x_test) == y_test)) for name in names}
+
+
+def _arrays(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    records = source.take(np.arange(len(source)))
+    assert records is not None  # checked
+    images = records["image"]
+    return images.reshape(len(images), -1).astype(np.float32) / 255, records["label"]

@@ -38,6 +38,8 @@ def evaluate(
     total = None
     for batch in batches:
         sums = step(params, buffers, batch)
+        # Work for the device is always queued, but no more than that: batches are large.
+        jax.block_until_ready(total)
         total = sums if total is None else jax.tree.map(jax.numpy.add, total, sums)
     sums = {} if total is None else {name: float(value) for name, value in jax.device_get(total).items()}
     count = sums.pop("count", 0.0)

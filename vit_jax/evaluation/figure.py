@@ -1,13 +1,15 @@
 """Illustrations as a PNG, drawn with Pillow alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vit_jax.objectives.base import Illustration
+from vit_jax.objectives.pictures import DISPLAY, enlarge, to_uint8
 
-TILE, GAP, MARGIN, COLUMNS = 112, 8, 20, 4  # pixels, and illustrated examples side by side
+TILE, GAP, MARGIN, COLUMNS = DISPLAY, 8, 20, 4  # pixels, and illustrated examples side by side
 INK, FAINT, WRONG = (25, 25, 30), (110, 110, 120), (200, 30, 30)
 
 
@@ -15,7 +17,7 @@ def draw(illustration: Illustration, path: str | Path) -> Path:
     """Write an illustration as a PNG and return its path.
 
     Args:
-      illustration: pictures `(h, w, c)` uint8 of any size; small ones are enlarged in blocks.
+      illustration: pictures `(h, w, c)` of any size, values from 0 to 255; small ones are enlarged in blocks.
       path: where to.
     """
     title, caption = (ImageFont.load_default(size) for size in (20, 13))
@@ -30,8 +32,11 @@ def draw(illustration: Illustration, path: str | Path) -> Path:
     for index, (text, images) in enumerate(illustration.rows):
         x, y = MARGIN + index % across * cell_width, 76 + index // across * cell_height
         for column, image in enumerate(images):
-            canvas.paste(_tile(np.asarray(image)), (x + column * (TILE + GAP), y))
-        pen.text((x, y + TILE + 5), text, WRONG if "WRONG" in text else INK, font=caption)
+            tile = _tile(np.asarray(image))
+            left, top = (TILE - tile.width) // 2, (TILE - tile.height) // 2
+            canvas.paste(tile, (x + column * (TILE + GAP) + left, y + top))
+        shown = _shortened(text, caption, cell_width - GAP)
+        pen.text((x, y + TILE + 5), shown, WRONG if "WRONG" in text else INK, font=caption)
     canvas.save(path)
     return Path(path)
 
@@ -39,6 +44,13 @@ def draw(illustration: Illustration, path: str | Path) -> Path:
 def _tile(image: np.ndarray) -> Image.Image:
     channels = image.shape[-1]
     shown = image if channels == 3 else np.repeat(image[..., :1], 3, axis=-1)
-    small = max(image.shape[:2]) < TILE
-    kind = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
-    return Image.fromarray(shown).resize((TILE, TILE), kind)
+    tile = Image.fromarray(enlarge(to_uint8(shown)))
+    tile.thumbnail((TILE, TILE), Image.Resampling.BICUBIC)
+    return tile
+
+
+def _shortened(text: str, font: Any, width: int) -> str:
+    shown = text
+    while font.getlength(shown) > width:
+        shown = shown[:-2] + "…"
+    return shown

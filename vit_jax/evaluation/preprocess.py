@@ -24,11 +24,12 @@ class Preprocessor:
 
     Attributes:
       config: the model.
-      transforms: what happens to a file or array, as text; empty for the model's own.
+      transforms: what happens to a file or array, as text. None is the model's own; text without `decode` was
+        made for arrays, and whatever else comes is decoded before and resized after.
     """
 
     config: ViTConfig
-    transforms: str = ""
+    transforms: str | None = None
 
     @property
     def settings(self) -> Preprocessing:
@@ -38,25 +39,31 @@ class Preprocessor:
     @property
     def spec(self) -> str:
         """The transforms as configurations write them, decoding first."""
-        config = self.config
-        default = default_transforms(config.preprocessing, config.image_size, config.in_channels, None)[1]
-        spec = self.transforms or default
-        # Transforms made for arrays in memory lack the decoding that files need.
-        return spec if spec.startswith("decode") else f"decode({config.in_channels})|{spec}"
+        config, spec = self.config, self.transforms
+        if spec is None:
+            spec = default_transforms(config.preprocessing, config.image_size, config.in_channels)[1]
+        if spec.startswith("decode"):
+            return spec
+        resizing = f"resize({config.image_size}, {config.preprocessing.interpolation!r})"
+        return "|".join(filter(None, [f"decode({config.in_channels})", spec, resizing]))
 
-    def pixels(self, images: Sequence[Picture]) -> np.ndarray:
+    def pixels(self, images: Picture | Sequence[Picture]) -> np.ndarray:
         """Return decoded, resized and cropped images, uint8 `(b, h, w, c)`.
 
         Args:
-          images: paths, bytes of image files, or arrays `(h, w, c)` uint8.
+          images: paths, bytes of image files, or arrays `(h, w, c)` uint8; one or several.
 
         Raises:
           DataError: an image cannot be read, or does not come out at the model's size.
         """
         transforms, expected = parse(self.spec), (*self.config.image_size, self.config.in_channels)
         rows = []
-        for index, image in enumerate(images):
-            name = str(image) if isinstance(image, str | Path) else f"image {index}"
+        for index, image in enumerate(several(images)):
+            name = name_of(image, index)
+            if not isinstance(image, str | Path | bytes | np.ndarray):
+                raise DataError(
+                    f"{name} is a {type(image).__name__}; give a path, the bytes of a file or a uint8 array."
+                )
             if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.ndim != 3):
                 raise DataError(
                     f"{name} is {image.dtype} of shape {image.shape}; it must be uint8 (h, w, c)."
@@ -64,11 +71,8 @@ class Preprocessor:
             pixels = read_bytes(image) if isinstance(image, str | Path) else image
             example: dict[str, Any] = {"image": pixels, "label": 0, "record": name}
             rng = np.random.default_rng(0)  # evaluation transforms draw nothing from it
-            try:
-                for transform in transforms:
-                    example = transform(example, rng)
-            except DataError as error:
-                raise DataError(f"{name}: {error}") from error
+            for transform in transforms:
+                example = transform(example, rng)
             if example["image"].shape != expected:
                 raise DataError(
                     f"{name} has shape {example['image'].shape} after the transforms {self.spec!r}; the model takes "
@@ -79,12 +83,19 @@ class Preprocessor:
 
     def __call__(self, images: Picture | Sequence[Picture]) -> np.ndarray:
         """Return the model's input, float32 `(b, h, w, c)`, for one image or several."""
-        single = isinstance(images, str | Path | bytes) or (
-            isinstance(images, np.ndarray) and images.ndim == 3
-        )
         mean, std = channel_values(self.settings, self.config.in_channels)
-        pixels = self.pixels([images] if single else images)  # pyright: ignore[reportArgumentType]
-        return (pixels.astype(np.float32) / 255 - mean) / std
+        return (self.pixels(images).astype(np.float32) / 255 - mean) / std
+
+
+def several(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
+    """Return one image, or an array of three dimensions, as a sequence; sequences stay as they are."""
+    single = isinstance(images, str | Path | bytes) or (isinstance(images, np.ndarray) and images.ndim == 3)
+    return [images] if single else images  # pyright: ignore[reportReturnType]
+
+
+def name_of(image: Picture, index: int) -> str:
+    """Return what messages and predictions call an image: its path, or its number."""
+    return str(image) if isinstance(image, str | Path) else f"image {index}"
 
 
 def preprocessing(model: Any) -> Preprocessor:

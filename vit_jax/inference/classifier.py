@@ -11,10 +11,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vit_jax.data.arrays import ArraySource
-from vit_jax.data.base import Source
-from vit_jax.errors import ConfigError
+from vit_jax.data.base import Selection, Source
+from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.preprocess import Picture
 from vit_jax.inference.predictor import Predictor
+from vit_jax.inference.workdir import find
 from vit_jax.training.checkpoint import Checkpoints
 from vit_jax.training.config import default_config, to_json, validate
 from vit_jax.training.loop import train
@@ -61,14 +62,14 @@ class Classifier:
         config.optimizer.learning_rate, config.optimizer.weight_decay = learning_rate, weight_decay
         config.schedule.warmup = "10%"
         config.log.progress = progress
+        validate(config)
         self.config = config
         self._predictor: Predictor | None = None
-        self._workdir: Path | None = None
         self.metrics: dict[str, float] = {}
 
     def fit(
         self,
-        images: np.ndarray | str | Path,
+        images: np.ndarray | Sequence[np.ndarray] | str | Path,
         labels: np.ndarray | Sequence[int] | None = None,
         *,
         validation: tuple[np.ndarray, np.ndarray] | None = None,
@@ -90,22 +91,23 @@ class Classifier:
         """
         config = self.config.copy_and_resolve_references()
         sources: tuple[Source, Source] | None = None
-        if isinstance(images, np.ndarray):
+        if not isinstance(images, str | Path):
             if labels is None:
                 raise ConfigError("fit got images without labels; pass labels, or the path of a folder.")
             config.data.source = "arrays"
-            sources = _sources(images, np.asarray(labels), validation, class_names)
+            sources = _sources(images, labels, validation, class_names)
         else:
             if labels is not None or validation is not None:
                 raise ConfigError("fit got a folder and also labels or validation; a folder has its own.")
+            if class_names is not None:
+                raise ConfigError("fit got a folder and also class_names; they are the names of its folders.")
             config.data.source, config.data.path = "folder", str(images)
         validate(config)
         temporary = workdir is None
         place = Path(tempfile.mkdtemp(prefix="vit_jax_")) if workdir is None else Path(workdir)
         try:
-            result = train(config, place, sources=sources)
-            self._predictor, self.metrics = Predictor.load(place), result.metrics
-            self.config = config
+            train(config, place, sources=sources)
+            self._use(place)
         finally:
             if temporary:
                 shutil.rmtree(place)
@@ -137,7 +139,11 @@ class Classifier:
         predictor, folder = self._fitted(), Path(path) / "checkpoints"
         if folder.is_dir() and any(folder.iterdir()):
             raise ConfigError(f"{str(path)!r} already holds a model; save to another folder.")
-        metadata = {"config": json.loads(to_json(self.config)), "class_names": list(self.class_names)}
+        metadata = {
+            "config": json.loads(to_json(predictor.config)),
+            "class_names": list(self.class_names),
+            "eval_transforms": predictor.eval_transforms,
+        }
         with Checkpoints(folder) as checkpoints:
             checkpoints.save(0, {"params": predictor.params}, metadata, self.metrics)
 
@@ -148,11 +154,14 @@ class Classifier:
         Raises:
           CheckpointError: there is none, or it cannot be read.
         """
-        predictor = Predictor.load(path)
         classifier = cls()
-        classifier._predictor = predictor
-        classifier.config = predictor.config
+        classifier._use(path)
+        classifier.config = classifier._fitted().config
         return classifier
+
+    def _use(self, path: str | Path) -> None:
+        self._predictor = Predictor.load(path)
+        self.metrics = find(path).metrics
 
     def _fitted(self) -> Predictor:
         if self._predictor is None:
@@ -161,20 +170,20 @@ class Classifier:
 
 
 def _with_channels(images: Any) -> Any:
-    grey = isinstance(images, np.ndarray) and images.ndim == 3
+    grey = isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[-1] not in (1, 3)
     return images[..., None] if grey else images
 
 
 def _sources(
-    images: np.ndarray, labels: np.ndarray, validation: Any, class_names: Sequence[str] | None
+    images: Any, labels: Any, validation: tuple[Any, Any] | None, class_names: Sequence[str] | None
 ) -> tuple[Source, Source]:
-    images = _with_channels(images)
-    if validation is None:
-        held_out = np.arange(len(images)) % 10 == 9
-        parts = (images[~held_out], labels[~held_out]), (images[held_out], labels[held_out])
-    else:
-        parts = (images, labels), (_with_channels(np.asarray(validation[0])), np.asarray(validation[1]))
-    classes = int(labels.max()) + 1 if len(labels) else 0
-    names = tuple(class_names or map(str, range(classes)))
-    train_source, eval_source = (ArraySource(x, y, class_names=names) for x, y in parts)
-    return train_source, eval_source
+    given = ArraySource(np.asarray(images), np.asarray(labels), class_names, name="the training images")
+    if validation is not None:
+        pixels, known = map(np.asarray, validation)
+        return given, ArraySource(pixels, known, given.class_names, name="the validation images")
+    held_out = np.arange(len(given)) % 10 == 9
+    if not held_out.any():
+        raise DataError(
+            f"fit got {len(given)} images, too few to hold some out; give at least 10, or validation=(images, labels)."
+        )
+    return Selection(given, np.flatnonzero(~held_out)), Selection(given, np.flatnonzero(held_out))

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from vit_jax.errors import ConfigError
-from vit_jax.evaluation.preprocess import Picture, Preprocessor
+from vit_jax.evaluation.preprocess import Picture, Preprocessor, name_of, several
 from vit_jax.inference.workdir import find
-from vit_jax.models.vit_config import ViTConfig
+from vit_jax.models.vit_config import ViTConfig, replace
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.classification import Classification
 from vit_jax.objectives.options import parse_options
@@ -25,7 +25,7 @@ class Prediction:
     """The most probable classes of one image.
 
     Attributes:
-      image: path of the image, or its number.
+      image: path of the image, or `image` and its number.
       classes: names, most probable first.
       probabilities: of these classes.
     """
@@ -42,13 +42,15 @@ class Predictor:
     Attributes:
       objective: the classifier.
       params: its parameters.
-      config: what it was trained with; its evaluation transforms apply here too.
+      config: what it was trained with.
+      eval_transforms: what happened to images when it was evaluated, and happens to them here.
       batch_size: images computed at once; the last batch is padded, so that one program serves all.
     """
 
     objective: Classification
     params: Any
     config: Config
+    eval_transforms: str
     batch_size: int = 32
 
     @classmethod
@@ -71,25 +73,24 @@ class Predictor:
                 f"workdir {str(workdir)!r} holds a model trained for {config.objective.name!r}, which has no classes; "
                 "predict needs one trained for 'classification'."
             )
-        config.model.num_classes = len(saved.class_names)
-        model = build_model_config(config)
+        model = replace(build_model_config(config), num_classes=len(saved.class_names))
         options = parse_options({"name": "classification", "loss": config.objective.get("loss", "softmax")})
         objective = Classification(model, options, DataInfo(len(saved.class_names), saved.class_names))
         abstract = jax.eval_shape(objective.init, jax.random.key(0))[0]
-        return cls(objective, saved.params(abstract), config)
+        return cls(objective, saved.params(abstract), config, saved.eval_transforms)
 
     @property
     def model(self) -> ViTConfig:
         """The classifier's configuration."""
         return self.objective.model
 
-    def probabilities(self, images: Sequence[Picture]) -> np.ndarray:
+    def probabilities(self, images: Picture | Sequence[Picture]) -> np.ndarray:
         """Return class probabilities `(b, classes)` float32.
 
         Softmax for a softmax loss; for sigmoid and bce losses each class has its own, and rows do not sum to 1.
 
         Args:
-          images: paths, or arrays `(h, w, c)` uint8.
+          images: paths, bytes of image files, or arrays `(h, w, c)` uint8; one or several.
         """
         rows = self._preprocessor.pixels(images)
         outputs = []
@@ -100,15 +101,15 @@ class Predictor:
             outputs.append(np.asarray(self._compute(self.params, padded))[: len(chunk)])
         return np.concatenate(outputs) if outputs else np.zeros((0, self.model.num_classes), np.float32)
 
-    def predict(self, images: Sequence[Picture], top: int = 5) -> list[Prediction]:
+    def predict(self, images: Picture | Sequence[Picture], top: int = 5) -> list[Prediction]:
         """Return the `top` most probable classes of each image, see `probabilities`."""
         names = self.objective.data.class_names
         predictions = []
-        for index, (image, row) in enumerate(zip(images, self.probabilities(images))):
+        for index, (image, row) in enumerate(zip(several(images), self.probabilities(images))):
             best = np.argsort(-row, kind="stable")[: max(1, top)]
             predictions.append(
                 Prediction(
-                    str(index) if isinstance(image, np.ndarray) else str(image),
+                    name_of(image, index),
                     tuple(names[i] for i in best),
                     tuple(float(row[i]) for i in best),
                 )
@@ -122,4 +123,4 @@ class Predictor:
 
     @cached_property
     def _preprocessor(self) -> Preprocessor:
-        return Preprocessor(self.model, self.config.data.eval_transforms)
+        return Preprocessor(self.model, self.eval_transforms)

@@ -27,6 +27,8 @@ class Saved:
       step: which.
       config: what it was trained with.
       class_names: in order of label.
+      eval_transforms: what happens to evaluation images.
+      metrics: of the evaluation at this step, if there was one.
       averaged: whether a moving average of the parameters is there; it is what evaluation uses.
     """
 
@@ -34,6 +36,8 @@ class Saved:
     step: int
     config: Config
     class_names: tuple[str, ...]
+    eval_transforms: str
+    metrics: dict[str, float]
     averaged: bool
 
     def params(self, abstract: Any) -> Any:
@@ -68,6 +72,11 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     if best:
         step = checkpoints.best_step()
+    steps = checkpoints.steps()
+    if step is not None and step not in steps:
+        raise CheckpointError(
+            f"workdir {str(workdir)!r} has no checkpoint of step {step}; it has {', '.join(map(str, steps)) or 'none'}."
+        )
     newest = checkpoints.newest_metadata() if step is None else checkpoints.metadata(step)
     if newest is None:
         raise CheckpointError(
@@ -78,6 +87,8 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
         newest["step"],
         from_json(json.dumps(newest["config"])),
         tuple(newest["class_names"]),
+        newest["eval_transforms"],
+        newest["metrics"],
         any(path.startswith("ema/") for path in newest["arrays"]),
     )
 
@@ -96,6 +107,7 @@ def evaluate_workdir(
     config = saved.config
     for override in overrides:
         apply_override(config, override)
+    config.evaluation.baselines = ()  # of training, and not for every source
     validate(config)
     experiment = build(config)
     params = saved.params(experiment.abstract_state.params)

@@ -34,9 +34,9 @@ class Block(nnx.Module):
         self.attn = SelfAttention(config, rngs=rngs)
         self.norm2 = LayerNorm(config.width, config.norm_epsilon)
         self.mlp = MLPS[config.mlp](config, rngs=rngs)
-        scaled = config.layer_scale is not None
-        self.scale1 = LayerScale(config.width, config.layer_scale) if scaled else None
-        self.scale2 = LayerScale(config.width, config.layer_scale) if scaled else None
+        initial = config.layer_scale
+        self.scale1 = None if initial is None else LayerScale(config.width, initial)
+        self.scale2 = None if initial is None else LayerScale(config.width, initial)
 
     def __call__(
         self, x: jax.Array, drop_path_rate: jax.Array, key: jax.Array | None, return_weights: bool = False

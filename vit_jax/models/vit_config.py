@@ -212,7 +212,8 @@ def _preprocessing(value: Any) -> Preprocessing:
             raise ConfigError(
                 f"preprocessing has no {name!r}; it has {', '.join(names)}.{nearest(name, names)}"
             )
-    return Preprocessing(**{name: tuple(v) if isinstance(v, list) else v for name, v in value.items()})
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    return Preprocessing(**values)
 
 
 def check_divides(image_size: tuple[int, int], patch_size: tuple[int, int]) -> None:

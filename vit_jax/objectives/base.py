@@ -100,6 +100,9 @@ class Objective(Protocol):
         """Return sums over the rows with `batch["mask"]` true, and their number as `count`."""
         ...
 
-    def illustrate(self, params: Params, buffers: Buffers, batch: Batch) -> Illustration:
-        """Return pictures of what the model does with a small batch (host side)."""
+    def illustrate(self, params: Params, buffers: Buffers, batch: Batch, rows: int) -> Illustration:
+        """Return pictures of what the model does with at most `rows` examples of an evaluation batch.
+
+        Every host calls it with the same batch, and all get the same pictures.
+        """
         ...

@@ -1,7 +1,6 @@
 """Supervised classification of images."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from vit_jax.models.functional import ModelFunctions
 from vit_jax.models.registry import model_functions
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.objectives.base import Batch, Buffers, DataInfo, Illustration, LossOutput, Params, Sums
-from vit_jax.objectives.images import normalise
+from vit_jax.objectives.images import normalise, on_host
 from vit_jax.objectives.losses import (
     sigmoid_cross_entropy,
     smooth_one_hot,
@@ -132,26 +131,27 @@ class Classification:
         """Return logits `(b, classes)` of raw images."""
         return self.functions.apply(params, normalise(batch["image"], self.model.preprocessing))
 
-    def illustrate(self, params: Params, buffers: Buffers, batch: Batch) -> Illustration:
-        """Return each image with its prediction and where the last block looks."""
-        images = np.asarray(batch["image"])
+    def illustrate(self, params: Params, buffers: Buffers, batch: Batch, rows: int) -> Illustration:
+        """Return images with their predictions and where the last block looks; wrong predictions come first."""
 
         @jax.jit
-        def look(params: Params, images: jax.Array) -> Any:
+        def look(params: Params, images: jax.Array) -> jax.Array:
             inputs = normalise(images, self.model.preprocessing)
-            logits, captured = self.functions.apply(params, inputs, capture=("attention/-1",))
-            return jax.nn.softmax(logits), captured["attention/-1"]
+            return self.functions.apply(params, inputs, capture=("attention/-1",))[1]["attention/-1"]
 
-        probabilities, attention = jax.tree.map(np.asarray, jax.device_get(look(params, batch["image"])))
-        rows = []
-        for image, label, chances, weights in zip(
-            images, np.asarray(batch["label"]), probabilities, attention
-        ):
-            best = int(chances.argmax())
-            verdict = "right" if best == label else f"WRONG, it is {self._name(int(label))}"
-            caption = f"{self._name(best)}  {chances[best]:.1%}  {verdict}"
-            rows.append((caption, [image, attention_overlay(image, weights, self.model)]))
-        return Illustration("Predictions on test images", ("image", "attention, last block"), rows)
+        chances = on_host(jax.jit(lambda *given: jax.nn.softmax(self.predict(*given)))(params, batch))
+        images, labels, mask = on_host((batch["image"], batch["label"], batch["mask"]))
+        best = chances.argmax(axis=1)
+        order = np.argsort(best == labels, kind="stable")
+        # Attention of these few alone: of a whole batch it would fill the memory.
+        shown = order[mask[order]][:rows]
+        pictures = []
+        for index, weights in zip(shown, on_host(look(params, images[shown]))):
+            right = best[index] == labels[index]
+            verdict = "right" if right else f"WRONG, it is {self._name(int(labels[index]))}"
+            caption = f"{self._name(int(best[index]))}  {chances[index, best[index]]:.1%}  {verdict}"
+            pictures.append((caption, [images[index], attention_overlay(images[index], weights, self.model)]))
+        return Illustration("Predictions on test images", ("image", "attention, last block"), pictures)
 
     def _name(self, label: int) -> str:
         return self.data.class_names[label] if label < len(self.data.class_names) else str(label)

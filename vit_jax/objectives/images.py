@@ -1,8 +1,11 @@
 """Images as the data pipeline ships them (uint8) to what models take, inside the jitted step."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from vit_jax.models.preprocessing import Preprocessing
 
@@ -32,3 +35,8 @@ def channel_values(preprocessing: Preprocessing, channels: int) -> tuple[np.ndar
         exact = len(known) == channels
         values.append(np.asarray(known if exact else [np.mean(known)] * channels, np.float32))
     return values[0], values[1]
+
+
+def on_host(tree: Any) -> Any:
+    """Return global arrays as NumPy arrays, whole on every host; to be called by all hosts."""
+    return multihost_utils.process_allgather(tree, tiled=True)

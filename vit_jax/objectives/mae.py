@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.embedding import patchify, unpatchify
@@ -15,7 +14,7 @@ from vit_jax.models.functional import ModelFunctions, functions
 from vit_jax.models.mae import MaskedAutoencoder, mae_encoder_config, visible_patches
 from vit_jax.models.vit_config import ViTConfig, replace
 from vit_jax.objectives.base import Batch, Buffers, DataInfo, Illustration, LossOutput, Params, Sums
-from vit_jax.objectives.images import denormalise, normalise
+from vit_jax.objectives.images import denormalise, normalise, on_host
 from vit_jax.objectives.options import MaeOptions
 from vit_jax.random import fold, root
 
@@ -129,12 +128,12 @@ class Mae:
         per_image = (losses * mask).sum(axis=1) / mask.sum(axis=1)
         return {"loss": jnp.sum(jnp.where(rows > 0, per_image, 0)), "count": rows.sum()}
 
-    def illustrate(self, params: Params, buffers: Buffers, batch: Batch) -> Illustration:
-        """Return each image, what the encoder saw of it, and what the decoder made of it."""
+    def illustrate(self, params: Params, buffers: Buffers, batch: Batch, rows: int) -> Illustration:
+        """Return the first images, what the encoder saw of them, and what the decoder made of it."""
 
         @jax.jit
-        def reconstruct(params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
-            prepared = self.prepare(batch, fold(root(0), "illustration"))
+        def reconstruct(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            prepared = self.prepare({"image": images}, fold(root(0), "illustration"))
             images = prepared["image"]
             losses, mask, predicted = self._losses(params, images, prepared["noise"], None)
             patches = patchify(images, self.model.patch_size)
@@ -147,12 +146,13 @@ class Mae:
             shape = (self.model.patch_size, self.model.grid)
             return unpatchify(seen, *shape), unpatchify(whole, *shape), (losses * mask).sum(1) / mask.sum(1)
 
-        seen, whole, losses = jax.device_get(reconstruct(params, batch))
-        seen, whole = (denormalise(images, self.model.preprocessing) for images in (seen, whole))
-        images = np.asarray(batch["image"])
-        rows = [(f"loss {x:.3f}", [a, b, c]) for x, a, b, c in zip(losses, images, seen, whole)]
+        images, mask = on_host((batch["image"], batch["mask"]))
+        images = images[mask][:rows]
+        seen, whole, losses = on_host(reconstruct(params, images))
+        seen, whole = (denormalise(pixels, self.model.preprocessing) for pixels in (seen, whole))
+        pictures = [(f"loss {x:.3f}", [a, b, c]) for x, a, b, c in zip(losses, images, seen, whole)]
         title = f"Reconstruction with {self.options.mask_ratio:.0%} of the patches hidden"
-        return Illustration(title, ("image", "seen", "reconstructed"), rows)
+        return Illustration(title, ("image", "seen", "reconstructed"), pictures)
 
     def _losses(
         self, params: Params, images: jax.Array, noise: jax.Array, key: jax.Array | None

@@ -75,19 +75,19 @@ def mix(
     """
     if not mixup_alpha and not cutmix_alpha:
         return images, targets
-    share = cutmix_probability if mixup_alpha and cutmix_alpha else float(bool(cutmix_alpha))
-    use_cutmix = jax.random.bernoulli(fold(key, "kind"), share)
-
-    def strength(alpha: float, name: str) -> jax.Array:
-        return jax.random.beta(fold(key, name), alpha, alpha, dtype=jnp.float32)
+    both = bool(mixup_alpha and cutmix_alpha)
+    use_cutmix = jax.random.bernoulli(fold(key, "kind"), cutmix_probability)
+    # Drawn once for whichever is used: compiling the Beta distribution takes seconds.
+    alpha = jnp.where(use_cutmix, cutmix_alpha, mixup_alpha) if both else mixup_alpha or cutmix_alpha
+    strength = jax.random.beta(fold(key, "strength"), alpha, alpha, dtype=jnp.float32)
 
     def with_mixup() -> tuple[jax.Array, jax.Array]:
-        return mixup(images, targets, strength(mixup_alpha, "mixup"))
+        return mixup(images, targets, strength)
 
     def with_cutmix() -> tuple[jax.Array, jax.Array]:
-        return cutmix(images, targets, strength(cutmix_alpha, "cutmix"), fold(key, "box"))
+        return cutmix(images, targets, strength, fold(key, "box"))
 
-    if mixup_alpha and cutmix_alpha:
+    if both:
         mixed = jax.lax.cond(use_cutmix, with_cutmix, with_mixup)
     else:
         mixed = with_mixup() if mixup_alpha else with_cutmix()

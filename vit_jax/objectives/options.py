@@ -41,7 +41,7 @@ class ClassificationOptions:
         if self.bce_threshold is not None:
             _check_ranges(self, ("bce_threshold",), 0, 1)
         _check_ranges(self, ("label_smoothing", "mix_probability", "cutmix_probability"), 0, 1)
-        _check_ranges(self, ("mixup", "cutmix"), 0, float("inf"))
+        _check_ranges(self, ("mixup", "cutmix"), 0, 1000)
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,35 @@
-"""Small pictures made of model values, for illustrations. Host side, NumPy only."""
+"""Small pictures made of model values, for illustrations. Host side: NumPy and Pillow."""
 
 import numpy as np
+from PIL import Image
 
 from vit_jax.models.vit_config import ViTConfig
 
+DISPLAY = 112  # pixels: the longer side of a picture that people look at is at least this
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Return pixels rounded and clipped to what an image file holds."""
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def enlarge(image: np.ndarray) -> np.ndarray:
+    """Return a small image `(h, w, c)` with every pixel a block, its longer side at least `DISPLAY`."""
+    factor = -(-DISPLAY // max(image.shape[:2]))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
 
 def attention_overlay(image: np.ndarray, weights: np.ndarray, config: ViTConfig) -> np.ndarray:
-    """Return an image with the attention of one block laid over it in red.
+    """Return an image, enlarged if small, with the attention of one block laid over it in red.
 
     Args:
-      image: `(h, w, c)` uint8.
+      image: `(h, w, c)`, values from 0 to 255.
       weights: attention weights `(heads, n, n)`, rows summing to 1. The class token's row is shown, or the
         mean over all rows when there is no class token; heads are averaged.
       config: the model, for its patch grid.
 
     Returns:
-      `(h, w, 3)` uint8.
+      `(h, w, 3)` uint8, of the size that `enlarge` makes.
     """
     prefix = config.prefix_tokens
     mean = weights.astype(np.float32).mean(axis=0)
@@ -23,7 +37,9 @@ def attention_overlay(image: np.ndarray, weights: np.ndarray, config: ViTConfig)
     heat = row[prefix:].reshape(config.grid)
     low, high = heat.min(), heat.max()
     heat = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
-    heat = np.kron(heat, np.ones(config.patch_size, np.float32))[..., None]
-    grey = image.astype(np.float32).mean(axis=-1, keepdims=True)
+    grey = enlarge(image.astype(np.float32).mean(axis=-1, keepdims=True))
+    # Between the centres of patches the heat is interpolated: edges of patches mean nothing.
+    size = (grey.shape[1], grey.shape[0])
+    heat = np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR))[..., None]
     red = np.asarray([255, 64, 32], np.float32)
-    return np.rint(grey * (1 - 0.6 * heat) + red * 0.6 * heat).astype(np.uint8)
+    return to_uint8(grey * (1 - 0.6 * heat) + red * 0.6 * heat)

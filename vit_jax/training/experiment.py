@@ -1,6 +1,7 @@
 """From a configuration to everything a run needs, checked, before anything is compiled or allocated."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 import optax
 
 from vit_jax.data.base import Source, balanced
-from vit_jax.data.pipeline import eval_batches, train_batches
+from vit_jax.data.pipeline import BatchReader, eval_batches, train_batches
 from vit_jax.data.sources import open_source
 from vit_jax.data.spec import parse
 from vit_jax.data.transforms import default_transforms
+from vit_jax.errors import ConfigError, DataError
+from vit_jax.evaluation.baselines import check_baselines
 from vit_jax.models.registry import model_config
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.objectives.base import Batch, DataInfo, Objective
@@ -29,6 +32,8 @@ from vit_jax.training.sharding import RULES, parameter_specs, state_shardings
 from vit_jax.training.state import TrainState, init_state
 from vit_jax.training.step import Ema, Step, make_step
 
+EVERY = ("evaluation", "checkpoint", "log")
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -39,7 +44,9 @@ class Experiment:
       model: the model that is trained.
       objective: what it is trained for.
       train_source, eval_source: the records.
+      image_dtype: what the training transforms leave, uint8 or float32.
       total_steps: length of the run.
+      eval_every, save_every, log_every: steps between evaluations, checkpoints and lines of metrics.
       mesh: the devices.
       schedule: learning rate by step.
       optimizer: makes updates.
@@ -53,7 +60,11 @@ class Experiment:
     objective: Objective
     train_source: Source
     eval_source: Source
+    image_dtype: np.dtype
     total_steps: int
+    eval_every: int
+    save_every: int
+    log_every: int
     mesh: jax.sharding.Mesh
     schedule: Schedule
     optimizer: optax.GradientTransformation
@@ -61,16 +72,15 @@ class Experiment:
     step: Step
     abstract_state: TrainState
 
-    def steps(self, value: Any, name: str) -> int:
-        """Return a duration of the configuration in steps."""
-        return _steps(self.config, len(self.train_source), self.total_steps)(value, name=name)
+    def train_batches(self, start_step: int) -> Any:
+        """Return an iterator of this host's training batches from `start_step` on, always the same.
 
-    def train_batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """Return this host's training batches from `start_step` on; the same whenever they are asked for."""
+        Its `close()` ends the threads or processes that read ahead.
+        """
         data = self.config.data
         return train_batches(
             self.train_source,
-            parse(self._transforms()[0]),
+            parse(self.transforms[0]),
             data.batch_size,
             self.config.seed,
             start_step,
@@ -83,11 +93,11 @@ class Experiment:
             prefetch=data.prefetch,
         )
 
-    def eval_batches(self) -> Iterator[Batch]:
-        """Return the evaluation records as masked global batches on the devices, each record once."""
+    def eval_batches(self) -> Generator[Batch, None, None]:
+        """Yield the evaluation records as masked global batches on the devices, each record once."""
         batches = eval_batches(
             self.eval_source,
-            parse(self._transforms()[1]),
+            parse(self.transforms[1]),
             self.eval_batch_size,
             image_shape=self._image_shape(),
             num_classes=self.train_source.num_classes,
@@ -95,7 +105,9 @@ class Experiment:
             process_count=jax.process_count(),
             num_threads=self.config.data.num_threads,
         )
-        return (shard_batch(batch, self.mesh) for batch in batches)
+        with closing(batches):
+            for batch in batches:
+                yield shard_batch(batch, self.mesh)
 
     @property
     def eval_batch_size(self) -> int:
@@ -105,49 +117,70 @@ class Experiment:
     def abstract_batch(self) -> Any:
         """Return shapes, dtypes and shardings of a training batch."""
         rows, sharding = self.config.data.batch_size, batch_sharding(self.mesh)
-        shapes = {"image": ((rows, *self._image_shape()), np.uint8), "label": ((rows,), np.int32)}
+        shapes = {"image": ((rows, *self._image_shape()), self.image_dtype), "label": ((rows,), np.int32)}
         return {name: jax.ShapeDtypeStruct(*about, sharding=sharding) for name, about in shapes.items()}
+
+    @property
+    def transforms(self) -> tuple[str, str]:
+        """What happens to training and to evaluation images, as configurations write it."""
+        return transform_specs(self.config, self.model, self.train_source, self.eval_source)
 
     def _image_shape(self) -> tuple[int, int, int]:
         return (*self.model.image_size, self.model.in_channels)
 
-    def _transforms(self) -> tuple[str, str]:
-        return transform_specs(self.config, self.model, self.train_source)
+
+def transform_specs(
+    config: Config, model: ViTConfig, train_source: Source, eval_source: Source
+) -> tuple[str, str]:
+    """Return the training and evaluation transforms of a configuration, or what the sources need where it says none."""
+    default = partial(default_transforms, model.preprocessing, model.image_size, model.in_channels)
+    return (
+        config.data.train_transforms or default(train_source)[0],
+        config.data.eval_transforms or default(eval_source)[1],
+    )
 
 
-def transform_specs(config: Config, model: ViTConfig, source: Source) -> tuple[str, str]:
-    """Return the training and evaluation transforms of a configuration, or the model's own where it says none."""
-    train, evaluation = default_transforms(model.preprocessing, model.image_size, model.in_channels, source)
-    return config.data.train_transforms or train, config.data.eval_transforms or evaluation
-
-
-def build(config: Config, sources: tuple[Source, Source] | None = None) -> Experiment:
+def build(
+    config: Config,
+    sources: tuple[Source, Source] | None = None,
+    *,
+    devices: Sequence[Any] | None = None,
+) -> Experiment:
     """Return the experiment of a configuration.
 
     Args:
       config: a checked configuration, see `training.config`.
       sources: records to train on and to evaluate on, instead of those the configuration names.
+      devices: what to run on; all devices by default.
 
     Raises:
       VitError: configuration, data and devices do not go together; nothing has been compiled by then.
     """
     model = build_model_config(config)
     train_source, eval_source = sources or _open_sources(config, model)
+    _check_sources(train_source, eval_source)
+    check_baselines(config.evaluation.baselines, train_source, eval_source)
     info = data_info(train_source)
     if "num_classes" not in config.model:
         model = model_config(config.model.name, **_model_options(config), num_classes=info.num_classes)
     objective = build_objective(parse_options(config.objective.to_dict()), model, info)
-    for spec in transform_specs(config, model, train_source):
-        parse(spec)
+    specs = transform_specs(config, model, train_source, eval_source)
+    example, _ = (
+        _first(source, spec, model, info.num_classes, name)
+        for source, spec, name in zip(
+            (train_source, eval_source), specs, ("data.train_transforms", "data.eval_transforms")
+        )
+    )
     if config.data.balanced:
         train_source = balanced(train_source)
 
-    mesh = make_mesh(config.mesh)
+    mesh = make_mesh(config.mesh, devices)
     check_batch(config.data.batch_size, config.accumulation, mesh, "data.batch_size")
     check_batch(config.data.eval_batch_size or config.data.batch_size, 1, mesh, "data.eval_batch_size")
 
-    total_steps = _steps(config, len(train_source), None)(config.duration, name="duration")
+    total_steps = _at_least_one(_steps(config, len(train_source), None), config.duration, "duration")
     resolve = _steps(config, len(train_source), total_steps)
+    every = {name: _at_least_one(resolve, config[name].every, f"{name}.every") for name in EVERY}
     schedule = make_schedule(config.schedule, config.optimizer.learning_rate, total_steps, resolve)
     abstract_params = jax.eval_shape(objective.init, jax.random.key(0))[0]
     optimizer = make_optimizer(config.optimizer, schedule, abstract_params)
@@ -155,8 +188,8 @@ def build(config: Config, sources: tuple[Source, Source] | None = None) -> Exper
 
     init = partial(init_state, objective, optimizer, config.seed, ema is not None)
     rules = (*config.sharding.rules, *RULES)
-    specs = parameter_specs(abstract_params, mesh, rules, config.sharding.min_size)
-    shardings = state_shardings(jax.eval_shape(init), specs, mesh)
+    param_specs = parameter_specs(abstract_params, mesh, rules, config.sharding.min_size)
+    shardings = state_shardings(jax.eval_shape(init), param_specs, mesh)
     abstract_state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         jax.eval_shape(init),
@@ -165,20 +198,25 @@ def build(config: Config, sources: tuple[Source, Source] | None = None) -> Exper
     step = make_step(
         objective, optimizer, schedule, seed=config.seed, accumulation=config.accumulation, ema=ema
     )
+    # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
+    quick = {"xla_backend_optimization_level": 0}
     return Experiment(
-        config,
-        objective.model,
-        objective,
-        train_source,
-        eval_source,
-        total_steps,
-        mesh,
-        schedule,
-        optimizer,
-        # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
-        jax.jit(init, out_shardings=shardings, compiler_options={"xla_backend_optimization_level": 0}),
-        step,
-        abstract_state,
+        config=config,
+        model=objective.model,
+        objective=objective,
+        train_source=train_source,
+        eval_source=eval_source,
+        image_dtype=example["image"].dtype,
+        total_steps=total_steps,
+        eval_every=every["evaluation"],
+        save_every=every["checkpoint"],
+        log_every=every["log"],
+        mesh=mesh,
+        schedule=schedule,
+        optimizer=optimizer,
+        init=jax.jit(init, out_shardings=shardings, compiler_options=quick),
+        step=step,
+        abstract_state=abstract_state,
     )
 
 
@@ -209,6 +247,32 @@ def _open_sources(config: Config, model: ViTConfig) -> tuple[Source, Source]:
         num_classes=model.num_classes,
     )
     return open_split(config.data.train_split), open_split(config.data.eval_split)
+
+
+def _check_sources(train_source: Source, eval_source: Source) -> None:
+    for source, split in ((train_source, "train"), (eval_source, "eval")):
+        if not len(source):
+            raise DataError(f"the data to {split} on has no records; check data.{split}_split.")
+    names, known = eval_source.class_names, train_source.class_names
+    if names != known[: len(names)]:
+        odd = next(name for i, name in enumerate(names) if known[i : i + 1] != (name,))
+        raise DataError(
+            f"class {names.index(odd)} of the data to evaluate on is {odd!r}, but training has "
+            f"{', '.join(known[:5])}{', ...' * (len(known) > 5)}; both need the same classes in the same order."
+        )
+
+
+def _first(source: Source, spec: str, model: ViTConfig, num_classes: int, name: str) -> dict[str, np.ndarray]:
+    """Return a batch of the first record alone: so mistakes in transforms and images show at once."""
+    shape = (*model.image_size, model.in_channels)
+    return BatchReader(source, parse(spec, name), 1, 0, 0, 1, False, shape, num_classes)(0)
+
+
+def _at_least_one(resolve: Callable[..., int], value: Any, name: str) -> int:
+    steps = resolve(value, name=name)
+    if not steps:
+        raise ConfigError(f"{name} is {value!r}; it must be at least one step.")
+    return steps
 
 
 def _steps(config: Config, examples: int, total_steps: int | None) -> Callable[..., int]:

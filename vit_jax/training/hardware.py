@@ -1,5 +1,7 @@
 """What accelerators can do at best, as their makers publish it."""
 
+from typing import Any
+
 import jax
 
 # Dense bfloat16 peak, FLOP/s a chip, by `jax.Device.device_kind` (prefix). Published figures, not measured.
@@ -22,7 +24,7 @@ PEAK_FLOPS = {
 }
 
 
-def peak_flops(device: jax.Device) -> float | None:
+def peak_flops(device: Any) -> float | None:
     """Return a device's peak in FLOP/s, or None when it is not known (CPUs)."""
     kind = device.device_kind
     return next((peak for prefix, peak in PEAK_FLOPS.items() if kind.startswith(prefix)), None)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 
 from vit_jax.data.base import Source
-from vit_jax.errors import DivergedError, Preempted
+from vit_jax.errors import ConfigError, DivergedError, Preempted
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.training import fingerprint
 from vit_jax.training.checkpoint import Checkpoints
@@ -20,7 +21,7 @@ from vit_jax.training.experiment import Experiment, build
 from vit_jax.training.mesh import replicated, shard_batch
 from vit_jax.training.metrics import Clock, MetricWriter, write_summary
 from vit_jax.training.progress import Progress
-from vit_jax.training.report import performance, write_report
+from vit_jax.training.report import earlier_performance, performance, write_report
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import compile_step
 from vit_jax.training.stopping import StopRequest
@@ -80,65 +81,68 @@ def train(
     )
     with checkpoints, StopRequest() as stop:
         with clock("checkpoint"):
-            state, start, metrics = _resume(experiment, checkpoints, allow_change)
-        if state is None:
-            with clock("compile"):
-                state = jax.block_until_ready(experiment.init())
-        with clock("compile"):
-            jitted = compile_step(experiment.step, _shardings(experiment), None)
-            step = jitted.lower(experiment.abstract_state, experiment.abstract_batch()).compile()
-        main = jax.process_index() == 0
-        writer = MetricWriter(
-            workdir, tensorboard=config.log.tensorboard, resumed_step=start or None, enabled=main
-        )
-        run = _Run(experiment, checkpoints, writer, clock)
-        eval_every = experiment.steps(config.evaluation.every, "evaluation.every")
-        save_every = experiment.steps(config.checkpoint.every, "checkpoint.every")
-        log_every = experiment.steps(config.log.every, "log.every")
+            resumed = _resume(experiment, checkpoints, allow_change)
+        state, start = (None, 0) if resumed is None else (resumed[0], resumed[1]["step"])
+        metrics = resumed[1]["metrics"] if resumed and start == total else None
+        run = _Run(experiment, checkpoints, workdir, clock, resumed[1] if resumed else {})
         progress = Progress(
-            total, step=start, images_per_step=config.data.batch_size, bar=config.log.progress, enabled=main
+            total,
+            step=start,
+            images_per_step=config.data.batch_size,
+            bar=config.log.progress,
+            enabled=jax.process_index() == 0,
         )
-        batches = experiment.train_batches(start)
-
-        # Nothing below may move an array between host and device by accident.
-        with run.writer, progress, jax.transfer_guard("disallow"):
-            for number in range(start + 1, total + 1):
-                with clock("data_wait"):
-                    batch = shard_batch(next(batches), experiment.mesh)
-                with clock("step"):
-                    state, values = step(state, batch)
-                    # The values of the step before this one: the device always has work queued.
-                    run.receive(number, values)
-                progress.advance(number)
-                last = number == total
-                if number % log_every == 0 or last:
-                    progress.log(number, run.log(number))
-                stopping = stop.signal is not None and not last
-                if number % eval_every == 0 or last:
-                    metrics = run.evaluate(number, state)
-                    progress.write(_line(number, metrics))
-                    progress.skip_time()
-                if number % save_every == 0 or last or stopping:
-                    run.save(number, state, metrics if number % eval_every == 0 or last else None)
-                if stopping:
-                    checkpoints.wait()
-                    raise Preempted(
-                        f"stopped by {stop.signal} after step {number}, which was saved; start the same command "
-                        "again to go on."
-                    )
+        with run.writer, progress:
+            if start < total:
+                with clock("compile"):
+                    state = jax.block_until_ready(experiment.init()) if state is None else state
+                    jitted = compile_step(experiment.step, _shardings(experiment), None)
+                    step = jitted.lower(experiment.abstract_state, experiment.abstract_batch()).compile()
+                # Nothing in the loop may move an array between host and device by accident.
+                with closing(experiment.train_batches(start)) as batches, jax.transfer_guard("disallow"):
+                    for number in range(start + 1, total + 1):
+                        with clock("data_wait"):
+                            batch = shard_batch(next(batches), experiment.mesh)
+                        with clock("step"):
+                            state, values = step(state, batch)
+                            # The values of the step before this one: the device always has work queued.
+                            run.receive(number, values)
+                        progress.advance(number)
+                        last = number == total
+                        if number % experiment.log_every == 0 or last:
+                            progress.log(number, run.log(number))
+                        stopping = stop.signal is not None and not last
+                        metrics = None
+                        if number % experiment.eval_every == 0 or last:
+                            metrics = run.evaluate(number, state)
+                            progress.write(_line(number, metrics))
+                            progress.skip_time()
+                        if number % experiment.save_every == 0 or last or stopping:
+                            run.save(number, state, metrics)
+                        if stopping:
+                            checkpoints.wait()
+                            raise Preempted(
+                                f"stopped by {stop.signal} after step {number}, which was saved; start the same "
+                                "command again to go on."
+                            )
+            if not metrics:  # of a state that was saved between two evaluations
+                metrics = run.evaluate(total, state)
         with clock("checkpoint"):
             checkpoints.wait()
-        if metrics is None:  # a finished run, started again
-            metrics = run.evaluate(total, state)
+    assert state is not None
     summary = {
         "step": total,
         "metrics": metrics,
         "fingerprint": fingerprint.fingerprint(state.params),
         "checkpoint": str(checkpoints.directory / str(total)),
-        **performance(experiment, clock, total - start),
     }
-    summary |= write_report(experiment, state, workdir)
-    write_summary(workdir, summary)
+    report = write_report(experiment, state, workdir)
+    summary |= performance(experiment, clock, total - start)
+    if start == total:  # Speed was measured when it was trained.
+        summary |= earlier_performance(workdir, summary)
+    summary |= report
+    if jax.process_index() == 0:
+        write_summary(workdir, summary)
     return TrainResult(metrics, total, state, summary, experiment)
 
 
@@ -146,12 +150,27 @@ class _Run:
     """The parts of a run that the loop speaks to in one word each."""
 
     def __init__(
-        self, experiment: Experiment, checkpoints: Checkpoints, writer: MetricWriter, clock: Clock
+        self,
+        experiment: Experiment,
+        checkpoints: Checkpoints,
+        workdir: Path,
+        clock: Clock,
+        resumed: Mapping[str, Any],
     ) -> None:
-        self.experiment, self.checkpoints, self.writer, self.clock = experiment, checkpoints, writer, clock
+        self.experiment, self.checkpoints, self.clock = experiment, checkpoints, clock
+        self.writer = MetricWriter(
+            workdir,
+            tensorboard=experiment.config.log.tensorboard,
+            resumed_step=resumed.get("step"),
+            enabled=jax.process_index() == 0,
+        )
         self._evaluate = compile_evaluation(experiment.objective, replicated(experiment.mesh))
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
-        self._interval: list[dict[str, float]] = []
+        # Sums of the metrics since the last line, saved with the state: the line that a resumed run writes is
+        # that of a run that was never interrupted.
+        self._sums: dict[str, float] = dict(resumed.get("metric_sums", {}))
+        self._count: int = resumed.get("metric_count", 0)
+        self._learning_rate = 0.0
 
     def receive(self, number: int, values: Mapping[str, jax.Array]) -> None:
         """Note the metrics of a step just dispatched; fetch and check those of the one before."""
@@ -159,28 +178,32 @@ class _Run:
         self._pending = (number, values)
 
     def flush(self) -> None:
-        """Fetch and check the metrics still on the device."""
+        """Fetch, check and add up the metrics still on the device."""
         if self._pending is None:
             return
         number, values = self._pending
         self._pending = None
         fetched = {name: float(value) for name, value in jax.device_get(values).items()}
         if not fetched.pop("finite"):
+            self.checkpoints.wait()
             saved = self.checkpoints.steps()
+            newest = f"step {saved[-1]}" if saved else "not written yet"
+            loss, norm = fetched["loss"], fetched["gradient_norm"]
             raise DivergedError(
-                f"loss {fetched['loss']} or gradient norm {fetched['gradient_norm']} at step {number} is not finite; "
-                f"the newest checkpoint is {f'step {saved[-1]}' if saved else 'not written yet'}. Lower "
-                "optimizer.learning_rate, lengthen schedule.warmup or clip with optimizer.clip_norm."
+                f"loss {loss}, gradient norm {norm} or the update of step {number} is not finite; the newest checkpoint is {newest}. Lower optimizer.learning_rate, lengthen schedule.warmup "
+                "or clip with optimizer.clip_norm."
             )
-        self._interval.append(fetched)
+        self._learning_rate = fetched.pop("learning_rate")
+        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in fetched.items()}
+        self._count += 1
 
     def log(self, number: int) -> dict[str, float]:
         """Write and return the mean metrics since the last time; the learning rate is the last one."""
         with self.clock("step"):
             self.flush()
-        interval, self._interval = self._interval, []
-        means = {name: sum(x[name] for x in interval) / len(interval) for name in interval[0]}
-        means["learning_rate"] = interval[-1]["learning_rate"]
+        means = {name: total / self._count for name, total in self._sums.items()}
+        means["learning_rate"] = self._learning_rate
+        self._sums, self._count = {}, 0
         self.writer.write(number, means, "train")
         return means
 
@@ -203,26 +226,33 @@ class _Run:
             metadata = {
                 "config": json.loads(to_json(self.experiment.config)),
                 "class_names": list(self.experiment.train_source.class_names),
+                "eval_transforms": self.experiment.transforms[1],
+                "metric_sums": self._sums,
+                "metric_count": self._count,
             }
             self.checkpoints.save(number, state, metadata, metrics)
 
 
 def _resume(
     experiment: Experiment, checkpoints: Checkpoints, allow_change: Iterable[str]
-) -> tuple[TrainState | None, int, dict[str, float] | None]:
-    """Return the newest good state, its step and its metrics; no state and 0 when there is no checkpoint."""
+) -> tuple[TrainState, dict[str, Any]] | None:
+    """Return the newest good state and its metadata, or None when there is no checkpoint."""
     newest = checkpoints.newest_metadata()
     if newest is None:
-        return None, 0, None
+        return None
     saved = from_json(json.dumps(newest["config"]))
     for notice in check_resumable(saved, experiment.config, allow_change):
         print(f"changed: {notice}", file=sys.stderr)
     restored = checkpoints.restore(experiment.abstract_state)
     assert restored is not None
-    state, metadata = restored
-    print(f"resuming after step {metadata['step']}", file=sys.stderr)
-    done = metadata["step"] == experiment.total_steps
-    return state, metadata["step"], metadata["metrics"] if done else None
+    step = restored[1]["step"]
+    if step > experiment.total_steps:
+        raise ConfigError(
+            f"duration is {experiment.config.duration!r}, {experiment.total_steps} steps, but the run has already made "
+            f"{step}; lengthen it, or use another --workdir."
+        )
+    print(f"resuming after step {step}", file=sys.stderr)
+    return restored
 
 
 def _line(number: int, metrics: Mapping[str, float]) -> str:

@@ -1,21 +1,28 @@
-"""What a run says of itself at its end: speed, baselines and a picture."""
+"""What a run says of itself at its end: speed, baselines, pictures."""
 
+import json
+import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image
 
 from vit_jax import trees
-from vit_jax.data.base import Source
-from vit_jax.errors import DataError
 from vit_jax.evaluation.baselines import baseline_accuracies
 from vit_jax.evaluation.figure import draw
+from vit_jax.objectives.images import on_host
+from vit_jax.objectives.pictures import to_uint8
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.hardware import peak_flops
 from vit_jax.training.metrics import Clock
 from vit_jax.training.state import TrainState
 from vit_jax.version import __version__
+
+# What a summary says of a run that cannot be found out afterwards.
+SPEED = ("seconds", "images_per_second", "flops_per_second", "mfu", "devices", "versions")
 
 
 def performance(experiment: Experiment, clock: Clock, steps: int) -> dict[str, Any]:
@@ -23,8 +30,7 @@ def performance(experiment: Experiment, clock: Clock, steps: int) -> dict[str, A
 
     FLOPs are analytic: forward and backward of the model, without what checkpointing computes again.
     """
-    device = jax.devices()[0]
-    devices = experiment.mesh.devices.size
+    device, devices = experiment.mesh.devices.flat[0], experiment.mesh.devices.size
     images = steps * experiment.config.data.batch_size
     times = clock.seconds()
     seconds = times["step"] + times["data_wait"]
@@ -43,26 +49,52 @@ def performance(experiment: Experiment, clock: Clock, steps: int) -> dict[str, A
     }
 
 
+def earlier_performance(workdir: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return what an earlier summary of the same parameters says of their training's speed; empty if there is none."""
+    try:
+        earlier = json.loads((workdir / "summary.json").read_bytes())
+        same = earlier["fingerprint"] == summary["fingerprint"]
+        return {name: earlier[name] for name in SPEED} if same else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # A summary can always be written anew.
+
+
 def write_report(experiment: Experiment, state: TrainState, workdir: Path) -> dict[str, Any]:
-    """Compute the baselines and draw the figure that the configuration asks for; return what to add to the summary."""
+    """Compute the baselines and make the pictures that the configuration asks for.
+
+    Pictures are `illustration.png` and some evaluation images in `samples/`, to try predictions with.
+
+    Returns:
+      What to add to the summary.
+    """
     evaluation = experiment.config.evaluation
+    main = jax.process_index() == 0
     added: dict[str, Any] = {}
-    if evaluation.baselines and jax.process_index() == 0:
-        train, test = (_arrays(source) for source in (experiment.train_source, experiment.eval_source))
-        added["baselines"] = baseline_accuracies(evaluation.baselines, train, test)
+    if evaluation.baselines and main:
+        sources = experiment.train_source, experiment.eval_source
+        added["baselines"] = baseline_accuracies(evaluation.baselines, *sources)
     if evaluation.illustrate:
-        batch = next(iter(experiment.eval_batches()))
-        rows = min(evaluation.illustrate, int(np.sum(jax.device_get(batch["mask"]))))
-        few = {name: values[:rows] for name, values in jax.device_get(batch).items()}
+        with closing(experiment.eval_batches()) as batches:
+            batch = next(batches)
         params = state.params if state.ema is None else state.ema
-        illustration = experiment.objective.illustrate(params, state.buffers, few)
-        if jax.process_index() == 0:
+        illustration = experiment.objective.illustrate(params, state.buffers, batch, evaluation.illustrate)
+        host = on_host(batch)
+        if main:
             added["figure"] = str(draw(illustration, workdir / "illustration.png").absolute())
+            names = experiment.train_source.class_names
+            _write_samples(host, names, evaluation.illustrate, workdir / "samples")
     return added
 
 
-def _arrays(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    stacked = source.take(np.arange(len(source)))
-    if stacked is None:
-        raise DataError("evaluation.baselines need images in memory (digits or arrays); set it to ().")
-    return stacked["image"], stacked["label"]
+def _write_samples(
+    batch: dict[str, np.ndarray], class_names: tuple[str, ...], count: int, folder: Path
+) -> None:
+    """Write the first images of an evaluation batch as `<index>_<class>.png`."""
+    images = batch["image"][batch["mask"]][:count]
+    if images.shape[-1] not in (1, 3):
+        return  # not what image files hold
+    folder.mkdir(exist_ok=True)
+    for index, (image, label) in enumerate(zip(images, batch["label"])):
+        name = re.sub(r"[^A-Za-z0-9._-]", "_", class_names[label])
+        pixels = to_uint8(image[..., 0] if image.shape[-1] == 1 else image)
+        Image.fromarray(pixels).save(folder / f"{index}_{name}.png")

@@ -51,8 +51,8 @@ def make_step(
 ) -> Step:
     """Return the training step.
 
-    An update whose loss or gradient is not finite is not applied: the state stays as it was, but for the
-    step number, and the metric `finite` is 0.
+    An update that is not finite, or whose loss or gradient is not, is not applied: the state stays as it was,
+    but for the step number, and the metric `finite` is 0.
 
     Args:
       objective: the loss.
@@ -81,7 +81,9 @@ def make_step(
             opt_state=opt_state,
             ema=None if ema is None else ema.update(state.ema, params, state.step),
         )
-        finite = jnp.isfinite(out.metrics["loss"]) & jnp.isfinite(norm)
+        finite = (
+            jnp.isfinite(out.metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
+        )
         unchanged = TrainState(state.step + 1, state.params, state.buffers, state.opt_state, state.ema)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, unchanged)
         metrics = out.metrics | {
@@ -114,25 +116,22 @@ def _accumulated(
     """
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
 
-    def one(buffers: Any, batch: Batch, index: Any) -> tuple[Any, LossOutput]:
+    def one(buffers: Any, batch: Batch, index: Any) -> tuple[Any, Any]:
         gradients, out = _gradients(objective, state.params, buffers, batch, fold(key, index))
         weighted = jax.tree.map(lambda x: x * out.weight.astype(x.dtype), (gradients, out.metrics))
-        return weighted[0], LossOutput(weighted[1], out.buffers, out.weight)
+        return (*weighted, out.weight), out.buffers
 
     def body(carry: Any, indexed: Any) -> tuple[Any, None]:
-        gradients, out = carry
-        more, other = one(out.buffers, *indexed)
-        total, metrics, weight = jax.tree.map(
-            jnp.add, (gradients, out.metrics, out.weight), (more, other.metrics, other.weight)
-        )
-        return (total, LossOutput(metrics, other.buffers, weight)), None
+        sums, buffers = carry
+        more, buffers = one(buffers, *indexed)
+        return (jax.tree.map(jnp.add, sums, more), buffers), None
 
-    indices = jnp.arange(count)
-    first = one(state.buffers, jax.tree.map(lambda x: x[0], micro), indices[0])
-    rest = jax.tree.map(lambda x: x[1:], (micro, indices))
-    (gradients, out), _ = jax.lax.scan(body, first, rest)
-    gradients, metrics = jax.tree.map(lambda x: x / out.weight.astype(x.dtype), (gradients, out.metrics))
-    return gradients, LossOutput(metrics, out.buffers, out.weight)
+    indexed = (micro, jnp.arange(count))
+    shapes, _ = jax.eval_shape(one, state.buffers, *jax.tree.map(lambda x: x[0], indexed))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    ((*sums, weight), buffers), _ = jax.lax.scan(body, (zeros, state.buffers), indexed)
+    gradients, metrics = jax.tree.map(lambda x: x / weight.astype(x.dtype), sums)
+    return gradients, LossOutput(metrics, buffers, weight)
 
 
 def compile_step(step: Step, state_shardings: Any, batch_sharding: Any) -> Any:

@@ -1,0 +1,60 @@
+"""The command line at toy size, in this process: a configuration that trains in seconds, and what a command says."""
+
+import contextlib
+import io
+import json
+from dataclasses import dataclass
+
+from vit_jax.cli import main
+
+# Six steps on the digits; evaluated and saved after three and six.
+CONFIG = """
+from vit_jax.training.config import default_config
+
+def get_config():
+    config = default_config()
+    config.duration = "6 steps"
+    config.model.update(name="vit_mu_patch4_8", in_channels=1, width=16, depth=1, heads=2, mlp_dim=32)
+    config.data.update(batch_size=64, eval_batch_size=360)
+    config.evaluation.update(every="3 steps", illustrate=2, baselines=("nearest_neighbour",))
+    config.checkpoint.every = "3 steps"
+    config.log.update(every="2 steps", tensorboard=False, progress=False)
+    return config
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command returned and printed."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self):
+        assert self.status == 0, self.err
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A finished run of `CONFIG`, shared by all tests: copy the workdir to change it."""
+
+    config: str
+    workdir: str
+    outcome: Outcome
+
+
+def run(*arguments):
+    """The outcome of `vit-jax` with these arguments."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    return Outcome(status, out.getvalue(), err.getvalue())
+
+
+def train_tiny(folder):
+    """Train `CONFIG` in a new folder."""
+    config, workdir = folder / "tiny.py", folder / "run"
+    config.write_text(CONFIG)
+    return TinyRun(str(config), str(workdir), run("train", "--config", config, "--workdir", workdir))

@@ -1,0 +1,84 @@
+"""The benchmarks run, pair their times as they say, and say what they did not measure."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from vit_jax.models.flops import forward_flops, training_flops
+from vit_jax.models.registry import model_config
+
+ROOT = Path(__file__).parent.parent
+TINY = ["--models", "vit_mu_patch16_224", "--image-size", "32", "--batch-size", "2", "--rounds", "2"]
+
+
+def run(name, *options):
+    # What is timed does not matter here, so it is compiled quickly.
+    settings = {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    }
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=False)
+
+
+def measured(tmp_path, name, *options):
+    path = tmp_path / "report.json"
+    process = run(name, *TINY, "--dtypes", "float32", "--json", str(path), *options)
+    assert process.returncode == 0, process.stderr
+    report = json.loads(path.read_text())
+    assert report["benchmark"] == name
+    assert report["machine"]["cores"] >= 1
+    assert "jax" in report["machine"]["versions"]["ours"]
+    assert report["settings"]["rounds"] == 2
+    return process, report["results"], report["not_measured"]
+
+
+def test_train_step_with_the_plain_gradient(tmp_path):
+    process, results, missing = measured(tmp_path, "train_step", "--plain-gradient")
+    assert [result["side"] for result in results] == ["ours", "ours", "plain gradient"]
+    product, ours, plain = results
+    assert product["flops"] == 2 * 3152 * 384 * 1536
+    config = model_config("vit_mu_patch16_224", image_size=32, num_classes=1000)
+    assert ours["flops"] == plain["flops"] == 2 * training_flops(config)
+    assert ours["gflops"] == pytest.approx(ours["flops"] / median(ours["wall_seconds"]) / 1e9)
+    assert ours["share_of_product"] == pytest.approx(ours["gflops"] / product["gflops"])
+    assert ours["model"] == plain["model"] == "vit_mu_patch16_224"
+    for kind in ("wall", "cpu"):
+        ratios = [a / b for a, b in zip(ours[f"{kind}_seconds"], plain[f"{kind}_seconds"])]
+        assert plain[f"ours_over_this_{kind}"] == pytest.approx([min(ratios), median(ratios), max(ratios)])
+    assert set(missing) == {"torch eager", "torch compile"}
+    assert "torch eager: not measured, no --peer-python was given" in process.stdout
+
+
+def test_inference_beside_peers_that_cannot_run(tmp_path):
+    # This Python has no torch; and where it has, timm has no model of this name.
+    process, results, missing = measured(tmp_path, "inference", "--peer-python", sys.executable)
+    assert [result["side"] for result in results] == ["ours", "ours"]
+    config = model_config("vit_mu_patch16_224", image_size=32, num_classes=1000)
+    assert results[1]["flops"] == 2 * forward_flops(config)
+    assert set(missing) == {"torch eager", "torch compile"}
+    assert "torch compile: not measured, its process ended with status 1" in process.stdout
+    assert "vit_mu_patch16_224" in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--models", "vit_smal_patch16_224"], "Did you mean 'vit_small_patch16_224'"),
+        (["--image-size", "100"], "the nearest sizes are 96 or 112"),
+        (["--peer-python", "no/such/python"], "'no/such/python', which cannot be started: No such file"),
+        (["--json", "no/such/folder/report.json"], "there is no such folder"),
+        (["--rounds", "0"], "0 is not at least 1"),
+    ],
+)
+def test_wrong_options_are_one_line(options, message):
+    process = run("train_step", *options)
+    assert process.returncode == 2
+    assert message in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr

@@ -1,0 +1,369 @@
+"""The commands, as a user types them: what they print, what they return, what they import."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runs import CONFIG, run
+from vit_jax import cli
+from vit_jax.errors import Preempted
+from vit_jax.models.names import list_models
+from vit_jax.version import __version__
+
+# Runs commands in a process that has imported nothing yet, and tells after each what has been imported.
+WITHOUT_IMPORTS = """
+import contextlib, io, json, sys
+from vit_jax.cli import main
+heavy = {"jax", "jaxlib", "flax", "orbax", "optax", "grain", "sklearn", "scipy", "cv2", "PIL", "matplotlib", "numpy"}
+outcomes = []
+for arguments in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(arguments)
+        except SystemExit as end:
+            status = end.code
+    outcomes.append([status, out.getvalue(), err.getvalue(), sorted(heavy & set(sys.modules))])
+print(json.dumps(outcomes))
+"""
+
+INFORMATION = [
+    "--help",
+    "",
+    "train --help",
+    "evaluate --help",
+    "predict --help",
+    "models --help",
+    "--version",
+    "models",
+    "models deit* --json",
+    "models ViT-B/16",
+]
+TRAIN = "train --config tiny.py --workdir nowhere"
+# A command, and what the one line must contain: the thing, the bad value, what to do instead.
+MISTAKES = [
+    (
+        "trian",
+        "unknown command 'trian'; commands are train, evaluate, predict, models. Did you mean 'train'?",
+    ),
+    ("--frob", "unknown argument '--frob'; see vit-jax --help"),
+    (f"{TRAIN} --frob", "unknown argument '--frob'; see vit-jax train --help"),
+    ("models 'vit*' 'deit*'", "unknown argument 'deit*'; see vit-jax models --help"),
+    ("train --config tiny.py", "required: --workdir; see vit-jax train --help"),
+    ("train --workdir nowhere", "required: --config"),
+    ("predict --workdir nowhere", "required: IMAGE"),
+    ("evaluate --workdir nowhere --step 3 --best", "not allowed with argument"),
+    ("evaluate --workdir nowhere --step last", "--step: invalid int value: 'last'"),
+    ("predict --workdir nowhere a.png --top 0", "--top is 0; it must be at least 1"),
+    ("predict --workdir nowhere a.png --config.seed=1", "unknown argument '--config.seed=1'"),
+    (
+        "train --config tinny.py --workdir nowhere",
+        "config file 'tinny.py' does not exist. Did you mean 'tiny.py'?",
+    ),
+    ("train --config tiny --workdir nowhere", "config 'tiny' must be FILE.py"),
+    ("train --config tiny.py:big --workdir nowhere", "takes no argument, but was given 'big'"),
+    (
+        f"{TRAIN} --config.optimizer.lerning_rate=1",
+        "'optimizer.lerning_rate' is not a configuration key. Did you mean 'optimizer.learning_rate'",
+    ),
+    (
+        "evaluate --workdir nowhere --config.data.pathh=x",
+        "'data.pathh' is not a configuration key. Did you mean 'data.path'",
+    ),
+    (f"{TRAIN} --config.optimizer=adamw", "optimizer is a section; set one of its keys: optimizer."),
+    (f"{TRAIN} --config.seed", "--config.seed has no value; write --config.seed=VALUE"),
+    (f"{TRAIN} --config.seed --config.duration=3", "--config.seed has no value"),
+    (f"{TRAIN} --config.data.batch_size=many", "data.batch_size is 'many'; it must be an integer"),
+    (f"{TRAIN} --config.optimizer.b1=1.5", "optimizer.b1 is 1.5; it must be at least 0 and below 1"),
+    (
+        f"{TRAIN} '--config.duration=3 weeks'",
+        "duration is '3 weeks'; it must be a number with its unit: 500, '500 steps'",
+    ),
+    (f"{TRAIN} --config.optimizer.name=adam", "optimizer.name is 'adam'; it must be one of adamw, sgd"),
+    (
+        f"{TRAIN} --config.model.name=vit_tini_patch16_224",
+        "model 'vit_tini_patch16_224' does not exist. Did you mean 'vit_tiny_patch16_224'",
+    ),
+    (
+        f"{TRAIN} --config.model.widht=3",
+        "'model.widht' is not a configuration key. Did you mean 'model.width'",
+    ),
+    (
+        f"{TRAIN} --config.objective.name=clasification",
+        "must be one of classification, mae. Did you mean 'classification'?",
+    ),
+    (
+        f"{TRAIN} --config.model.image_size=10",
+        "image height 10 is not divisible by patch size 4; the nearest sizes are 8 or 12.",
+    ),
+    (f"{TRAIN} --config.accumulation=5", "accumulation is 5, which does not divide data.batch_size 64"),
+    (f"{TRAIN} --config.data.source=folder", "data.path is empty; data.source 'folder' needs it"),
+    (
+        "models vit_bse_patch16_224",
+        "model 'vit_bse_patch16_224' does not exist. Did you mean 'vit_base_patch16_224'",
+    ),
+    ("models ViT-Q/16", "model 'ViT-Q/16' does not exist. Did you mean 'ViT-"),
+    ("models 'resnet*'", "no model matches 'resnet*'; `vit-jax models` lists all."),
+]
+
+
+def vit_jax(code_or_arguments, folder, **options):
+    """A fresh process; the package is found as the tests found it."""
+    path = os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))
+    return subprocess.run(
+        [sys.executable, *code_or_arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path, "COLUMNS": "100"},
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def instant(tmp_path_factory):
+    """Status, output, error and heavy imports of every command that must answer at once."""
+    folder = tmp_path_factory.mktemp("startup")
+    (folder / "tiny.py").write_text(CONFIG)
+    commands = [*INFORMATION, *dict(MISTAKES)]
+    arguments = json.dumps([shlex.split(command) for command in commands])
+    process = vit_jax(["-c", WITHOUT_IMPORTS, arguments], folder, capture_output=True)
+    assert process.returncode == 0, process.stderr
+    assert not (folder / "nowhere").exists()
+    return dict(zip(commands, json.loads(process.stdout)))
+
+
+@pytest.mark.parametrize("command", INFORMATION)
+def test_information_is_instant(instant, command):
+    status, out, err, heavy = instant[command]
+    assert (status, err, heavy) == (0, "", [])
+    assert out.endswith("\n")
+
+
+@pytest.mark.parametrize(("command", "expected"), MISTAKES)
+def test_a_mistake_is_told_at_once_in_one_line(instant, command, expected):
+    status, out, err, heavy = instant[command]
+    assert (status, out, heavy) == (2, "", [])
+    assert err.startswith("vit-jax: ")
+    assert err.count("\n") == 1
+    assert expected in err
+
+
+def test_help_names_commands_and_overrides(instant):
+    for command in cli.COMMANDS:
+        assert command in instant["--help"][1]
+    assert instant[""][1] == instant["--help"][1]
+    assert "--config.optimizer.learning_rate=3e-4" in instant["train --help"][1]
+    assert instant["--version"][1] == f"vit-jax {__version__}\n"
+
+
+def test_a_process_ends_with_the_status_and_no_traceback(tmp_path):
+    process = vit_jax(["-m", "vit_jax.cli", "trian"], tmp_path, capture_output=True)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as gone:
+        process = vit_jax(["-m", "vit_jax.cli", "models"], tmp_path, stdout=gone, stderr=subprocess.PIPE)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+# --- models
+
+
+def test_models_table():
+    outcome = run("models", "vit_*_patch16_224")
+    header, *rows = outcome.out.splitlines()
+    assert header.split() == ["name", "parameters", "GFLOPs", "input"]
+    assert [row.split()[0] for row in rows] == list_models("vit_*_patch16_224")
+    assert ["vit_base_patch16_224", "86,567,656", "35.1", "224x224"] in [row.split() for row in rows]
+    assert len({len(line) for line in (header, *rows)}) == 1
+
+
+def test_models_as_json():
+    rows = run("models", "--json").json()
+    assert [row["name"] for row in rows] == list_models()
+    base = next(row for row in rows if row["name"] == "vit_base_patch16_224")
+    assert base["parameters"] == 86_567_656
+    assert base["input_size"] == "224x224"
+    assert base["gflops"] == pytest.approx(35.1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("ViT-B/16", "vit_base_patch16_224"),
+        ("b/32", "vit_base_patch32_224"),
+        ("ViT-G/14@448", "vit_gigantic_patch14_448"),
+        ("vit_mu_patch4_8", "vit_mu_patch4_8"),
+        ("vit_small_patch16_224", "vit_small_patch16_224"),
+    ],
+)
+def test_models_knows_aliases_and_unlisted_sizes(name, canonical):
+    assert [row["name"] for row in run("models", name, "--json").json()] == [canonical]
+
+
+# --- train
+
+
+def test_train_says_what_came_out_and_where_it_is(trained):
+    outcome, workdir = trained.outcome, Path(trained.workdir)
+    assert outcome.status == 0
+    lines = outcome.out.splitlines()
+    assert lines[0].startswith("step 6: accuracy 0.")
+    assert lines[1].startswith("for comparison, on the same split: nearest neighbour 0.9")
+    assert lines[2].startswith("time: compile ")
+    assert " images/s, " in lines[3]
+    assert lines[4:] == [f"checkpoint: {workdir}/checkpoints/6", f"figure: {workdir}/illustration.png"]
+    with Image.open(workdir / "illustration.png") as figure:
+        assert min(figure.size) > 100
+    assert "step 3  evaluation: accuracy" in outcome.err
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["step"] == 6
+    assert f"accuracy {summary['metrics']['accuracy']:.4f}" in lines[0]
+
+
+def test_train_again_only_reports(trained, copied):
+    fingerprint = json.loads((copied / "summary.json").read_text())["fingerprint"]
+    outcome = run("train", "--config", trained.config, "--workdir", copied)
+    assert outcome.status == 0
+    assert outcome.err == "resuming after step 6\n"
+    assert outcome.out.splitlines()[0] == trained.outcome.out.splitlines()[0]
+    assert json.loads((copied / "summary.json").read_text())["fingerprint"] == fingerprint
+
+
+def test_both_ways_to_write_an_override(monkeypatch, tmp_path):
+    from vit_jax.training import loop
+
+    seen = []
+
+    def train(config, workdir, **options):
+        seen.append((config, workdir, options))
+        raise Preempted("stopped")
+
+    monkeypatch.setattr(loop, "train", train)
+    config = tmp_path / "tiny.py"
+    config.write_text(CONFIG)
+    outcome = run(
+        *("train", "--config", config, "--workdir", "w", "--allow-change", "seed", "--allow-change", "mesh"),
+        *("--config.seed=7", "--config.duration", "2 epochs", "--config.mesh.data", "-1"),
+        *("--config.data.train_transforms=flip_lr", "--config.optimizer.decay=('kernel$', 'bias$')"),
+    )
+    assert (outcome.status, outcome.err) == (75, "vit-jax: stopped\n")
+    (config, workdir, options) = seen[0]
+    assert (config.seed, config.duration, config.mesh.data) == (7, "2 epochs", -1)
+    assert (config.data.train_transforms, config.optimizer.decay) == ("flip_lr", ("kernel$", "bias$"))
+    assert (workdir, options) == ("w", {"allow_change": ["seed", "mesh"]})
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Preempted("stopped"), 75)])
+def test_what_ends_a_command_is_in_its_status(monkeypatch, error, status):
+    def stop(arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "_models", stop)
+    outcome = run("models")
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (status, "", 1)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def fail(arguments):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(cli, "_models", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run("models")
+
+
+# --- evaluate
+
+
+def metrics_of(trained, step):
+    lines = map(json.loads, (Path(trained.workdir) / "metrics.jsonl").read_text().splitlines())
+    found = next(line for line in lines if line["step"] == step and "eval/accuracy" in line)
+    return {name.removeprefix("eval/"): value for name, value in found.items()}
+
+
+def test_evaluate_gives_what_training_measured(trained):
+    expected = metrics_of(trained, 6)
+    metrics = run("evaluate", "--workdir", trained.workdir, "--json").json()
+    assert metrics.keys() == expected.keys()
+    assert metrics == pytest.approx(expected, rel=1e-6)
+    table = dict(line.split() for line in run("evaluate", "--workdir", trained.workdir).out.splitlines())
+    assert {name: float(value) for name, value in table.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluate_any_checkpoint(trained):
+    scores = {step: metrics_of(trained, step) for step in (3, 6)}
+    by_step = run("evaluate", "--workdir", trained.workdir, "--step", "3", "--json").json()
+    assert by_step == pytest.approx(scores[3], rel=1e-6)
+    by_path = run("evaluate", "--workdir", f"{trained.workdir}/checkpoints/3", "--json").json()
+    assert by_path == by_step
+    best = run("evaluate", "--workdir", trained.workdir, "--best", "--json").json()
+    assert best["accuracy"] == max(score["accuracy"] for score in scores.values())
+
+
+def test_evaluate_on_other_data(trained, tmp_path):
+    # Every image twice: the same accuracy, if all of them are counted once.
+    from vit_jax.data.arrays import open_digits
+
+    digits = open_digits("test")
+    every = np.arange(len(digits)).repeat(2)
+    records = digits.take(every)
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", images=records["image"], labels=records["label"])
+    metrics = run(
+        *("evaluate", "--workdir", trained.workdir, "--json", "--config.data.eval_batch_size=56"),
+        *("--config.data.source=arrays", "--config.data.path", tmp_path),
+    ).json()
+    assert metrics == pytest.approx(metrics_of(trained, 6), rel=1e-6)
+
+
+# --- predict
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    from vit_jax.data.arrays import open_digits
+
+    folder, digits = tmp_path_factory.mktemp("pictures"), open_digits("test")
+    for index in range(3):
+        Image.fromarray(digits[index]["image"][..., 0]).save(folder / f"{index}.png")
+    return [folder / f"{index}.png" for index in range(3)]
+
+
+def test_predict_names_the_most_probable_classes(trained, pictures):
+    rows = run("predict", "--workdir", trained.workdir, *pictures, "--json", "--top", "10").json()
+    assert [row["image"] for row in rows] == list(map(str, pictures))
+    for row in rows:
+        chances = [prediction["probability"] for prediction in row["predictions"]]
+        assert chances == sorted(chances, reverse=True)
+        assert sum(chances) == pytest.approx(1, abs=1e-5)
+        assert sorted(prediction["class"] for prediction in row["predictions"]) == list("0123456789")
+    table = run("predict", "--workdir", trained.workdir, *pictures, "--top", "2")
+    assert table.status == 0
+    for line, row in zip(table.out.splitlines(), rows, strict=True):
+        first, second = row["predictions"][:2]
+        chances = "   ".join(f"{p['class']} {p['probability']:.1%}" for p in (first, second))
+        assert line == f"{row['image']}   {chances}"
+
+
+def test_predict_with_another_checkpoint(trained, pictures):
+    newest, older, best = (
+        run("predict", "--workdir", trained.workdir, pictures[0], "--json", *which).json()
+        for which in ([], ["--step", "3"], ["--best"])
+    )
+    assert len(newest[0]["predictions"]) == 5
+    assert older != newest
+    assert best in (newest, older)

@@ -1,0 +1,591 @@
+"""The loop: interrupted is uninterrupted, what is refused is refused in time, what a run leaves behind is true."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from PIL import Image
+
+from tests.tiny import randomised
+from vit_jax.data.arrays import ArraySource
+from vit_jax.data.base import Selection, Source
+from vit_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    Preempted,
+    ResourceError,
+)
+from vit_jax.objectives.base import LossOutput
+from vit_jax.training import loop
+from vit_jax.training.checkpoint import Checkpoints
+from vit_jax.training.config import default_config, to_json, validate
+from vit_jax.training.experiment import build
+from vit_jax.training.fingerprint import fingerprint
+from vit_jax.training.metrics import Clock
+from vit_jax.training.report import performance, write_report
+from vit_jax.training.state import TrainState
+from vit_jax.training.step import make_step
+
+STEPS, LOG_EVERY, EVAL_EVERY, SAVE_EVERY = 10, 3, 4, 2
+
+
+def configuration(**changes):
+    """A run with everything that has a state or draws random numbers."""
+    config = default_config()
+    config.duration = f"{STEPS} steps"
+    config.accumulation = 2
+    config.model.update(name="vit_mu_patch4_8", width=16, depth=1, heads=2, mlp_dim=32, num_classes=6)
+    config.model.update(in_channels=1, unroll=1, dropout_rate=0.1)
+    config.objective.mixup = 0.4
+    # 40 records: evaluation ends with padding, and training begins a new epoch inside a batch.
+    config.data.update(source="synthetic", size=40, batch_size=16, train_transforms="flip_lr")
+    config.ema.decay = 0.9
+    config.evaluation.every = EVAL_EVERY
+    config.checkpoint.every = SAVE_EVERY
+    config.log.every = LOG_EVERY
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        section = config
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    validate(config)
+    return config
+
+
+class Once:
+    """A jitted function that is lowered and compiled once, however often it is asked for."""
+
+    def __init__(self, jitted):
+        self._jitted, self._program = jitted, None
+
+    def lower(self, *abstract):
+        self._abstract = abstract
+        return self
+
+    def compile(self):
+        if self._program is None:
+            self._program = self._jitted.lower(*self._abstract).compile()
+        return self._program
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(compile_cache):
+    """Experiments of equal configurations are built and compiled once: it takes most of the time here."""
+    built, compiled = {}, {}
+    real_build, real_compile = loop.build, loop.compile_step
+
+    def build_once(config, sources=None):
+        key = (to_json(config), sources)
+        if key not in built:
+            built[key] = real_build(config, sources)
+        return built[key]
+
+    def compile_once(step, *shardings):
+        if step not in compiled:
+            compiled[step] = Once(real_compile(step, *shardings))
+        return compiled[step]
+
+    loop.build, loop.compile_step = build_once, compile_once
+    yield compile_cache
+    loop.build, loop.compile_step = real_build, real_compile
+
+
+@pytest.fixture
+def nothing_compiled(monkeypatch):
+    class NoCompilation(Clock):
+        def __call__(self, phase):
+            assert phase != "compile"
+            return super().__call__(phase)
+
+    monkeypatch.setattr(loop, "Clock", NoCompilation)
+
+
+@pytest.fixture
+def before_step(monkeypatch):
+    """`before_step(n, act)` calls `act()` when the data of the n-th step of a call are there."""
+
+    def install(count, act):
+        real, calls = loop.shard_batch, []
+
+        def hooked(batch, mesh):
+            calls.append(batch)
+            if len(calls) == count:
+                act()
+            return real(batch, mesh)
+
+        monkeypatch.setattr(loop, "shard_batch", hooked)
+
+    yield install
+    monkeypatch.undo()
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def fail():
+    raise OSError("the disk with the images has gone")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that nobody interrupted: its result, workdir and wall time."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    begin = time.monotonic()
+    result = loop.train(configuration(), workdir)
+    return result, workdir, time.monotonic() - begin
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished[1], tmp_path / "copy")
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_in(workdir):
+    return Checkpoints(workdir / "checkpoints", read_only=True).steps()
+
+
+def assert_same_run(result, workdir, finished):
+    expected, other, _ = finished
+    assert fingerprint(result.state) == fingerprint(expected.state)  # every bit of every leaf
+    assert result.metrics == expected.metrics
+    assert (workdir / "metrics.jsonl").read_bytes() == (other / "metrics.jsonl").read_bytes()
+    assert result.summary["fingerprint"] == expected.summary["fingerprint"]
+
+
+# ---- interrupted is uninterrupted
+
+
+def test_the_run_has_everything_that_could_differ(finished):
+    state = finished[0].state
+    assert int(state.step) == STEPS
+    assert fingerprint(state.ema) != fingerprint(state.params)
+    assert len(jax.tree.leaves(state.opt_state)) > len(jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize("stops", [(1, 3), (8,)])
+def test_stopped_by_a_signal_and_continued(finished, tmp_path, before_step, stops):
+    done = 0
+    for stop in stops:
+        before_step(stop - done, terminate)
+        with pytest.raises(Preempted, match=f"stopped by SIGTERM after step {stop}, which was saved") as caught:
+            loop.train(configuration(), tmp_path)
+        assert caught.value.exit_status == 75
+        assert steps_in(tmp_path)[-1] == stop
+        done = stop
+    assert_same_run(loop.train(configuration(), tmp_path), tmp_path, finished)
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_failed_and_continued(finished, tmp_path, before_step, step):
+    before_step(step, fail)
+    with pytest.raises(OSError, match="the disk with the images"):
+        loop.train(configuration(), tmp_path)
+    assert steps_in(tmp_path) == list(range(SAVE_EVERY, step, SAVE_EVERY))
+    assert_same_run(loop.train(configuration(), tmp_path), tmp_path, finished)
+
+
+KILLED = """
+import os, signal
+import tests.conftest
+from tests.training.test_loop import configuration, loop
+real, calls = loop.shard_batch, []
+
+def hooked(batch, mesh):
+    calls.append(batch)
+    if len(calls) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(batch, mesh)
+
+loop.shard_batch = hooked
+loop.train(configuration(), {workdir!r})
+"""
+
+
+def test_killed_and_continued(finished, tmp_path, programs):
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "JAX_COMPILATION_CACHE_DIR": programs,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    code = KILLED.format(workdir=str(tmp_path))
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    # Step 4 may have been on its way to the disk; step 2 was there before.
+    assert steps_in(tmp_path) in ([2], [2, 4])
+    assert_same_run(loop.train(configuration(), tmp_path), tmp_path, finished)
+
+
+def test_a_signal_in_the_last_step_lets_it_finish(finished, tmp_path, before_step):
+    before_step(STEPS, terminate)
+    assert_same_run(loop.train(configuration(), tmp_path), tmp_path, finished)
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_a_finished_run_started_again_only_reports(finished, copy):
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    result = loop.train(configuration(), copy)
+    assert_same_run(result, copy, finished)
+    summary = finished[0].summary | {"checkpoint": str(copy / "checkpoints" / str(STEPS))}
+    assert result.summary == summary
+    assert json.loads((copy / "summary.json").read_text()) == summary
+    for path, content in before.items():
+        if path.name not in ("summary.json",) and "tensorboard" not in path.parts:
+            assert path.read_bytes() == content, path
+    (copy / "summary.json").write_text("{")
+    assert loop.train(configuration(), copy).summary["images_per_second"] is None
+
+
+# ---- changed configurations
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(optimizer__learning_rate=0.5), r"optimizer.learning_rate: 0.001 -> 0.5.*--allow-change optimizer"),
+        (dict(model__width=32), "model.width: 16 -> 32"),
+        (dict(seed=1), "seed: 0 -> 1"),
+        (dict(duration="8 steps"), "duration: '10 steps' -> '8 steps'"),
+    ],
+)
+def test_a_changed_configuration_is_refused(copy, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        loop.train(configuration(**changes), copy)
+    assert steps_in(copy) == steps_in(copy.parent / "copy")
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_what_cannot_be_allowed(copy):
+    with pytest.raises(CheckpointError, match="belongs to another model or configuration: params/"):
+        loop.train(configuration(model__width=32), copy, allow_change=["model.width"])
+    with pytest.raises(ConfigError, match=r"duration is '8 steps', 8 steps, but the run has already made 10"):
+        loop.train(configuration(duration="8 steps"), copy, allow_change=["duration"])
+    with pytest.raises(ConfigError, match=r"--allow-change durations: there is no such key. Did you mean 'duration'"):
+        loop.train(configuration(duration="8 steps"), copy, allow_change=["durations"])
+
+
+def test_allowed_and_harmless_changes_go_on(finished, copy, capsys):
+    changes = dict(duration="11 steps", log__every=1, checkpoint__keep_last=1)
+    result = loop.train(configuration(**changes), copy, allow_change=["duration"])
+    assert result.step == int(result.state.step) == 11
+    assert steps_in(copy)[-1] == 11
+    assert lines(copy)[: len(lines(finished[1]))] == lines(finished[1])
+    printed = capsys.readouterr().err
+    assert "changed: duration: '10 steps' -> '11 steps' (allowed)" in printed
+    assert "resuming after step 10" in printed
+    assert "log.every" not in printed
+
+
+# ---- damaged checkpoints
+
+
+def damage(step):
+    for path in (step / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_a_damaged_checkpoint_is_skipped_for_an_older_one(finished, copy, caplog):
+    kept = steps_in(copy)
+    damage(copy / "checkpoints" / str(STEPS))
+    result = loop.train(configuration(), copy)
+    assert_same_run(result, copy, finished)
+    assert f"checkpoint {copy / 'checkpoints' / str(STEPS)} is skipped" in caplog.text
+    assert steps_in(copy)[-1] == STEPS
+    # The damaged one is still there, under another name.
+    assert {path.name for path in (copy / "checkpoints").iterdir()} >= {f"{STEPS}.unreadable", *map(str, kept[1:])}
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_without_an_intact_checkpoint_nothing_is_started_or_deleted(copy):
+    for step in steps_in(copy):
+        damage(copy / "checkpoints" / str(step))
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match="no intact checkpoint") as caught:
+        loop.train(configuration(), copy)
+    for step in steps_in(copy):
+        assert f"step {step}" in str(caught.value)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_kept(finished):
+    evaluated = {line["step"]: line["eval/accuracy"] for line in lines(finished[1]) if "eval/accuracy" in line}
+    assert set(evaluated) == {4, 8, 10}
+    best = max(evaluated, key=lambda step: (evaluated[step], step))
+    assert set(steps_in(finished[1])) == {8, 10, best}
+
+
+# ---- what a run leaves behind
+
+
+def test_metrics(finished):
+    written = lines(finished[1])
+    assert [line["step"] for line in written if "train/loss" in line] == [3, 6, 9, 10]
+    assert all(
+        set(line) == {"step", "train/loss", "train/accuracy", "train/gradient_norm", "train/learning_rate"}
+        for line in written
+        if "train/loss" in line
+    )
+    evaluations = [line for line in written if "eval/loss" in line]
+    assert [line["step"] for line in evaluations] == [4, 8, 10]
+    assert evaluations[-1] == {"step": 10} | {f"eval/{k}": v for k, v in finished[0].metrics.items()}
+    # Counts of 40 records: padding has not been counted.
+    assert finished[0].metrics["accuracy"] * 40 == pytest.approx(round(finished[0].metrics["accuracy"] * 40))
+    schedule = finished[0].experiment.schedule
+    assert written[-2]["train/learning_rate"] == pytest.approx(float(schedule(9)))
+    events = b"".join(path.read_bytes() for path in (finished[1] / "tensorboard").iterdir())
+    for name in (b"train/loss", b"eval/accuracy"):
+        assert name in events
+
+
+def test_summary(finished):
+    result, workdir, wall = finished
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary == result.summary
+    assert summary["metrics"] == result.metrics
+    assert summary["step"] == STEPS
+    assert set(summary["seconds"]) == {"compile", "data_wait", "step", "evaluation", "checkpoint", "other"}
+    assert all(seconds > 0 for seconds in summary["seconds"].values())
+    assert 0.95 * wall - 0.05 < sum(summary["seconds"].values()) <= wall + 0.01
+    assert summary["checkpoint"] == str(workdir / "checkpoints" / str(STEPS))
+    trained = summary["seconds"]["step"] + summary["seconds"]["data_wait"]
+    assert summary["images_per_second"] == pytest.approx(STEPS * 16 / trained, rel=0.05)
+    flops = result.experiment.objective.train_flops
+    assert summary["train_flops_per_image"] == flops > 0
+    assert summary["flops_per_second"] == pytest.approx(flops * summary["images_per_second"])
+    assert summary["mfu"] is None  # CPUs have no published peak
+    assert summary["devices"] == "8 x cpu"
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    params, metadata = checkpoints.restore_part("params", result.experiment.abstract_state.params)
+    assert summary["fingerprint"] == fingerprint(params)
+    assert metadata["class_names"] == [str(label) for label in range(6)]
+    assert metadata["config"] == json.loads(to_json(configuration()))
+    assert summary["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_utilisation_where_the_peak_is_known(finished, monkeypatch):
+    monkeypatch.setattr("vit_jax.training.report.peak_flops", lambda device: 1e9)
+    clock = Clock(iter(range(100)).__next__)
+    with clock("step"):
+        pass
+    report = performance(finished[0].experiment, clock, 10)
+    assert report["images_per_second"] == 160
+    assert report["mfu"] == pytest.approx(160 * report["train_flops_per_image"] / 8e9)
+
+
+def test_report(finished, tmp_path):
+    result = finished[0]
+    experiment = result.experiment
+    config = experiment.config.copy_and_resolve_references()
+    config.evaluation.update(illustrate=3, baselines=("nearest_neighbour",))
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (20, 8, 8, 1), dtype=np.uint8), np.arange(20) % 6
+    names = ("cat", "a/b c", "é", "d", "e", "f")
+    source = ArraySource(images, labels, names)
+    experiment = dataclasses.replace(experiment, config=config, train_source=source, eval_source=source)
+    added = write_report(experiment, result.state, tmp_path)
+    assert added["baselines"] == {"nearest_neighbour": 1.0}
+    assert added["figure"] == str(tmp_path / "illustration.png")
+    assert Image.open(added["figure"]).format == "PNG"
+    samples = sorted(path.name for path in (tmp_path / "samples").iterdir())
+    assert samples == ["0_cat.png", "1_a_b_c.png", "2__.png"]
+    for index, name in enumerate(samples):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "samples" / name)), images[index, ..., 0])
+
+
+def test_the_loop_moves_nothing_by_accident(tmp_path, monkeypatch):
+    def careless(self, step):
+        jnp.ones(3) + np.ones(3, np.float32)
+
+    monkeypatch.setattr(loop.Progress, "advance", careless)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        loop.train(configuration(), tmp_path)
+
+
+# ---- numbers that are not finite
+
+
+class Poisoned(Source):
+    """Float images, of which one is not a number."""
+
+    def __init__(self, bad, size=64):
+        self.class_names = tuple("abcdef")
+        self.image_shape = (8, 8, 1)
+        self.labels = (np.arange(size) % 6).astype(np.int32)
+        self._images = np.random.default_rng(0).uniform(0, 255, (size, 8, 8, 1)).astype(np.float32)
+        self._images[bad] = np.nan
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return {"image": self._images[index], "label": int(self.labels[index]), "record": f"record {index}"}
+
+    def take(self, indices):
+        return {"image": self._images[indices], "label": self.labels[indices]}
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    config = configuration(
+        data__train_transforms="", accumulation=1, objective__mixup=0.0, checkpoint__every=1, ema__decay=0.0
+    )
+    healthy = ArraySource(np.full((16, 8, 8, 1), 50, np.uint8), np.zeros(16, int), num_classes=6)
+    # Some record that is first read in step 4.
+    batches = build(config, (Poisoned([]), healthy)).train_batches(0)
+    first = [next(batches)["image"] for _ in range(4)]
+    batches.close()
+    images = Poisoned([])._images
+    bad = next(i for i in range(64) if (images[i] == first[3]).all((1, 2, 3)).any())
+    message = r"loss nan, gradient norm nan or the update of step 4 is not finite; the newest checkpoint is step 3"
+    with pytest.raises(DivergedError, match=message) as caught:
+        loop.train(config, tmp_path, sources=(Poisoned([bad]), healthy))
+    assert caught.value.exit_status == 5
+    checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
+    assert checkpoints.steps()[-1] == 3
+    abstract = build(config, (Poisoned([]), healthy)).abstract_state
+    state, _ = checkpoints.restore(abstract)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert lines(tmp_path)[-1]["step"] == 3
+
+
+class Line:
+    """The least objective: a parameter that wants to be 1."""
+
+    def prepare(self, batch, key):
+        return batch
+
+    def loss(self, params, buffers, batch, key):
+        loss = jnp.square(params["x"] - 1).mean()
+        return loss, LossOutput({"loss": loss}, buffers, jnp.float32(1))
+
+    def after_update(self, params, buffers, step):
+        return buffers
+
+
+def test_an_update_that_is_not_finite_is_left_out():
+    optimizer = optax.sgd(np.inf)
+    params = {"x": jnp.zeros(2)}
+    state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), None)
+    step = make_step(Line(), optimizer, lambda step: jnp.float32(1), seed=0)
+    after, metrics = jax.jit(step)(state, {})
+    assert (float(metrics["finite"]), float(metrics["loss"])) == (0, 1)
+    np.testing.assert_array_equal(after.params["x"], 0)
+
+
+# ---- what is refused before anything is compiled
+
+
+def sources(train_size=8, eval_size=8, classes=6, eval_classes=6, records=32):
+    def source(size, count, records):
+        images = np.zeros((max(records, 1), size, size, 1), np.uint8)
+        whole = ArraySource(images, np.arange(len(images)) % count, num_classes=count)
+        return Selection(whole, np.arange(records))
+
+    return source(train_size, classes, 32), source(eval_size, eval_classes, records)
+
+
+class Files(Source):
+    """Images that are not in memory."""
+
+    class_names = tuple("012345")
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return {"image": np.zeros((8, 8, 1), np.uint8), "label": 0, "record": "a file"}
+
+
+REFUSED = {
+    "no steps": (dict(duration=0), None, ConfigError, "duration is 0; it must be at least one step"),
+    "no epochs": (dict(duration="0 epochs"), None, ConfigError, "duration is '0 epochs'"),
+    "never evaluated": (dict(evaluation__every=0), None, ConfigError, "evaluation.every is 0; it must be at least"),
+    "never saved": (dict(checkpoint__every="0%"), None, ConfigError, "checkpoint.every is '0%'"),
+    "never logged": (dict(log__every="0 epochs"), None, ConfigError, "log.every is '0 epochs'"),
+    "batch": (dict(data__batch_size=24), None, ConfigError, "data.batch_size is 24; it must be a multiple of 16"),
+    "eval batch": (dict(data__eval_batch_size=12), None, ConfigError, "data.eval_batch_size is 12; it must be"),
+    "mesh": (dict(mesh__data=3), None, ConfigError, "mesh is data=3 fsdp=1 tensor=1, which does not make 8"),
+    "warmup": (dict(schedule__warmup=11), None, ConfigError, "schedule.warmup is 11 steps"),
+    "frozen": (dict(optimizer__frozen=("blocs",)), None, ConfigError, "optimizer.frozen has 'blocs'"),
+    "classes": ({}, sources(classes=5, eval_classes=5), ConfigError, "num_classes is 6 and the data has 5 classes"),
+    "eval classes": ({}, sources(eval_classes=7), DataError, "class 6 of the data to evaluate on is '6'"),
+    "no records": ({}, sources(records=0), DataError, "data to eval on has no records; check data.eval_split"),
+    "train size": (
+        dict(data__train_transforms="resize(12)"),
+        None,
+        DataError,
+        r"has shape \(12, 12, 1\) after the transforms, but the model takes \(8, 8, 1\)",
+    ),
+    "eval size": (
+        dict(data__eval_transforms="center_crop(9)"),
+        sources(eval_size=16),
+        DataError,
+        r"has shape \(9, 9, 1\) after the transforms",
+    ),
+    "transform": (
+        dict(data__train_transforms="flip_rl"),
+        None,
+        ConfigError,
+        "data.train_transforms: the transform is 'flip_rl'",
+    ),
+    "baseline": (dict(evaluation__baselines=("svm",)), None, ConfigError, "evaluation.baselines is 'svm'"),
+    "baselines of files": (
+        dict(evaluation__baselines=("svm_rbf",), data__train_transforms="", data__eval_transforms=""),
+        (Files(), Files()),
+        ConfigError,
+        "evaluation.baselines is .*, but they need images in memory",
+    ),
+}
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_compiling(tmp_path, case):
+    changes, given, kind, message = REFUSED[case]
+    with pytest.raises(kind, match=message) as caught:
+        loop.train(configuration(**changes), tmp_path / "new", sources=given)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_a_workdir_that_cannot_be_written_is_refused_before_compiling(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResourceError, match="Not a directory"):
+        loop.train(configuration(), tmp_path / "file" / "run")
+    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(ResourceError, match=r"metrics.jsonl cannot be written"):
+        loop.train(configuration(), tmp_path / "run")
+
+
+def test_float_images_and_other_sizes_are_trained_on():
+    experiment = build(configuration(data__train_transforms=""), (Poisoned([]), sources(eval_size=16)[1]))
+    assert experiment.abstract_batch()["image"].dtype == np.float32
+    batch = next(experiment.eval_batches())
+    assert (batch["image"].shape, batch["image"].dtype) == ((16, 8, 8, 1), np.uint8)
+
+
+def test_some_devices_can_be_chosen():
+    experiment = build(configuration(mesh__data=2), devices=jax.devices()[2:4])
+    assert list(experiment.mesh.devices.flat) == jax.devices()[2:4]
+    params = randomised(experiment.abstract_state.params)
+    assert fingerprint(params)  # shapes are as ever
