@@ -21,8 +21,9 @@ def test_runs(path, monkeypatch):
         # The same cells, fewer steps: this is about whether they run.
         cell.source = cell.source.replace("STEPS = 600", "STEPS = 40")
         assert not cell.get("outputs"), f"{path.name} has outputs; clear them"
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": os.getcwd()}}).execute()
-    text = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
-    assert "accuracy on held-out digits" in text
-    figures = sum("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    resources = {"metadata": {"path": os.getcwd()}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert "accuracy on held-out digits" in "".join(output.get("text", "") for output in outputs)
+    figures = sum("image/png" in output.get("data", {}) for output in outputs)
     assert figures == 2

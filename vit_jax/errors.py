@@ -68,4 +68,6 @@ def choose(name: object, choices: Iterable[str], thing: str) -> None:
     """Raise `ConfigError` unless `name` is one of `choices`; `thing` names it in the message."""
     choices = list(choices)
     if name not in choices:
-        raise ConfigError(f"{thing} is {name!r}; it must be one of {', '.join(choices)}.{nearest(str(name), choices)}")
+        raise ConfigError(
+            f"{thing} is {name!r}; it must be one of {', '.join(choices)}.{nearest(str(name), choices)}"
+        )

@@ -32,7 +32,9 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def map_named(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     """Apply `function(path, leaf, *other_leaves)` to every leaf of a pytree."""
-    return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_name(path), *leaves), tree, *rest)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, *leaves: function(path_name(path), *leaves), tree, *rest
+    )
 
 
 def count(tree: Tree) -> int:

@@ -185,7 +185,9 @@ def test_stopped_by_a_signal_and_continued(finished, tmp_path, before_step, stop
     done = 0
     for stop in stops:
         before_step(stop - done, terminate)
-        with pytest.raises(Preempted, match=f"stopped by SIGTERM after step {stop}, which was saved") as caught:
+        with pytest.raises(
+            Preempted, match=f"stopped by SIGTERM after step {stop}, which was saved"
+        ) as caught:
             loop.train(configuration(), tmp_path)
         assert caught.value.exit_status == 75
         assert steps_in(tmp_path)[-1] == stop
@@ -261,7 +263,10 @@ def test_a_finished_run_started_again_only_reports(finished, copy):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(optimizer__learning_rate=0.5), r"optimizer.learning_rate: 0.001 -> 0.5.*--allow-change optimizer"),
+        (
+            dict(optimizer__learning_rate=0.5),
+            r"optimizer.learning_rate: 0.001 -> 0.5.*--allow-change optimizer",
+        ),
         (dict(model__width=32), "model.width: 16 -> 32"),
         (dict(seed=1), "seed: 0 -> 1"),
         (dict(duration="8 steps"), "duration: '10 steps' -> '8 steps'"),
@@ -279,7 +284,9 @@ def test_what_cannot_be_allowed(copy):
         loop.train(configuration(model__width=32), copy, allow_change=["model.width"])
     with pytest.raises(ConfigError, match=r"duration is '8 steps', 8 steps, but the run has already made 10"):
         loop.train(configuration(duration="8 steps"), copy, allow_change=["duration"])
-    with pytest.raises(ConfigError, match=r"--allow-change durations: there is no such key. Did you mean 'duration'"):
+    with pytest.raises(
+        ConfigError, match=r"--allow-change durations: there is no such key. Did you mean 'duration'"
+    ):
         loop.train(configuration(duration="8 steps"), copy, allow_change=["durations"])
 
 
@@ -312,7 +319,10 @@ def test_a_damaged_checkpoint_is_skipped_for_an_older_one(finished, copy, caplog
     assert f"checkpoint {copy / 'checkpoints' / str(STEPS)} is skipped" in caplog.text
     assert steps_in(copy)[-1] == STEPS
     # The damaged one is still there, under another name.
-    assert {path.name for path in (copy / "checkpoints").iterdir()} >= {f"{STEPS}.unreadable", *map(str, kept[1:])}
+    assert {path.name for path in (copy / "checkpoints").iterdir()} >= {
+        f"{STEPS}.unreadable",
+        *map(str, kept[1:]),
+    }
 
 
 @pytest.mark.usefixtures("nothing_compiled")
@@ -328,7 +338,9 @@ def test_without_an_intact_checkpoint_nothing_is_started_or_deleted(copy):
 
 
 def test_what_is_kept(finished):
-    evaluated = {line["step"]: line["eval/accuracy"] for line in lines(finished[1]) if "eval/accuracy" in line}
+    evaluated = {
+        line["step"]: line["eval/accuracy"] for line in lines(finished[1]) if "eval/accuracy" in line
+    }
     assert set(evaluated) == {4, 8, 10}
     best = max(evaluated, key=lambda step: (evaluated[step], step))
     assert set(steps_in(finished[1])) == {8, 10, best}
@@ -409,7 +421,9 @@ def test_report(finished, tmp_path):
     samples = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert samples == ["0_cat.png", "1_a_b_c.png", "2__.png"]
     for index, name in enumerate(samples):
-        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "samples" / name)), images[index, ..., 0])
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(tmp_path / "samples" / name)), images[index, ..., 0]
+        )
 
 
 def test_the_loop_moves_nothing_by_accident(tmp_path, monkeypatch):
@@ -455,7 +469,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     batches.close()
     images = Poisoned([])._images
     bad = next(i for i in range(64) if (images[i] == first[3]).all((1, 2, 3)).any())
-    message = r"loss nan, gradient norm nan or the update of step 4 is not finite; the newest checkpoint is step 3"
+    message = (
+        r"loss nan, gradient norm nan or the update of step 4 is not finite; the newest checkpoint is step 3"
+    )
     with pytest.raises(DivergedError, match=message) as caught:
         loop.train(config, tmp_path, sources=(Poisoned([bad]), healthy))
     assert caught.value.exit_status == 5
@@ -518,17 +534,42 @@ class Files(Source):
 REFUSED = {
     "no steps": (dict(duration=0), None, ConfigError, "duration is 0; it must be at least one step"),
     "no epochs": (dict(duration="0 epochs"), None, ConfigError, "duration is '0 epochs'"),
-    "never evaluated": (dict(evaluation__every=0), None, ConfigError, "evaluation.every is 0; it must be at least"),
+    "never evaluated": (
+        dict(evaluation__every=0),
+        None,
+        ConfigError,
+        "evaluation.every is 0; it must be at least",
+    ),
     "never saved": (dict(checkpoint__every="0%"), None, ConfigError, "checkpoint.every is '0%'"),
     "never logged": (dict(log__every="0 epochs"), None, ConfigError, "log.every is '0 epochs'"),
-    "batch": (dict(data__batch_size=24), None, ConfigError, "data.batch_size is 24; it must be a multiple of 16"),
-    "eval batch": (dict(data__eval_batch_size=12), None, ConfigError, "data.eval_batch_size is 12; it must be"),
+    "batch": (
+        dict(data__batch_size=24),
+        None,
+        ConfigError,
+        "data.batch_size is 24; it must be a multiple of 16",
+    ),
+    "eval batch": (
+        dict(data__eval_batch_size=12),
+        None,
+        ConfigError,
+        "data.eval_batch_size is 12; it must be",
+    ),
     "mesh": (dict(mesh__data=3), None, ConfigError, "mesh is data=3 fsdp=1 tensor=1, which does not make 8"),
     "warmup": (dict(schedule__warmup=11), None, ConfigError, "schedule.warmup is 11 steps"),
     "frozen": (dict(optimizer__frozen=("blocs",)), None, ConfigError, "optimizer.frozen has 'blocs'"),
-    "classes": ({}, sources(classes=5, eval_classes=5), ConfigError, "num_classes is 6 and the data has 5 classes"),
+    "classes": (
+        {},
+        sources(classes=5, eval_classes=5),
+        ConfigError,
+        "num_classes is 6 and the data has 5 classes",
+    ),
     "eval classes": ({}, sources(eval_classes=7), DataError, "class 6 of the data to evaluate on is '6'"),
-    "no records": ({}, sources(records=0), DataError, "data to eval on has no records; check data.eval_split"),
+    "no records": (
+        {},
+        sources(records=0),
+        DataError,
+        "data to eval on has no records; check data.eval_split",
+    ),
     "train size": (
         dict(data__train_transforms="resize(12)"),
         None,

@@ -143,6 +143,8 @@ class Classifier:
             "config": json.loads(to_json(predictor.config)),
             "class_names": list(self.class_names),
             "eval_transforms": predictor.eval_transforms,
+            "monitor": predictor.objective.monitor,
+            "monitor_mode": predictor.objective.monitor_mode,
         }
         with Checkpoints(folder) as checkpoints:
             checkpoints.save(0, {"params": predictor.params}, metadata, self.metrics)

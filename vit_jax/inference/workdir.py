@@ -70,18 +70,26 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
             f"workdir {str(workdir)!r} does not exist; train first: vit-jax train --workdir ..."
         )
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    if best:
-        step = checkpoints.best_step()
-    steps = checkpoints.steps()
-    if step is not None and step not in steps:
-        raise CheckpointError(
-            f"workdir {str(workdir)!r} has no checkpoint of step {step}; it has {', '.join(map(str, steps)) or 'none'}."
-        )
-    newest = checkpoints.newest_metadata() if step is None else checkpoints.metadata(step)
+    newest = checkpoints.newest_metadata()
     if newest is None:
         raise CheckpointError(
             f"workdir {str(workdir)!r} has no checkpoint yet; train first, or give another one."
         )
+    if best:
+        monitor, mode = newest["monitor"], newest["monitor_mode"]
+        scored = Checkpoints(checkpoints.directory, read_only=True, monitor=monitor, monitor_mode=mode)
+        step = scored.best_step()
+        if step is None:
+            raise CheckpointError(
+                f"no checkpoint of workdir {str(workdir)!r} was saved together with an evaluation of {monitor!r}; "
+                "leave out --best."
+            )
+    steps = checkpoints.steps()
+    if step is not None and step not in steps:
+        raise CheckpointError(
+            f"workdir {str(workdir)!r} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}."
+        )
+    newest = newest if step is None else checkpoints.metadata(step)
     return Saved(
         checkpoints,
         newest["step"],
@@ -108,6 +116,8 @@ def evaluate_workdir(
     for override in overrides:
         apply_override(config, override)
     config.evaluation.baselines = ()  # of training, and not for every source
+    if config.objective.name == "classification":
+        config.model.num_classes = len(saved.class_names)
     validate(config)
     experiment = build(config)
     params = saved.params(experiment.abstract_state.params)

@@ -190,8 +190,9 @@ class _Run:
             newest = f"step {saved[-1]}" if saved else "not written yet"
             loss, norm = fetched["loss"], fetched["gradient_norm"]
             raise DivergedError(
-                f"loss {loss}, gradient norm {norm} or the update of step {number} is not finite; the newest checkpoint is {newest}. Lower optimizer.learning_rate, lengthen schedule.warmup "
-                "or clip with optimizer.clip_norm."
+                f"loss {loss}, gradient norm {norm} or the update of step {number} is not finite; the newest checkpoint "
+                f"is {newest}. Lower optimizer.learning_rate, lengthen schedule.warmup or clip with "
+                "optimizer.clip_norm."
             )
         self._learning_rate = fetched.pop("learning_rate")
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in fetched.items()}
@@ -227,6 +228,8 @@ class _Run:
                 "config": json.loads(to_json(self.experiment.config)),
                 "class_names": list(self.experiment.train_source.class_names),
                 "eval_transforms": self.experiment.transforms[1],
+                "monitor": self.experiment.objective.monitor,
+                "monitor_mode": self.experiment.objective.monitor_mode,
                 "metric_sums": self._sums,
                 "metric_count": self._count,
             }
@@ -238,11 +241,11 @@ def _resume(
 ) -> tuple[TrainState, dict[str, Any]] | None:
     """Return the newest good state and its metadata, or None when there is no checkpoint."""
     newest = checkpoints.newest_metadata()
-    if newest is None:
-        return None
-    saved = from_json(json.dumps(newest["config"]))
+    saved = experiment.config if newest is None else from_json(json.dumps(newest["config"]))
     for notice in check_resumable(saved, experiment.config, allow_change):
         print(f"changed: {notice}", file=sys.stderr)
+    if newest is None:
+        return None
     restored = checkpoints.restore(experiment.abstract_state)
     assert restored is not None
     step = restored[1]["step"]
