@@ -33,9 +33,9 @@ MESHES = [
     for tensor in (1, 2, 4, 8)
     if data * fsdp * tensor <= 8
 ]
-# Dropout and mixing on every mesh; what has less that could differ, where all axes are used, or one alone.
-CASES = [("noisy", mesh) for mesh in MESHES[1:]]
-CASES += [("plain", (2, 2, 2)), *(("mae", mesh) for mesh in [(2, 2, 2), (1, 8, 1), (1, 1, 8)])]
+# Random numbers and the second objective take long to compile: where all axes act together.
+CASES = [("plain", mesh) for mesh in MESHES[1:]]
+CASES += [("noisy", (2, 2, 2)), ("mae", (2, 2, 2))]
 
 
 def configuration(objective, mesh):
@@ -47,7 +47,7 @@ def configuration(objective, mesh):
     if objective == "noisy":
         config.model.update(dropout_rate=0.1, drop_path_rate=0.2, drop_path_schedule="constant")
     config.data.update(source="synthetic", size=16, batch_size=8)
-    config.optimizer.update(epsilon=1e-3, weight_decay=0.1)
+    config.optimizer.update(name="sgd", learning_rate=0.1, weight_decay=0.1)
     config.sharding.min_size = 0  # divide everything
     config.mesh.update(dict(zip(("data", "fsdp", "tensor"), mesh)))
     validate(config)

@@ -363,7 +363,7 @@ def test_metrics(finished):
     # Counts of 40 records: padding has not been counted.
     assert finished[0].metrics["accuracy"] * 40 == pytest.approx(round(finished[0].metrics["accuracy"] * 40))
     schedule = finished[0].experiment.schedule
-    assert written[-2]["train/learning_rate"] == pytest.approx(float(schedule(9)))
+    assert written[-2]["train/learning_rate"] == pytest.approx(float(schedule(9)), rel=1e-5)
     events = b"".join(path.read_bytes() for path in (finished[1] / "tensorboard").iterdir())
     for name in (b"train/loss", b"eval/accuracy"):
         assert name in events
@@ -417,13 +417,13 @@ def test_report(finished, tmp_path):
     added = write_report(experiment, result.state, tmp_path)
     assert added["baselines"] == {"nearest_neighbour": 1.0}
     assert added["figure"] == str(tmp_path / "illustration.png")
-    assert Image.open(added["figure"]).format == "PNG"
+    with Image.open(added["figure"]) as image:
+        assert image.format == "PNG"
     samples = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert samples == ["0_cat.png", "1_a_b_c.png", "2__.png"]
     for index, name in enumerate(samples):
-        np.testing.assert_array_equal(
-            np.asarray(Image.open(tmp_path / "samples" / name)), images[index, ..., 0]
-        )
+        with Image.open(tmp_path / "samples" / name) as image:
+            np.testing.assert_array_equal(np.asarray(image), images[index, ..., 0])
 
 
 def test_the_loop_moves_nothing_by_accident(tmp_path, monkeypatch):
@@ -442,7 +442,7 @@ class Poisoned(Source):
     """Float images, of which one is not a number."""
 
     def __init__(self, bad, size=64):
-        self.class_names = tuple("abcdef")
+        self.class_names = tuple("012345")
         self.image_shape = (8, 8, 1)
         self.labels = (np.arange(size) % 6).astype(np.int32)
         self._images = np.random.default_rng(0).uniform(0, 255, (size, 8, 8, 1)).astype(np.float32)

@@ -154,11 +154,24 @@ def test_a_gradient_that_is_not_finite_is_enough():
             loss, out = super().loss(params, buffers, batch, key)
             return loss + jnp.sqrt(params["w"] - 1).sum(), out  # finite value, infinite slope at 1
 
-    objective, optimizer = Steep(), optax.sgd(0.1)
+    # An optimizer that looks at signs alone would make a finite update of it.
+    objective = Steep()
+    optimizer = optax.stateless(lambda updates, params: jax.tree.map(jnp.sign, updates))
     state = init_state(objective, optimizer, 0, with_ema=False)
     step = jax.jit(make_step(objective, optimizer, lambda step: 0.1, seed=0))
     after, metrics = step(state, {"scale": jnp.ones(2)})
     assert np.isfinite(metrics["loss"])
+    assert float(metrics["finite"]) == 0
+    np.testing.assert_array_equal(after.params["w"], state.params["w"])
+
+
+def test_an_update_that_the_optimizer_makes_infinite_is_not_made():
+    objective = Pull()
+    optimizer = optax.stateless(lambda updates, params: jax.tree.map(lambda u: u / 0.0, updates))
+    state = init_state(objective, optimizer, 0, with_ema=False)
+    step = jax.jit(make_step(objective, optimizer, lambda step: 0.1, seed=0))
+    after, metrics = step(state, {"scale": jnp.ones(2)})
+    assert np.isfinite(metrics["gradient_norm"])
     assert float(metrics["finite"]) == 0
     np.testing.assert_array_equal(after.params["w"], state.params["w"])
 

@@ -125,11 +125,11 @@ def train(
                                 f"stopped by {stop.signal} after step {number}, which was saved; start the same "
                                 "command again to go on."
                             )
+            assert state is not None
             if not metrics:  # of a state that was saved between two evaluations
                 metrics = run.evaluate(total, state)
         with clock("checkpoint"):
             checkpoints.wait()
-    assert state is not None
     summary = {
         "step": total,
         "metrics": metrics,
@@ -190,8 +190,8 @@ class _Run:
             newest = f"step {saved[-1]}" if saved else "not written yet"
             loss, norm = fetched["loss"], fetched["gradient_norm"]
             raise DivergedError(
-                f"loss {loss}, gradient norm {norm} or the update of step {number} is not finite; the newest checkpoint "
-                f"is {newest}. Lower optimizer.learning_rate, lengthen schedule.warmup or clip with "
+                f"loss {loss}, gradient norm {norm} or the update of step {number} is not finite; the newest "
+                f"checkpoint is {newest}. Lower optimizer.learning_rate, lengthen schedule.warmup or clip with "
                 "optimizer.clip_norm."
             )
         self._learning_rate = fetched.pop("learning_rate")
