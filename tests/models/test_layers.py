@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny
+from vit_jax.models.embedding import with_prefix
 from vit_jax.models.layers import (
     ACTIVATIONS,
     MLPS,
@@ -18,6 +19,7 @@ from vit_jax.models.layers import (
     initial_kernel,
     layer_norm,
     matmul,
+    spread,
 )
 from vit_jax.models.vit_config import CHOICES
 
@@ -72,14 +74,35 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_gradients_of_parameters
 
     assert dense(x, kernel, bias).dtype == jnp.bfloat16
     np.testing.assert_array_equal(dense(x, kernel, bias), plain_dense(x, kernel, bias, 1))
-    gradients, expected = (
-        jax.jit(jax.grad(loss(f), argnums=(0, 1, 2)))(x, kernel, bias) for f in (dense, plain_dense)
-    )
+    gradients = jax.jit(jax.grad(loss(dense), argnums=(0, 1, 2)))(x, kernel, bias)
     assert [g.dtype for g in gradients] == [jnp.bfloat16, jnp.float32, jnp.float32]
-    for one, other in zip(gradients, expected, strict=True):
-        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
-        # One unit in the last place of bfloat16 at the largest value.
-        np.testing.assert_allclose(one, other, rtol=0, atol=2**-8 * np.abs(other).max())
+    wide_x, wide_kernel, dy = (
+        np.asarray(a.astype(jnp.bfloat16).astype(jnp.float32), np.float64) for a in (x, kernel, cotangent)
+    )
+    exact = (dy @ wide_kernel.T, np.einsum("abi,abo->io", wide_x, dy), dy.sum(axis=(0, 1)))
+    for ours, expected in zip(gradients, exact, strict=True):
+        # Products are rounded to bfloat16 once, at the end.
+        ours = np.asarray(ours.astype(jnp.float32), np.float64)
+        np.testing.assert_allclose(ours, expected, rtol=2**-8, atol=1e-6)
+
+
+def test_gradients_of_what_is_broadcast_are_summed_in_float32():
+    rows = 4096
+    dy = (normal(rows, 3, 8) + 0.5).astype(jnp.bfloat16)
+    exact = np.asarray(dy.astype(jnp.float32), np.float64).sum(axis=0)
+
+    def gradient(of):
+        return jax.jit(jax.grad(lambda p: jnp.sum((of(p) * dy).astype(jnp.float32))))
+
+    x = jnp.zeros((rows, 3, 8), jnp.bfloat16)
+    table = gradient(lambda table: x + spread(table, x))(jnp.zeros((3, 8)))
+    np.testing.assert_allclose(table, exact, rtol=1e-5)
+    bias = gradient(lambda bias: dense(x, jnp.zeros((8, 8)), bias))(jnp.zeros(8))
+    np.testing.assert_allclose(bias, exact.sum(axis=0), rtol=1e-5)
+    # A token before the patches, with a position.
+    patches, token = jnp.zeros((rows, 2, 8), jnp.bfloat16), jnp.zeros((1, 8))
+    first = gradient(lambda token: with_prefix(patches, jnp.zeros((3, 8)), token, None))(token)
+    np.testing.assert_allclose(first, exact[:1], rtol=1e-5)
 
 
 def test_matmul_writes_its_weight_gradient_as_one_product_without_transposing():

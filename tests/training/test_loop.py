@@ -12,31 +12,21 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from PIL import Image
 
-from tests.tiny import randomised
 from vit_jax.data.arrays import ArraySource
-from vit_jax.data.base import Selection, Source
 from vit_jax.errors import (
     CheckpointError,
     ConfigError,
-    DataError,
-    DivergedError,
     Preempted,
-    ResourceError,
 )
-from vit_jax.objectives.base import LossOutput
 from vit_jax.training import loop
 from vit_jax.training.checkpoint import Checkpoints
 from vit_jax.training.config import default_config, to_json, validate
-from vit_jax.training.experiment import build
 from vit_jax.training.fingerprint import fingerprint
 from vit_jax.training.metrics import Clock
 from vit_jax.training.report import performance, write_report
-from vit_jax.training.state import TrainState
-from vit_jax.training.step import make_step
 
 STEPS, LOG_EVERY, EVAL_EVERY, SAVE_EVERY = 10, 3, 4, 2
 
@@ -101,16 +91,6 @@ def programs(compile_cache):
     loop.build, loop.compile_step = build_once, compile_once
     yield compile_cache
     loop.build, loop.compile_step = real_build, real_compile
-
-
-@pytest.fixture
-def nothing_compiled(monkeypatch):
-    class NoCompilation(Clock):
-        def __call__(self, phase):
-            assert phase != "compile"
-            return super().__call__(phase)
-
-    monkeypatch.setattr(loop, "Clock", NoCompilation)
 
 
 @pytest.fixture
@@ -433,200 +413,3 @@ def test_the_loop_moves_nothing_by_accident(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Progress, "advance", careless)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
         loop.train(configuration(), tmp_path)
-
-
-# ---- numbers that are not finite
-
-
-class Poisoned(Source):
-    """Float images, of which one is not a number."""
-
-    def __init__(self, bad, size=64):
-        self.class_names = tuple("012345")
-        self.image_shape = (8, 8, 1)
-        self.labels = (np.arange(size) % 6).astype(np.int32)
-        self._images = np.random.default_rng(0).uniform(0, 255, (size, 8, 8, 1)).astype(np.float32)
-        self._images[bad] = np.nan
-
-    def __len__(self):
-        return len(self.labels)
-
-    def __getitem__(self, index):
-        return {"image": self._images[index], "label": int(self.labels[index]), "record": f"record {index}"}
-
-    def take(self, indices):
-        return {"image": self._images[indices], "label": self.labels[indices]}
-
-
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
-    config = configuration(
-        data__train_transforms="", accumulation=1, objective__mixup=0.0, checkpoint__every=1, ema__decay=0.0
-    )
-    healthy = ArraySource(np.full((16, 8, 8, 1), 50, np.uint8), np.zeros(16, int), num_classes=6)
-    # Some record that is first read in step 4.
-    batches = build(config, (Poisoned([]), healthy)).train_batches(0)
-    first = [next(batches)["image"] for _ in range(4)]
-    batches.close()
-    images = Poisoned([])._images
-    bad = next(i for i in range(64) if (images[i] == first[3]).all((1, 2, 3)).any())
-    message = (
-        r"loss nan, gradient norm nan or the update of step 4 is not finite; the newest checkpoint is step 3"
-    )
-    with pytest.raises(DivergedError, match=message) as caught:
-        loop.train(config, tmp_path, sources=(Poisoned([bad]), healthy))
-    assert caught.value.exit_status == 5
-    checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
-    assert checkpoints.steps()[-1] == 3
-    abstract = build(config, (Poisoned([]), healthy)).abstract_state
-    state, _ = checkpoints.restore(abstract)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
-    assert lines(tmp_path)[-1]["step"] == 3
-
-
-class Line:
-    """The least objective: a parameter that wants to be 1."""
-
-    def prepare(self, batch, key):
-        return batch
-
-    def loss(self, params, buffers, batch, key):
-        loss = jnp.square(params["x"] - 1).mean()
-        return loss, LossOutput({"loss": loss}, buffers, jnp.float32(1))
-
-    def after_update(self, params, buffers, step):
-        return buffers
-
-
-def test_an_update_that_is_not_finite_is_left_out():
-    optimizer = optax.sgd(np.inf)
-    params = {"x": jnp.zeros(2)}
-    state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), None)
-    step = make_step(Line(), optimizer, lambda step: jnp.float32(1), seed=0)
-    after, metrics = jax.jit(step)(state, {})
-    assert (float(metrics["finite"]), float(metrics["loss"])) == (0, 1)
-    np.testing.assert_array_equal(after.params["x"], 0)
-
-
-# ---- what is refused before anything is compiled
-
-
-def sources(train_size=8, eval_size=8, classes=6, eval_classes=6, records=32):
-    def source(size, count, records):
-        images = np.zeros((max(records, 1), size, size, 1), np.uint8)
-        whole = ArraySource(images, np.arange(len(images)) % count, num_classes=count)
-        return Selection(whole, np.arange(records))
-
-    return source(train_size, classes, 32), source(eval_size, eval_classes, records)
-
-
-class Files(Source):
-    """Images that are not in memory."""
-
-    class_names = tuple("012345")
-
-    def __len__(self):
-        return 20
-
-    def __getitem__(self, index):
-        return {"image": np.zeros((8, 8, 1), np.uint8), "label": 0, "record": "a file"}
-
-
-REFUSED = {
-    "no steps": (dict(duration=0), None, ConfigError, "duration is 0; it must be at least one step"),
-    "no epochs": (dict(duration="0 epochs"), None, ConfigError, "duration is '0 epochs'"),
-    "never evaluated": (
-        dict(evaluation__every=0),
-        None,
-        ConfigError,
-        "evaluation.every is 0; it must be at least",
-    ),
-    "never saved": (dict(checkpoint__every="0%"), None, ConfigError, "checkpoint.every is '0%'"),
-    "never logged": (dict(log__every="0 epochs"), None, ConfigError, "log.every is '0 epochs'"),
-    "batch": (
-        dict(data__batch_size=24),
-        None,
-        ConfigError,
-        "data.batch_size is 24; it must be a multiple of 16",
-    ),
-    "eval batch": (
-        dict(data__eval_batch_size=12),
-        None,
-        ConfigError,
-        "data.eval_batch_size is 12; it must be",
-    ),
-    "mesh": (dict(mesh__data=3), None, ConfigError, "mesh is data=3 fsdp=1 tensor=1, which does not make 8"),
-    "warmup": (dict(schedule__warmup=11), None, ConfigError, "schedule.warmup is 11 steps"),
-    "frozen": (dict(optimizer__frozen=("blocs",)), None, ConfigError, "optimizer.frozen has 'blocs'"),
-    "classes": (
-        {},
-        sources(classes=5, eval_classes=5),
-        ConfigError,
-        "num_classes is 6 and the data has 5 classes",
-    ),
-    "eval classes": ({}, sources(eval_classes=7), DataError, "class 6 of the data to evaluate on is '6'"),
-    "no records": (
-        {},
-        sources(records=0),
-        DataError,
-        "data to eval on has no records; check data.eval_split",
-    ),
-    "train size": (
-        dict(data__train_transforms="resize(12)"),
-        None,
-        DataError,
-        r"has shape \(12, 12, 1\) after the transforms, but the model takes \(8, 8, 1\)",
-    ),
-    "eval size": (
-        dict(data__eval_transforms="center_crop(9)"),
-        sources(eval_size=16),
-        DataError,
-        r"has shape \(9, 9, 1\) after the transforms",
-    ),
-    "transform": (
-        dict(data__train_transforms="flip_rl"),
-        None,
-        ConfigError,
-        "data.train_transforms: the transform is 'flip_rl'",
-    ),
-    "baseline": (dict(evaluation__baselines=("svm",)), None, ConfigError, "evaluation.baselines is 'svm'"),
-    "baselines of files": (
-        dict(evaluation__baselines=("svm_rbf",), data__train_transforms="", data__eval_transforms=""),
-        (Files(), Files()),
-        ConfigError,
-        "evaluation.baselines is .*, but they need images in memory",
-    ),
-}
-
-
-@pytest.mark.usefixtures("nothing_compiled")
-@pytest.mark.parametrize("case", REFUSED)
-def test_refused_before_compiling(tmp_path, case):
-    changes, given, kind, message = REFUSED[case]
-    with pytest.raises(kind, match=message) as caught:
-        loop.train(configuration(**changes), tmp_path / "new", sources=given)
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.usefixtures("nothing_compiled")
-def test_a_workdir_that_cannot_be_written_is_refused_before_compiling(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match="Not a directory"):
-        loop.train(configuration(), tmp_path / "file" / "run")
-    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
-    with pytest.raises(ResourceError, match=r"metrics.jsonl cannot be written"):
-        loop.train(configuration(), tmp_path / "run")
-
-
-def test_float_images_and_other_sizes_are_trained_on():
-    experiment = build(configuration(data__train_transforms=""), (Poisoned([]), sources(eval_size=16)[1]))
-    assert experiment.abstract_batch()["image"].dtype == np.float32
-    batch = next(experiment.eval_batches())
-    assert (batch["image"].shape, batch["image"].dtype) == ((16, 8, 8, 1), np.uint8)
-
-
-def test_some_devices_can_be_chosen():
-    experiment = build(configuration(mesh__data=2), devices=jax.devices()[2:4])
-    assert list(experiment.mesh.devices.flat) == jax.devices()[2:4]
-    params = randomised(experiment.abstract_state.params)
-    assert fingerprint(params)  # shapes are as ever

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.layers import ACTIVATIONS, LayerNorm, dense, initial_kernel, value_of
+from vit_jax.models.layers import ACTIVATIONS, LayerNorm, dense, initial_kernel, spread, value_of
 from vit_jax.models.positions import sincos2d
 from vit_jax.models.resample import resample_positions
 from vit_jax.models.vit_config import ViTConfig, check_divides
@@ -51,7 +51,7 @@ class StemLayer(nnx.Module):
         x = jax.lax.conv_general_dilated(
             x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
-        return ACTIVATIONS[self.config.activation](self.norm(x + self.bias[...].astype(x.dtype)))
+        return ACTIVATIONS[self.config.activation](self.norm(x + spread(self.bias[...], x)))
 
 
 class PatchEmbed(nnx.Module):
@@ -143,13 +143,15 @@ def with_prefix(
     if positions is not None:
         if positions.shape[0] > n:
             prefix[0] = prefix[0] + positions[:1]
-        patches = patches + positions[-n:].astype(patches.dtype)
+        patches = patches + spread(positions[-n:], patches)
     if registers is not None:
         prefix.append(registers)
     if not prefix:
         return patches
-    first = jnp.concatenate(prefix).astype(patches.dtype)
-    return jnp.concatenate([jnp.broadcast_to(first, (b, first.shape[0], d)), patches], axis=1)
+    first = jnp.concatenate(prefix)
+    # Cast after broadcasting: see `spread`.
+    first = jnp.broadcast_to(first, (b, first.shape[0], d)).astype(patches.dtype)
+    return jnp.concatenate([first, patches], axis=1)
 
 
 def drop_patches(patches: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

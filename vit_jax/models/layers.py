@@ -42,6 +42,19 @@ def _matmul_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple
 matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
+def spread(parameter: jax.Array, x: jax.Array) -> jax.Array:
+    """Return a float32 parameter in the shape and dtype of `x`, to be added or multiplied.
+
+    Its gradient is a sum over all rows. In this order, broadcast then cast, that sum is made in float32; made in
+    bfloat16, it stops growing after some hundred rows.
+
+    Args:
+      parameter: shape of the last axes of `x`.
+      x: `(..., *shape)`.
+    """
+    return jnp.broadcast_to(parameter, x.shape).astype(x.dtype)
+
+
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, inputs: int = 1) -> jax.Array:
     """Return an affine map of the last axes of `x`; every dense layer of the library goes through here.
 
@@ -61,7 +74,7 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, inputs
         kernel.astype(x.dtype).reshape(math.prod(in_shape), math.prod(out_shape)),
     )
     y = flat.reshape(*rows, *out_shape)
-    return y if bias is None else y + bias.astype(x.dtype)
+    return y if bias is None else y + spread(bias, y)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
@@ -192,7 +205,7 @@ class LayerScale(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return `x` `(..., d)` scaled."""
-        return x * self.gamma[...].astype(x.dtype)
+        return x * spread(self.gamma[...], x)
 
 
 class Mlp(nnx.Module):

@@ -6,7 +6,7 @@ from flax import nnx
 
 from vit_jax.models.embedding import position_table
 from vit_jax.models.encoder import apply_blocks, make_blocks
-from vit_jax.models.layers import Dense, LayerNorm, value_of
+from vit_jax.models.layers import Dense, LayerNorm, spread, value_of
 from vit_jax.models.vit import VisionTransformer
 from vit_jax.models.vit_config import ViTConfig, replace
 from vit_jax.random import fold
@@ -69,15 +69,16 @@ class MaeDecoder(nnx.Module):
         x = self.embed(tokens)
         first, visible = x[:, :prefix], x[:, prefix:]
         b, keep, d = visible.shape
-        hidden = jnp.broadcast_to(self.mask_token[...].astype(x.dtype), (b, restore.shape[1] - keep, d))
+        hidden = jnp.broadcast_to(self.mask_token[...], (b, restore.shape[1] - keep, d)).astype(x.dtype)
         patches = jnp.take_along_axis(jnp.concatenate([visible, hidden], 1), restore[..., None], axis=1)
         x = jnp.concatenate([first, patches], axis=1)
         positions = position_table(self.config, value_of(self.pos_embed), self.config.grid)
         if positions is not None:
             # Registers, if any, stand between the class token and the patches and have no position.
-            slots, n = positions.shape[0], restore.shape[1]
-            x = x.at[:, -n:].add(positions[-n:].astype(x.dtype))
-            x = x.at[:, : slots - n].add(positions[: slots - n].astype(x.dtype))
+            n = restore.shape[1]
+            own = positions.shape[0] - n
+            zeros = jnp.zeros((prefix - own, d), positions.dtype)
+            x = x + spread(jnp.concatenate([positions[:own], zeros, positions[own:]]), x)
         x, _ = apply_blocks(self.blocks, x, key)
         return self.head(self.norm(x)[:, prefix:]).astype(jnp.float32)
 

@@ -28,7 +28,7 @@ class AttentionPool(nnx.Module):
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Return `(b, d)` of tokens `(b, n, d)`."""
         b, _, d = x.shape
-        probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (b, 1, d))
+        probe = jnp.broadcast_to(self.probe[...], (b, 1, d)).astype(x.dtype)  # see `layers.spread`
         kv = self.kv(x)
         y, _ = attention(
             self.q(probe), kv[..., 0, :, :], kv[..., 1, :, :], implementation=self.config.attention
