@@ -18,9 +18,10 @@ from vit_jax.models.vit_config import ViTConfig
 def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Return `x @ kernel` with its weight gradient written as `dot(x, dy)`.
 
-    Automatic differentiation writes it as `transpose(dot(dy, x))`, which XLA's CPU backend runs several
-    times slower (`benchmarks/train_step.py` measures it). The value is the same; forward-mode
-    differentiation through this function raises an error, as for any function with its own gradient.
+    Automatic differentiation writes it as `transpose(dot(dy, x))`, which XLA's CPU backend runs more slowly, most
+    of all in bfloat16 under jax 0.12 (`benchmarks/train_step.py --plain-gradient` measures it). The value is the
+    same; forward-mode differentiation through this function raises an error, as for any function with its own
+    gradient.
 
     Args:
       x: `(..., i)`.
