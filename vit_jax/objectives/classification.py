@@ -86,7 +86,7 @@ class Classification:
             probability=options.mix_probability,
             cutmix_probability=options.cutmix_probability,
         )
-        return {"image": images, "target": targets, "label": batch["label"]}
+        return {"image": images, "target": targets}
 
     def loss(
         self, params: Params, buffers: Buffers, batch: Batch, key: jax.Array
@@ -101,7 +101,8 @@ class Classification:
         # Where all rows of a microbatch have weight 0 it says nothing; 0 / 0 would spoil the whole batch.
         total = jnp.maximum(weights.sum(), 1e-12)
         loss = (losses * weights).sum() / total
-        correct = jnp.argmax(logits, axis=-1) == batch["label"]
+        # Of a mixed image, the class with the larger share.
+        correct = jnp.argmax(logits, axis=-1) == jnp.argmax(batch["target"], axis=-1)
         metrics = {"loss": loss, "accuracy": jnp.mean(correct.astype(jnp.float32))}
         return loss, LossOutput(metrics, buffers, total)
 
