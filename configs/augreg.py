@@ -4,7 +4,7 @@
 
 The argument is MODEL,DATA,AUGMENTATION: a model of the paper (Ti/16, S/32, S/16, B/32, B/16, L/16), `i1k` or
 `i21k`, and `none`, `light1`, `light2`, `medium1`, `medium2`, `strong1` or `strong2`.
-Hardware: TPU v3 slices; the paper's grid took 300 epochs of ImageNet-21k a model (published).
+Hardware: TPU slices; 300 epochs of ImageNet-21k are not for one machine.
 Result: published, after fine-tuning from i21k to i1k at 384 px: Ti/16 78.22, S/16 83.73, B/16 85.49, L/16 85.59
 % top-1; not reproduced by this project.
 Published: everything below and the RandAugment of each level (two operations of the magnitude in `LEVELS`), which

@@ -3,7 +3,7 @@
     vit-jax train --config configs/deit_i1k.py:small --workdir DIR --config.data.path=TFDS_DIR
 
 The argument is `tiny`, `small` (default) or `base`.
-Hardware: 8 V100, about 2.6 days for `small` and `base` (published).
+Hardware: a single machine, less than three days (published).
 Result: published 72.2, 79.9 and 81.8 % top-1; not reproduced by this project yet.
 Published: everything below, and rand-m9-mstd0.5-inc1, random erasing 0.25 and three repetitions of each image in
 a batch, which this configuration does not have yet: expect less.
