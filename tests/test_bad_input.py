@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from tests.runs import CONFIG, run
+from vit_jax.checkpoints.files import checksum
 from vit_jax.training import loop
-from vit_jax.training.checkpoint_files import checksum
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.data.arrays import open_digits
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.inference.predictor import Predictor
-from vit_jax.training.checkpoint import Checkpoints
 from vit_jax.training.config import to_json
 from vit_jax.trees import flatten, unflatten
 

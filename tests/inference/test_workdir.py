@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from tests.tiny import assert_trees_close
+from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.checkpoints.fingerprint import fingerprint
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.inference.workdir import evaluate_workdir, find
-from vit_jax.training.checkpoint import Checkpoints
 from vit_jax.training.config import to_json
-from vit_jax.training.fingerprint import fingerprint
 from vit_jax.training.metrics import MetricWriter
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.checkpoints.fingerprint import fingerprint
 from vit_jax.data.arrays import ArraySource
 from vit_jax.errors import (
     CheckpointError,
@@ -22,9 +24,7 @@ from vit_jax.errors import (
     Preempted,
 )
 from vit_jax.training import loop
-from vit_jax.training.checkpoint import Checkpoints
 from vit_jax.training.config import default_config, to_json, validate
-from vit_jax.training.fingerprint import fingerprint
 from vit_jax.training.metrics import Clock
 from vit_jax.training.report import performance, write_report
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.tiny import randomised
 from tests.training.test_loop import configuration, lines
+from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.checkpoints.fingerprint import fingerprint
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.base import Selection, Source
 from vit_jax.errors import (
@@ -18,9 +20,7 @@ from vit_jax.errors import (
 )
 from vit_jax.objectives.base import LossOutput
 from vit_jax.training import loop
-from vit_jax.training.checkpoint import Checkpoints
 from vit_jax.training.experiment import build
-from vit_jax.training.fingerprint import fingerprint
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import make_step
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.data.arrays import ArraySource
 from vit_jax.data.base import Selection, Source
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.preprocess import Picture
 from vit_jax.inference.predictor import Predictor
 from vit_jax.inference.workdir import find
-from vit_jax.training.checkpoint import Checkpoints
 from vit_jax.training.config import default_config, to_json, validate
 from vit_jax.training.loop import train
 

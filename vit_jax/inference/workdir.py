@@ -8,9 +8,9 @@ from typing import Any
 
 import jax
 
+from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.errors import CheckpointError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
-from vit_jax.training.checkpoint import Checkpoints
 from vit_jax.training.config import from_json, validate
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import build

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 
+from vit_jax.checkpoints import fingerprint
+from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.data.base import Source
 from vit_jax.errors import ConfigError, DivergedError, Preempted
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
-from vit_jax.training import fingerprint
-from vit_jax.training.checkpoint import Checkpoints
 from vit_jax.training.config import check_resumable, from_json, to_json
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import Experiment, build

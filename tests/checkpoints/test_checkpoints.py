@@ -14,9 +14,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vit_jax import trees
+from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.checkpoints.fingerprint import fingerprint
 from vit_jax.errors import CheckpointError, ResourceError
-from vit_jax.training.checkpoint import Checkpoints
-from vit_jax.training.fingerprint import fingerprint
 
 
 class Moments(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vit_jax.training.fingerprint import combine, fingerprint, table
+from vit_jax.checkpoints.fingerprint import combine, fingerprint, table
 
 DTYPES = ["float32", "bfloat16", "float16", "int32", "uint32", "int8", "uint8", "bool", "float64", "int64"]
 

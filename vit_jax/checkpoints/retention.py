@@ -8,7 +8,7 @@ from typing import Any
 
 from orbax.checkpoint import checkpoint_managers as policies
 
-from vit_jax.training.checkpoint_files import is_ours
+from vit_jax.checkpoints.files import is_ours
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ Orbax commits a step by renaming its directory, but does not notice flipped bits
 directory with a number for a name as a step, and forgets what failed in the background. So every array's
 fingerprint is stored with each step and compared on loading, only steps of ours count, and loading has three
 outcomes: nothing there (None), loaded, or `CheckpointError`. What a step looks like on disk is in
-`training.checkpoint_files`.
+`checkpoints.files`.
 """
 
 import logging
@@ -21,9 +21,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from vit_jax import trees
-from vit_jax.errors import CheckpointError, ResourceError, VitError, choose
-from vit_jax.training import fingerprint
-from vit_jax.training.checkpoint_files import (
+from vit_jax.checkpoints import fingerprint
+from vit_jax.checkpoints.files import (
     METADATA,
     STATE,
     Metadata,
@@ -34,8 +33,9 @@ from vit_jax.training.checkpoint_files import (
     read_metadata,
     read_state,
 )
-from vit_jax.training.quiet_orbax import quiet_orbax
-from vit_jax.training.retention import Retention
+from vit_jax.checkpoints.quiet_orbax import quiet_orbax
+from vit_jax.checkpoints.retention import Retention
+from vit_jax.errors import CheckpointError, ResourceError, VitError, choose
 from vit_jax.version import __version__
 
 quiet_orbax()

@@ -17,8 +17,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from vit_jax import trees
+from vit_jax.checkpoints import fingerprint
 from vit_jax.errors import CheckpointError, ResourceError, VitError
-from vit_jax.training import fingerprint
 
 Metadata = dict[str, Any]
 STATE, METADATA = "state", "metadata"

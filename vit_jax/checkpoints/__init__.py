@@ -1,0 +1,1 @@
+"""Our own checkpoints: verified Orbax steps in a folder, and which of them are kept."""

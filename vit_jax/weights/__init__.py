@@ -1,0 +1,1 @@
+"""Checkpoints of other libraries: files, names and shapes, read and written."""
