@@ -41,7 +41,7 @@ def test_what_is_read(spec, expected):
         ),
         ("resize(224, interpolaton='bicubic')", "Did you mean 'interpolation'?"),
         ("resize", "missing a required argument: 'size'; it is resize(size, interpolation='bilinear')"),
-        ("center_crop(1, 2)", "too many positional arguments; it is center_crop(size)"),
+        ("resize(1, 'x', 2)", "too many positional arguments; it is resize(size, interpolation='bilinear')"),
         ("center_crop(1, size=2)", "multiple values for argument 'size'"),
         ("center_crop(-5)", "center_crop: size is -5; it must be an integer of at least 1"),
         ("center_crop(size)", "argument size of center_crop is not a plain value"),

@@ -1,7 +1,6 @@
 """Transforms: what each does to an image, and which arguments it refuses."""
 
 import io
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,14 +16,16 @@ from vit_jax.data.transforms import (
     PadCrop,
     RandomResizedCrop,
     Resize,
+    ResizeLong,
     ResizeShort,
     ToChannels,
     default_transforms,
 )
 from vit_jax.errors import ConfigError, DataError
+from vit_jax.models.preprocessing import CHOICES, Preprocessing
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+PILLOW = {name: Image.Resampling[name.upper()] for name in ("nearest", "bilinear", "bicubic", "lanczos")}
 
 
 def rng(seed=0):
@@ -87,6 +88,7 @@ def test_resize_to_the_same_size_is_the_identity():
         (256, (500, 375), (341, 256)),
         (224, (224, 224), (224, 224)),
         ((10, 20), (20, 30), (13, 20)),
+        ((10, 18), (31, 52), (11, 18)),  # timm rounds 10.73
         ((10, 5), (20, 30), (10, 15)),
         ((2, 2), (3, 300), (2, 200)),
     ],
@@ -114,6 +116,31 @@ def test_center_crop():
     assert np.array_equal(CenterCrop((17, 29)).image(IMAGE, rng()), IMAGE[2:19, 0:29])
     with pytest.raises(DataError, match=r"20x30, smaller than center_crop\(\(24, 24\)\); resize before"):
         CenterCrop(24).image(IMAGE, rng())
+
+    assert np.array_equal(CenterCrop((17, 29), "down").image(IMAGE, rng()), IMAGE[1:18, 0:29])
+
+
+def test_center_crop_pads_what_lacks():
+    filled = CenterCrop((23, 28), fill=(1, 2, 3)).image(IMAGE, rng())
+    assert filled.shape == (23, 28, 3)
+    assert np.array_equal(filled[1:21], IMAGE[:, 1:29])
+    assert np.unique(np.concatenate([filled[:1], filled[21:]]).reshape(-1, 3), axis=0).tolist() == [[1, 2, 3]]
+    assert np.array_equal(CenterCrop(10, fill=0).image(IMAGE, rng()), CenterCrop(10).image(IMAGE, rng()))
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "expected"),
+    [
+        (10, (20, 30), (7, 10)),  # 6.67
+        (10, (30, 20), (10, 7)),
+        ((10, 20), (20, 30), (10, 15)),
+        ((40, 20), (20, 30), (13, 20)),
+        (4, (2, 300), (1, 4)),
+    ],
+)
+def test_resize_long_fits_into_the_size(size, shape, expected):
+    image = np.zeros((*shape, 1), np.uint8)
+    assert ResizeLong(size).image(image, rng()).shape[:2] == expected
 
 
 def test_evaluation_is_two_steps_with_pillow():
@@ -163,7 +190,7 @@ def test_random_resized_crop_of_everything_is_a_resize():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 6])
-@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", CHOICES["interpolation"])
 @pytest.mark.parametrize("size", [5, (64, 48)])
 def test_random_resized_crop_shapes(channels, interpolation, size):
     image = rng(1).integers(0, 256, (20, 30, channels), np.uint8)
@@ -218,7 +245,10 @@ def test_float_images_can_be_cut_but_not_resized():
             "resize: interpolation is 'bicubik'; it must be one of nearest, bilinear",
         ),
         (lambda: ResizeShort((8, -1)), "resize_short: size is -1"),
+        (lambda: ResizeLong(0), "resize_long: size is 0"),
         (lambda: CenterCrop("8"), "center_crop: size is '8'"),
+        (lambda: CenterCrop(8, "up"), "center_crop: rounding is 'up'; it must be one of even, down"),
+        (lambda: CenterCrop(8, fill=(0, 256)), "center_crop: fill is (0, 256); it must be integers"),
         (
             lambda: RandomResizedCrop(8, scale=(0, 1)),
             "random_resized_crop: scale is (0, 1); it must be two numbers",
@@ -239,8 +269,8 @@ def test_wrong_arguments_are_refused_at_once(make, said):
     assert said in str(caught.value)
 
 
-def preprocessing(crop=0.875, mode="center", interpolation="bicubic"):
-    return SimpleNamespace(crop=crop, crop_mode=mode, interpolation=interpolation)
+def preprocessing(crop=0.875, mode="center", interpolation="bicubic", rounding="even"):
+    return Preprocessing((0.25, 0.5, 1.0), (1.0,), interpolation, crop, mode, rounding)
 
 
 def arrays(*shape):
@@ -266,6 +296,46 @@ def arrays(*shape):
             "decode(1)|random_resized_crop((224, 192), interpolation='bilinear')|flip_lr",
             "decode(1)|resize((248, 213), 'bilinear')|center_crop((224, 192))",
         ),
+        (
+            preprocessing(1.0, "squash", "lanczos"),
+            224,
+            3,
+            None,
+            "decode|random_resized_crop(224, interpolation='lanczos')|flip_lr",
+            "decode|resize(224, 'lanczos')",
+        ),
+        (
+            preprocessing(rounding="down"),
+            224,
+            3,
+            None,
+            "decode|random_resized_crop(224, interpolation='bicubic')|flip_lr",
+            "decode|resize_short(256, 'bicubic')|center_crop(224, 'down')",
+        ),
+        (
+            preprocessing(0.9, "border"),
+            224,
+            3,
+            None,
+            "decode|random_resized_crop(224, interpolation='bicubic')|flip_lr",
+            "decode|resize_long(248, 'bicubic')|center_crop(224, fill=(64, 128, 255))",
+        ),
+        (
+            preprocessing(0.9, "border"),
+            224,
+            1,
+            None,
+            "decode(1)|random_resized_crop(224, interpolation='bicubic')|flip_lr",
+            "decode(1)|resize_long(248, 'bicubic')|center_crop(224, fill=149)",
+        ),
+        (
+            preprocessing(2.0),
+            224,
+            3,
+            None,
+            "decode|random_resized_crop(224, interpolation='bicubic')|flip_lr",
+            "decode|resize_short(112, 'bicubic')|center_crop(224, fill=0)",
+        ),
         (preprocessing(), (8, 8), 1, arrays(8, 8, 1), "", ""),
         (preprocessing(), (8, 6), 3, arrays(8, 6, 1), "to_channels(3)", "to_channels(3)"),
         (preprocessing(), 16, 1, arrays(8, 8, 1), "resize(16, 'bicubic')", "resize(16, 'bicubic')"),
@@ -277,8 +347,10 @@ def test_default_transforms(about, size, channels, source, train, evaluation):
     parse(evaluation)
 
 
-def test_default_transforms_give_the_size_of_the_model():
-    train, evaluation = default_transforms(preprocessing(), (16, 24), 3)
+@pytest.mark.parametrize("mode", CHOICES["crop_mode"])
+@pytest.mark.parametrize("crop", [0.7, 1.0, 1.5])
+def test_default_transforms_give_the_size_of_the_model(mode, crop):
+    train, evaluation = default_transforms(preprocessing(crop, mode), (16, 24), 3)
     for spec in (train, evaluation):
         for shape in ((20, 30, 3), (300, 20, 3), (5, 9, 3)):
             example = {"image": png(np.zeros(shape, np.uint8)), "label": 0, "record": ""}

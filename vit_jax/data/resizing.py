@@ -11,7 +11,9 @@ INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
 }
+ROUNDINGS = ("even", "down")
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
@@ -35,6 +37,37 @@ def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.n
     # Pillow's other multi-channel types mean more than channels (alpha, ink), so one by one.
     planes = [Image.fromarray(image[..., c]).resize(width_height, method) for c in range(image.shape[-1])]
     return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+
+
+def center_crop(image: np.ndarray, size: tuple[int, int], rounding: str) -> np.ndarray:
+    """Return the middle of an image.
+
+    Args:
+      image: `(h, w, c)`, at least as large as `size`.
+      size: height and width of the result.
+      rounding: where an odd margin starts: `even` rounds its half as torchvision does, `down` rounds it down.
+    """
+    margins = [present - wanted for present, wanted in zip(image.shape, size)]
+    top, left = (round(margin / 2) if rounding == "even" else margin // 2 for margin in margins)
+    return image[top : top + size[0], left : left + size[1]]
+
+
+def pad_to(image: np.ndarray, size: tuple[int, int], fill: int | tuple[int, ...]) -> np.ndarray:
+    """Return an image of at least `size`, what lacks added on all sides; an odd pixel goes after.
+
+    Args:
+      image: `(h, w, c)`.
+      size: least height and width of the result.
+      fill: value of added pixels, one or one per channel.
+    """
+    lacks = [max(0, wanted - present) for present, wanted in zip(image.shape, size)]
+    if not any(lacks):
+        return image
+    (h, w, channels), (top, left) = image.shape, (lack // 2 for lack in lacks)
+    padded = np.empty((h + lacks[0], w + lacks[1], channels), image.dtype)
+    padded[:] = fill
+    padded[top : top + h, left : left + w] = image
+    return padded
 
 
 def pair(size: Size, name: str) -> tuple[int, int]:

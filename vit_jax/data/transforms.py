@@ -10,6 +10,7 @@ cost, and the interpolation asked for when it grows.
 """
 
 import math
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,24 @@ import numpy as np
 
 from vit_jax.data.base import Example, Source
 from vit_jax.data.decode import check_decoded_channels, decode, to_channels
-from vit_jax.data.resizing import INTERPOLATIONS, Size, check_integer, pair, resize
+from vit_jax.data.resizing import (
+    INTERPOLATIONS,
+    ROUNDINGS,
+    Size,
+    center_crop,
+    check_integer,
+    pad_to,
+    pair,
+    resize,
+)
 from vit_jax.errors import ConfigError, DataError, choose
 
-_OPENCV = {"nearest": cv2.INTER_NEAREST_EXACT, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_OPENCV = {
+    "nearest": cv2.INTER_NEAREST_EXACT,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
 
 # The pipeline decodes images in as many threads as there are cores; threads within one image would compete.
 cv2.setNumThreads(0)
@@ -99,7 +114,8 @@ class Resize(ImageTransform):
 class ResizeShort(ImageTransform):
     """Resize the short side to `size`, keeping the aspect ratio.
 
-    For `(h, w)`, to the least size that covers it. The long side is rounded down, as torchvision does.
+    For `(h, w)`, to the least size that covers it. The long side is rounded down, as torchvision does; if `h`
+    and `w` differ, to the nearest, as timm does.
     """
 
     size: Size
@@ -114,30 +130,63 @@ class ResizeShort(ImageTransform):
         height, width = pair(self.size, "resize_short: size")
         h, w = image.shape[:2]
         # The side that needs the larger factor becomes exact; integers, because 3 * (2 / 3) is not 2.
-        covering = (height, w * height // h) if height * w >= width * h else (h * width // w, width)
+        divide = operator.floordiv if height == width else lambda a, b: round(a / b)
+        tall = height * w >= width * h
+        covering = (height, divide(w * height, h)) if tall else (divide(h * width, w), width)
         return resize(image, covering, self.interpolation)
 
 
 @dataclass(frozen=True)
-class CenterCrop(ImageTransform):
-    """The middle `size` of an image at least as large; an odd margin is halved as torchvision does."""
+class ResizeLong(ImageTransform):
+    """Resize to the largest size with the same aspect ratio that fits into `size`."""
 
     size: Size
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        pair(self.size, "resize_long: size")
+        choose(self.interpolation, INTERPOLATIONS, "resize_long: interpolation")
+
+    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the resized image."""
+        height, width = pair(self.size, "resize_long: size")
+        h, w = image.shape[:2]
+        tall = height * w <= width * h
+        fitting = (height, round(w * height / h)) if tall else (round(h * width / w), width)
+        return resize(image, (max(1, fitting[0]), max(1, fitting[1])), self.interpolation)
+
+
+@dataclass(frozen=True)
+class CenterCrop(ImageTransform):
+    """The middle `size` of an image.
+
+    An odd margin is halved as torchvision does (`rounding` `even`), or down. A smaller image is an error,
+    unless `fill`, a value or one per channel, says what to add around it.
+    """
+
+    size: Size
+    rounding: str = "even"
+    fill: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         pair(self.size, "center_crop: size")
+        choose(self.rounding, ROUNDINGS, "center_crop: rounding")
+        values = (self.fill,) if isinstance(self.fill, int) else self.fill
+        if values is not None and not all(isinstance(v, int) and 0 <= v <= 255 for v in values):
+            raise ConfigError(f"center_crop: fill is {self.fill!r}; it must be integers from 0 to 255.")
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the crop."""
         height, width = pair(self.size, "center_crop: size")
+        if self.fill is not None:
+            image = pad_to(image, (height, width), self.fill)
         h, w = image.shape[:2]
         if h < height or w < width:
             raise DataError(
                 f"the image is {h}x{w}, smaller than center_crop({(height, width)}); resize before, for "
                 f"example with resize_short({max(height, width)})."
             )
-        top, left = round((h - height) / 2), round((w - width) / 2)
-        return image[top : top + height, left : left + width]
+        return center_crop(image, (height, width), self.rounding)
 
 
 @dataclass(frozen=True)
@@ -237,6 +286,7 @@ TRANSFORMS: dict[str, type[Transform]] = {
     "to_channels": ToChannels,
     "resize": Resize,
     "resize_short": ResizeShort,
+    "resize_long": ResizeLong,
     "center_crop": CenterCrop,
     "random_resized_crop": RandomResizedCrop,
     "flip_lr": FlipLeftRight,
@@ -249,11 +299,11 @@ def default_transforms(
 ) -> tuple[str, str]:
     """Return the standard training and evaluation transforms, as configurations write them.
 
-    Image files: random resized crop and flip; evaluation as timm does, the short side resized to
-    `floor(size / crop)` and the middle taken. Arrays of the model's size: nothing. Other arrays: resized.
+    Image files: random resized crop and flip; evaluation as the model's preprocessing says. Arrays of the
+    model's size: nothing. Other arrays: resized.
 
     Args:
-      preprocessing: of the model; has `interpolation`, `crop` and `crop_mode`.
+      preprocessing: of the model; has `interpolation`, `crop_mode`, `crop_rounding` and `resized`.
       image_size: of the model.
       channels: of the model.
       source: where images come from; None for image files.
@@ -267,10 +317,25 @@ def default_transforms(
         steps += [f"resize({size}, {interpolation})"] * (present[:2] != (height, width))
         return "|".join(steps), "|".join(steps)
     decoding = "decode" if channels == 3 else f"decode({channels})"
-    scaled = _text((math.floor(height / preprocessing.crop), math.floor(width / preprocessing.crop)))
-    resizing = "resize" if preprocessing.crop_mode == "squash" else "resize_short"
     train = f"{decoding}|random_resized_crop({size}, interpolation={interpolation})|flip_lr"
-    return train, f"{decoding}|{resizing}({scaled}, {interpolation})|center_crop({size})"
+    evaluation = [decoding, *_evaluation(preprocessing, (height, width), channels)]
+    return train, "|".join(evaluation)
+
+
+def _evaluation(preprocessing: Any, size: tuple[int, int], channels: int) -> list[str]:
+    """Return resizing and cropping."""
+    resized, mode = preprocessing.resized(size), preprocessing.crop_mode
+    kind = {"center": "resize_short", "squash": "resize", "border": "resize_long"}[mode]
+    resizing = f"{kind}({_text(resized)}, {preprocessing.interpolation!r})"
+    if mode == "squash" and resized == size:
+        return [resizing]
+    options = f", {preprocessing.crop_rounding!r}" if preprocessing.crop_rounding != "even" else ""
+    if mode == "border":
+        mean = tuple(round(255 * value) for value in preprocessing.mean)
+        options += f", fill={mean if len(mean) == channels else round(sum(mean) / len(mean))}"
+    elif resized[0] < size[0] or resized[1] < size[1]:
+        options += ", fill=0"
+    return [resizing, f"center_crop({_text(size)}{options})"]
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -1,11 +1,22 @@
 """How an image becomes a model's input; a model carries this with its weights. Needs no jax."""
 
+import math
 from dataclasses import dataclass
+
+from vit_jax.errors import ConfigError, choose
 
 INCEPTION_MEAN = (0.5, 0.5, 0.5)
 INCEPTION_STD = (0.5, 0.5, 0.5)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+CHOICES = {
+    "interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
+    "crop_mode": ("center", "squash", "border"),
+    "crop_rounding": ("even", "down"),
+}
 
 
 @dataclass(frozen=True)
@@ -14,9 +25,13 @@ class Preprocessing:
 
     Attributes:
       mean, std: per channel, of values in [0, 1]; one value serves any number of channels.
-      interpolation: `bilinear` or `bicubic`.
-      crop: share of the resized short side that the centre crop keeps (timm's `crop_pct`).
-      crop_mode: `center` resizes the short side then crops; `squash` resizes both sides, ignoring aspect.
+      interpolation: `nearest`, `bilinear`, `bicubic` or `lanczos`, antialiased.
+      crop: share of the resized image that the centre crop keeps (timm's `crop_pct`).
+      crop_mode: `center` resizes the short side then crops; `squash` resizes both sides, ignoring aspect;
+        `border` resizes the long side and pads with the mean.
+      crop_rounding: where the crop starts when an odd number of pixels is left out: at the `even` one of the
+        two pixels nearest to the middle (torchvision, timm), or at the first (`down`: transformers,
+        big_vision).
     """
 
     mean: tuple[float, ...] = INCEPTION_MEAN
@@ -24,7 +39,21 @@ class Preprocessing:
     interpolation: str = "bicubic"
     crop: float = 0.9
     crop_mode: str = "center"
+    crop_rounding: str = "even"
+
+    def __post_init__(self) -> None:
+        for field, allowed in CHOICES.items():
+            choose(getattr(self, field), allowed, f"preprocessing: {field}")
+        if not 0 < self.crop < math.inf:
+            raise ConfigError(f"preprocessing: crop is {self.crop}; it must be above 0.")
+
+    def resized(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Return the height and width to resize to, of which the centre crop leaves `image_size`."""
+        # 224 / (224 / 248) is a little below 248 in floating point.
+        height, width = (math.floor(side / self.crop + 1e-6) for side in image_size)
+        return height, width
 
 
 INCEPTION = Preprocessing()
 IMAGENET = Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
+CLIP = Preprocessing(CLIP_MEAN, CLIP_STD)
