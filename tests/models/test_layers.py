@@ -9,6 +9,7 @@ import pytest
 
 from tests.tiny import tiny
 from vit_jax.models.embedding import with_prefix
+from vit_jax.models.encoder_config import CHOICES
 from vit_jax.models.layers import (
     ACTIVATIONS,
     MLPS,
@@ -21,7 +22,6 @@ from vit_jax.models.layers import (
     matmul,
     spread,
 )
-from vit_jax.models.vit_config import CHOICES
 
 
 def normal(*shape, seed=0, dtype=jnp.float32):

@@ -10,6 +10,7 @@ from tests.tiny import TINY, assert_trees_close, functions, parameters, pixels, 
 from vit_jax.errors import ConfigError
 from vit_jax.models.embedding import drop_patches, patchify, unpatchify
 from vit_jax.models.encoder import REMAT_POLICIES, drop_path_rates
+from vit_jax.models.encoder_config import CHOICES as ENCODER_CHOICES
 from vit_jax.models.layers import layer_norm
 from vit_jax.models.vit import CAPTURES, VisionTransformer
 from vit_jax.models.vit_config import CHOICES, replace
@@ -43,7 +44,7 @@ def test_unrolled_is_rolled(rolled, unroll):
     ("remat", "unroll"), [("full", 1), ("dots", 1), ("dots_no_batch", 1), ("attention", 1), ("full", 0)]
 )
 def test_remat_changes_no_number(rolled, remat, unroll):
-    assert set(REMAT_POLICIES) == set(CHOICES["remat"])
+    assert set(REMAT_POLICIES) == set(ENCODER_CHOICES["remat"])
     assert_trees_close(loss_and_gradient(replace(DEEP, remat=remat, unroll=unroll)), rolled, rtol=2e-6)
 
 
@@ -80,7 +81,8 @@ def test_remat_keeps_less(implementation):
 
 
 def test_captures_have_their_shapes_and_change_nothing():
-    logits, values = run(DEEP, pixels(), capture=CAPTURES)
+    names = tuple(name for name in CAPTURES if "_logits" not in name or name == "pre_logits")
+    logits, values = run(DEEP, pixels(), capture=names)
     b, n, d, depth = 2, 17, 32, 3
     shapes = {name: value.shape for name, value in values.items()}
     assert shapes == dict(
@@ -205,6 +207,9 @@ def test_a_new_head_starts_at_zero_and_at_its_bias():
     np.testing.assert_array_equal(head["bias"], np.float32(-6.9))
 
 
+TOKENS = {"none": (17,), "patches": (16,)}
+
+
 @pytest.mark.parametrize("classes", [0, 5])
 @pytest.mark.parametrize("pool", CHOICES["pool"])
 def test_reset_classifier_goes_from_anything_to_anything(pool, classes):
@@ -216,9 +221,9 @@ def test_reset_classifier_goes_from_anything_to_anything(pool, classes):
             model.reset_classifier(new_classes, new_pool)
             config = replace(start, pool=new_pool or pool, num_classes=new_classes)
             assert model.config == config
-            rows = (2, 17) if config.pool == "none" else (2,)
             out = jax.eval_shape(forward, model, images)
-            assert out.shape == (*rows, new_classes or 32)
+            width = 64 if config.pool == "cls_mean" else 32
+            assert out.shape == (2, *TOKENS.get(config.pool, ()), new_classes or width)
             if new_classes:
                 assert not model.head.kernel[...].any()
                 assert not model.head.bias[...].any()
@@ -237,7 +242,7 @@ def test_reset_classifier_works_on_and_refuses_what_is_wrong_leaving_the_model_a
     expected = forward(model)
     for arguments, message in [
         ((7, "cls"), "pool is 'cls' but class_token is False"),
-        ((7, "max"), "pool is 'max'; it must be one of cls, mean, map, none"),
+        ((7, "max"), "pool is 'max'; it must be one of cls, mean, cls_mean, map, patches, none"),
         ((-1,), "num_classes is -1"),
         (("7",), "num_classes is '7'; it must be an integer"),
     ]:

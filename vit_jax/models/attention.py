@@ -1,14 +1,36 @@
 """Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762). Letters: `h` heads, `k` head dimension."""
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.layers import Dense, LayerNorm, dropout
-from vit_jax.models.vit_config import ViTConfig
+from vit_jax.models.encoder_config import EncoderConfig
+from vit_jax.models.layers import Dense, LayerNorm, dropout, value_of
+from vit_jax.models.relative import relative_bias, table_rows
+from vit_jax.models.rotary import Rotation, rotate
 from vit_jax.random import fold
+
+
+class Surroundings(NamedTuple):
+    """What attention knows beside its input; the same in every block.
+
+    Attributes:
+      grid: rows and columns of patches, for blocks with relative positions of their own.
+      rotation: rotary positions.
+      bias: `(h, n, m)` added to the scores.
+      mask: `(b, 1, n, m)`, or with sizes of 1 to be broadcast, True where a query may see a key.
+    """
+
+    grid: tuple[int, int] | None = None
+    rotation: Rotation | None = None
+    bias: jax.Array | None = None
+    mask: jax.Array | None = None
+
+
+ALONE = Surroundings()
 
 
 def attention(
@@ -16,12 +38,14 @@ def attention(
     k: jax.Array,
     v: jax.Array,
     *,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
     implementation: str = "auto",
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
     return_weights: bool = False,
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Return `softmax(q k^T / sqrt(k)) v` and, if asked for, the weights.
+    """Return `softmax(q k^T / sqrt(k) + bias) v` and, if asked for, the weights.
 
     `auto` takes cuDNN on GPUs when dtype and head dimension allow it, XLA's fused form on other
     accelerators, and the explicit form on CPUs, where it is the fastest. Weights and dropout of weights
@@ -30,6 +54,8 @@ def attention(
     Args:
       q: `(b, n, h, k)`.
       k, v: `(b, m, h, k)`, `m` being the number of keys.
+      bias: `(h, n, m)` added to the scores, or None.
+      mask: `(b, 1, n, m)`, sizes of 1 being broadcast, True where a query may see a key; or None.
       implementation: `auto`, `explicit`, `xla` or `cudnn`.
       dropout_rate: dropout of the weights.
       key: None for evaluation.
@@ -41,8 +67,9 @@ def attention(
     if implementation == "auto":
         implementation = _best_implementation(q)
     if implementation == "explicit" or return_weights or (dropout_rate and key is not None):
-        return _explicit(q, k, v, dropout_rate, key, return_weights)
-    return jax.nn.dot_product_attention(q, k, v, implementation=implementation), None  # pyright: ignore
+        return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
+    attend = partial(jax.nn.dot_product_attention, implementation=implementation)  # pyright: ignore
+    return attend(q, k, v, None if bias is None else bias[None].astype(q.dtype), mask), None
 
 
 def _best_implementation(q: jax.Array) -> str:
@@ -54,35 +81,81 @@ def _best_implementation(q: jax.Array) -> str:
 
 
 def _explicit(
-    q: jax.Array, k: jax.Array, v: jax.Array, dropout_rate: float, key: jax.Array | None, return_weights: bool
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None,
+    mask: jax.Array | None,
+    dropout_rate: float,
+    key: jax.Array | None,
+    return_weights: bool,
 ) -> tuple[jax.Array, jax.Array | None]:
     # Heads go before tokens: batched products on contiguous matrices are the fast ones on CPUs.
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
-    scores = jnp.einsum("bhnk,bhmk->bhnm", q * q.shape[-1] ** -0.5, k)
-    weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(v.dtype)
+    scores = jnp.einsum("bhnk,bhmk->bhnm", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
+    if bias is not None:
+        scores = scores + bias.astype(jnp.float32)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     out = jnp.einsum("bhnm,bhmk->bhnk", dropout(weights, dropout_rate, key), v)
     return jnp.swapaxes(out, 1, 2), weights if return_weights else None
 
 
-class SelfAttention(nnx.Module):
-    """Multi-head self-attention with the query, key and value projections stored as one kernel."""
+class QueryKeyValue(Dense):
+    """The projections to queries, keys and values, stored as one kernel; keys may do without their bias."""
 
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
-        self.config = config
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         d, h, k = config.width, config.heads, config.head_dim
-        self.qkv = Dense((d,), (3, h, k), use_bias=config.qkv_bias, scheme=config.init, fan_out=d, rngs=rngs)
+        super().__init__((d,), (3, h, k), use_bias=config.qkv_bias, scheme=config.init, fan_out=d, rngs=rngs)
+        if config.qkv_bias and not config.k_bias:
+            self.bias = nnx.Param(jnp.zeros((2, h, k)))
+
+    def full_bias(self) -> jax.Array | None:
+        """Return the bias `(3, h, k)`, zero where there is none of the keys'; or None."""
+        bias = value_of(self.bias)
+        if bias is None or bias.shape[0] == 3:
+            return bias
+        return jnp.stack([bias[0], jnp.zeros_like(bias[0]), bias[1]])
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention with the query, key and value projections stored as one kernel.
+
+    Args:
+      config: sizes and options.
+      bias_grid: patch grid of a relative position bias of this layer's own, or None.
+      rngs: source of the keys.
+    """
+
+    def __init__(self, config: EncoderConfig, bias_grid: tuple[int, int] | None = None, *, rngs: nnx.Rngs):
+        self.config = config
+        self.bias_grid = bias_grid
+        d, h, k = config.width, config.heads, config.head_dim
+        self.qkv = QueryKeyValue(config, rngs=rngs)
         self.q_norm = LayerNorm(k, config.norm_epsilon) if config.qk_norm else None
         self.k_norm = LayerNorm(k, config.norm_epsilon) if config.qk_norm else None
+        self.position_bias = nnx.Param(jnp.zeros((table_rows(bias_grid), h))) if bias_grid else None
+        self.norm = LayerNorm(d, config.norm_epsilon) if config.attention_norm else None
         self.out = Dense((h, k), (d,), scheme=config.init, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, key: jax.Array | None, return_weights: bool = False
+        self,
+        x: jax.Array,
+        key: jax.Array | None,
+        around: Surroundings = ALONE,
+        return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Return the attention of `x` `(b, n, d)` to itself, and its weights `(b, h, n, n)` or None."""
         qkv = self.qkv(x)
         q, k, v = (qkv[..., i, :, :] for i in range(3))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
+        if around.rotation is not None:
+            q, k = rotate(q, around.rotation), rotate(k, around.rotation)
+        bias = around.bias
+        if self.position_bias is not None and self.bias_grid is not None:
+            bias = relative_bias(self.position_bias[...], self.bias_grid, around.grid or self.bias_grid)
         attend = partial(
             attention,
             implementation=self.config.attention,
@@ -91,5 +164,7 @@ class SelfAttention(nnx.Module):
         )
         if self.config.remat == "attention":  # the backward pass makes scores and weights again from q and k
             attend = jax.checkpoint(attend)
-        y, weights = attend(q, k, v, key=fold(key, "weights"))
+        y, weights = attend(q, k, v, bias=bias, mask=around.mask, key=fold(key, "weights"))
+        if self.norm is not None:
+            y = self.norm(y.reshape(x.shape)).reshape(y.shape)
         return dropout(self.out(y), self.config.dropout_rate, fold(key, "out")), weights

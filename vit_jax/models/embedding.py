@@ -1,5 +1,7 @@
 """From pixels to tokens: convolution stem, patch embedding, positions, class and register tokens."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -7,7 +9,7 @@ from flax import nnx
 from vit_jax.errors import ConfigError
 from vit_jax.models.layers import ACTIVATIONS, LayerNorm, dense, initial_kernel, spread, value_of
 from vit_jax.models.positions import sincos2d
-from vit_jax.models.resample import resample_positions
+from vit_jax.models.resample import antialiased_weights, resample_positions
 from vit_jax.models.vit_config import ViTConfig, check_divides
 
 
@@ -60,6 +62,7 @@ class PatchEmbed(nnx.Module):
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.config = config
         channels = config.stem[-1] if config.stem else config.in_channels
+        channels = config.backbone.out_channels if config.backbone else channels
         shape = (*config.patch_size, channels, config.width)
         if config.init == "jax":
             kernel = jax.nn.initializers.lecun_normal()(rngs.params(), shape, jnp.float32)
@@ -70,17 +73,33 @@ class PatchEmbed(nnx.Module):
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return tokens `(b, n, d)` of images `(b, h, w, c)`."""
+        return self.project(patchify(images, self.config.patch_size))
+
+    def project(self, patches: jax.Array) -> jax.Array:
+        """Return tokens `(b, n, d)` of patches `(b, n, p*q*c)`."""
         kernel = self.kernel[...]
-        patches = patchify(images, self.config.patch_size)
         return dense(patches, kernel.reshape(-1, kernel.shape[-1]), value_of(self.bias))
 
 
-def grid_of(config: ViTConfig, images: jax.Array) -> tuple[int, int]:
-    """Return the patch grid of images `(b, h, w, c)`.
+class Patches(NamedTuple):
+    """Images of any shapes as sequences of patches (NaViT, Dehghani et al. 2023, arXiv 2307.06304).
 
-    Raises:
-      ConfigError: the images do not fit the model.
+    Attributes:
+      values: `(b, n, p*q*c)` normalised patches in the order of `patchify`, each image's padded to the longest.
+      sizes: `(b, 2)` integers, rows and columns of each image's patches.
     """
+
+    values: jax.Array
+    sizes: jax.Array
+
+    @property
+    def valid(self) -> jax.Array:
+        """Which patches are of an image and not padding, `(b, n)` bool."""
+        return jnp.arange(self.values.shape[1]) < jnp.prod(self.sizes, axis=1)[:, None]
+
+
+def check_images(config: ViTConfig, images: jax.Array) -> None:
+    """Raise ConfigError unless the model takes images `(b, h, w, c)` of this shape."""
     if images.ndim != 4 or images.shape[3] != config.in_channels:
         raise ConfigError(
             f"images have shape {images.shape}; the model takes (batch, height, width, {config.in_channels})."
@@ -92,12 +111,18 @@ def grid_of(config: ViTConfig, images: jax.Array) -> tuple[int, int]:
             f"{config.image_size[1]}; resize them, or create the model with image_size={size} or "
             "dynamic_image_size=True."
         )
-    check_divides(size, config.patch_size)
-    return size[0] // config.patch_size[0], size[1] // config.patch_size[1]
+    if not config.dynamic_image_pad:
+        check_divides(size, config.token_stride)
+
+
+def pad_images(images: jax.Array, stride: tuple[int, int]) -> jax.Array:
+    """Return images `(b, h, w, c)` with zeros at the bottom and on the right, up to multiples of `stride`."""
+    bottom, right = (-size % step for size, step in zip(images.shape[1:3], stride))
+    return jnp.pad(images, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else images
 
 
 def position_table(config: ViTConfig, learned: jax.Array | None, grid: tuple[int, int]) -> jax.Array | None:
-    """Return the positions for a patch grid, with the class token's slot first if it has one.
+    """Return the positions for a patch grid, with slots of the class and distillation tokens first if they have them.
 
     Args:
       config: the model.
@@ -105,7 +130,7 @@ def position_table(config: ViTConfig, learned: jax.Array | None, grid: tuple[int
       grid: rows and columns of patches; other than the model's own they are resampled (learned) or computed.
 
     Returns:
-      `(n, d)` or `(1 + n, d)`, float32, or None.
+      `(n, d)` or `(prefix + n, d)`, float32, or None.
     """
     if config.position == "none":
         return None
@@ -113,39 +138,62 @@ def position_table(config: ViTConfig, learned: jax.Array | None, grid: tuple[int
         return jnp.asarray(sincos2d(grid, config.width, config.position.removeprefix("sincos2d_")))
     if grid == config.grid:
         return learned
-    prefix = config.position_slots - config.num_patches
     return resample_positions(
-        learned, config.grid, grid, config.resample, antialias=config.resample_antialias, prefix=prefix
+        learned,
+        config.grid,
+        grid,
+        config.resample,
+        config.resample_antialias,
+        prefix=config.position_slots - config.num_patches,
+        offset=config.resample_offset,
     )
+
+
+def sequence_positions(config: ViTConfig, learned: jax.Array, patches: Patches) -> jax.Array:
+    """Return the position of every patch of a batch of images with shapes of their own.
+
+    The table is resized to each image's grid with antialiasing, bilinear or bicubic as the model says; padding gets
+    the first patch's position.
+
+    Args:
+      config: the model.
+      learned: the learned table `(n, d)`, without other slots.
+      patches: the images.
+
+    Returns:
+      `(b, n, d)` float32.
+    """
+    index = jnp.where(patches.valid, jnp.arange(patches.values.shape[1]), 0)
+    rows, columns = patches.sizes[:, :1], patches.sizes[:, 1:]
+    vertical = antialiased_weights(index // columns, rows, config.grid[0], config.resample)
+    horizontal = antialiased_weights(index % columns, columns, config.grid[1], config.resample)
+    table = learned.reshape(*config.grid, -1)
+    return jnp.einsum("bny,yxd,bnx->bnd", vertical, table, horizontal, precision=jax.lax.Precision.HIGHEST)
 
 
 def with_prefix(
     patches: jax.Array,
     positions: jax.Array | None,
-    class_token: jax.Array | None,
+    tokens: jax.Array | None,
     registers: jax.Array | None,
 ) -> jax.Array:
-    """Add positions to patch tokens and put class and register tokens before them.
+    """Add positions to patch tokens and put class, distillation and register tokens before them.
 
     Args:
       patches: `(b, n, d)`.
-      positions: `(n, d)`, or `(1 + n, d)` when the class token has a slot, or None.
-      class_token: `(1, d)` or None.
+      positions: `(n, d)`, or `(t + n, d)` when the tokens have slots, or None.
+      tokens: class and distillation token, `(t, d)`, or None.
       registers: `(r, d)` or None; they have no position.
 
     Returns:
-      `(b, prefix + n, d)`.
+      `(b, t + r + n, d)`.
     """
     b, n, d = patches.shape
-    prefix = []
-    if class_token is not None:
-        prefix.append(class_token)
     if positions is not None:
-        if positions.shape[0] > n:
-            prefix[0] = prefix[0] + positions[:1]
+        if tokens is not None and positions.shape[0] > n:
+            tokens = tokens + positions[:-n]
         patches = patches + spread(positions[-n:], patches)
-    if registers is not None:
-        prefix.append(registers)
+    prefix = [part for part in (tokens, registers) if part is not None]
     if not prefix:
         return patches
     first = jnp.concatenate(prefix)

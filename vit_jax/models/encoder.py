@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.attention import SelfAttention
+from vit_jax.models.attention import ALONE, SelfAttention, Surroundings
+from vit_jax.models.encoder_config import EncoderConfig
 from vit_jax.models.layers import MLPS, LayerNorm, LayerScale, drop_path, dropout
-from vit_jax.models.vit_config import ViTConfig
 from vit_jax.random import fold, split
 
 # What the backward pass may keep of a block; everything else is computed again. `attention` keeps all but the
@@ -26,12 +26,12 @@ UNROLLED_DEPTH = 48
 
 
 class Block(nnx.Module):
-    """Pre-norm transformer block: attention and MLP, each a residual branch."""
+    """Pre-norm transformer block: attention and MLP, each a residual branch; arguments as `SelfAttention`."""
 
-    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, bias_grid: tuple[int, int] | None = None, *, rngs: nnx.Rngs):
         self.config = config
         self.norm1 = LayerNorm(config.width, config.norm_epsilon)
-        self.attn = SelfAttention(config, rngs=rngs)
+        self.attn = SelfAttention(config, bias_grid, rngs=rngs)
         self.norm2 = LayerNorm(config.width, config.norm_epsilon)
         self.mlp = MLPS[config.mlp](config, rngs=rngs)
         initial = config.layer_scale
@@ -39,12 +39,17 @@ class Block(nnx.Module):
         self.scale2 = None if initial is None else LayerScale(config.width, initial)
 
     def __call__(
-        self, x: jax.Array, drop_path_rate: jax.Array, key: jax.Array | None, return_weights: bool = False
+        self,
+        x: jax.Array,
+        drop_path_rate: jax.Array,
+        key: jax.Array | None,
+        around: Surroundings = ALONE,
+        return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Return the block's output for `x` `(b, n, d)`, and its attention weights `(b, h, n, n)` or None."""
         config = self.config
         path_key = key if config.drop_path_rate else None
-        y, weights = self.attn(self.norm1(x), fold(key, "attn"), return_weights)
+        y, weights = self.attn(self.norm1(x), fold(key, "attn"), around, return_weights)
         y = y if self.scale1 is None else self.scale1(y)
         x = x + drop_path(y, drop_path_rate, fold(path_key, "path1"))
         y = self.mlp(self.norm2(x), fold(key, "mlp"))
@@ -53,13 +58,13 @@ class Block(nnx.Module):
         return x + drop_path(y, drop_path_rate, fold(path_key, "path2")), weights
 
 
-def make_blocks(config: ViTConfig, *, rngs: nnx.Rngs) -> Block:
+def make_blocks(config: EncoderConfig, bias_grid: tuple[int, int] | None = None, *, rngs: nnx.Rngs) -> Block:
     """Return `config.depth` blocks as one `Block` whose parameters have a leading `l` axis."""
     keys = jax.random.split(rngs.params(), config.depth)
-    return jax.vmap(lambda key: Block(config, rngs=nnx.Rngs(key)))(keys)
+    return jax.vmap(lambda key: Block(config, bias_grid, rngs=nnx.Rngs(key)))(keys)
 
 
-def drop_path_rates(config: ViTConfig) -> jax.Array:
+def drop_path_rates(config: EncoderConfig) -> jax.Array:
     """Return the drop-path rate of each block, `(l,)` float32."""
     if config.drop_path_schedule == "constant":
         return jnp.full((config.depth,), config.drop_path_rate, jnp.float32)
@@ -70,6 +75,7 @@ def apply_blocks(
     blocks: Block,
     x: jax.Array,
     key: jax.Array | None,
+    around: Surroundings = ALONE,
     *,
     outputs: bool = False,
     weights: bool = False,
@@ -80,6 +86,7 @@ def apply_blocks(
       blocks: the result of `make_blocks`.
       x: tokens `(b, n, d)`.
       key: None for evaluation.
+      around: what attention knows beside its input.
       outputs: also return every block's output, `blocks` `(l, b, n, d)`.
       weights: also return every block's attention weights, `attention` `(l, b, h, n, n)`.
 
@@ -91,7 +98,7 @@ def apply_blocks(
 
     def body(x: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array | None]]:
         block, rate, layer_key = layer
-        x, attended = block(x, rate, layer_key, weights)
+        x, attended = block(x, rate, layer_key, around, weights)
         return x, {"blocks": x if outputs else None, "attention": attended}
 
     policy = REMAT_POLICIES[config.remat]

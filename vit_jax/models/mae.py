@@ -8,7 +8,7 @@ from vit_jax.models.embedding import position_table
 from vit_jax.models.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers import Dense, LayerNorm, spread, value_of
 from vit_jax.models.vit import VisionTransformer
-from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
 from vit_jax.random import fold
 
 
@@ -87,14 +87,14 @@ class MaskedAutoencoder(nnx.Module):
     """Images `(b, h, w, c)` with most patches hidden to predictions of all patches.
 
     Args:
-      encoder: configuration of the encoder, see `mae_encoder_config`.
-      decoder: configuration of the decoder.
+      config: encoder, see `mae_encoder_config`, and decoder.
       rngs: source of the keys.
     """
 
-    def __init__(self, encoder: ViTConfig, decoder: ViTConfig, *, rngs: nnx.Rngs):
-        self.encoder = VisionTransformer(encoder, rngs=rngs)
-        self.decoder = MaeDecoder(decoder, encoder.width, rngs=rngs)
+    def __init__(self, config: MaeConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.encoder = VisionTransformer(config.encoder, rngs=rngs)
+        self.decoder = MaeDecoder(config.decoder, config.encoder.width, rngs=rngs)
 
     def __call__(
         self, images: jax.Array, noise: jax.Array, mask_ratio: float, key: jax.Array | None = None

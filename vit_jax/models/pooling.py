@@ -25,29 +25,53 @@ class AttentionPool(nnx.Module):
         self.norm = LayerNorm(d, config.norm_epsilon)
         self.mlp = Mlp(config, rngs=rngs)
 
-    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Return `(b, d)` of tokens `(b, n, d)`."""
+    def __call__(
+        self, x: jax.Array, key: jax.Array | None = None, valid: jax.Array | None = None
+    ) -> jax.Array:
+        """Return `(b, d)` of tokens `(b, n, d)`; `valid` `(b, n)` says which of them count."""
         b, _, d = x.shape
         probe = jnp.broadcast_to(self.probe[...], (b, 1, d)).astype(x.dtype)  # see `layers.spread`
         kv = self.kv(x)
         y, _ = attention(
-            self.q(probe), kv[..., 0, :, :], kv[..., 1, :, :], implementation=self.config.attention
+            self.q(probe),
+            kv[..., 0, :, :],
+            kv[..., 1, :, :],
+            mask=None if valid is None else valid[:, None, None, :],
+            implementation=self.config.attention,
         )
         y = self.out(y)
         return (y + self.mlp(self.norm(y), key))[:, 0]
 
 
-def pool_tokens(x: jax.Array, config: ViTConfig, attention_pool: AttentionPool | None, key: jax.Array | None):
-    """Return one vector per image, `(b, d)`; all tokens for pool `none`.
+def pool_tokens(
+    x: jax.Array,
+    config: ViTConfig,
+    attention_pool: AttentionPool | None,
+    key: jax.Array | None,
+    valid: jax.Array | None = None,
+) -> jax.Array:
+    """Return one vector per image, `(b, d)`, or `(b, 2 d)` for `cls_mean`; tokens for `patches` and `none`.
 
     Args:
       x: tokens `(b, prefix + n, d)`.
-      config: says which pooling; `mean` leaves out class and register tokens.
+      config: says which pooling; a mean leaves out class, distillation and register tokens.
       attention_pool: the module of pool `map`.
       key: None for evaluation.
+      valid: which tokens count, `(b, prefix + n)` bool; None for all.
     """
+    if config.distillation_token:
+        return x[:, :2].mean(axis=1)
     if config.pool == "cls":
         return x[:, 0]
-    if config.pool == "mean":
-        return x[:, config.prefix_tokens :].mean(axis=1)
-    return x if attention_pool is None else attention_pool(x, key)
+    if config.pool == "map" and attention_pool is not None:
+        return attention_pool(x, key, valid)
+    if config.pool == "none":
+        return x
+    patches = x[:, config.prefix_tokens :]
+    if config.pool == "patches":
+        return patches
+    mean = patches.mean(axis=1)
+    if valid is not None:
+        weights = valid[:, config.prefix_tokens :].astype(x.dtype)[..., None]
+        mean = (patches * weights).sum(axis=1) / weights.sum(axis=1)
+    return jnp.concatenate([x[:, 0], mean], axis=1) if config.pool == "cls_mean" else mean

@@ -1,5 +1,6 @@
 """Models by name."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,8 +9,13 @@ from flax import nnx
 
 from vit_jax.models import names
 from vit_jax.models.functional import ModelFunctions, functions
+from vit_jax.models.mae import MaskedAutoencoder
+from vit_jax.models.text import ImageTextModel, TextTransformer
+from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.models.vit import VisionTransformer
-from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
+
+ModelConfig = ViTConfig | MaeConfig | TextConfig | ImageTextConfig
 
 
 def model_config(name: str, **options: Any) -> ViTConfig:
@@ -25,7 +31,7 @@ def model_config(name: str, **options: Any) -> ViTConfig:
     return replace(names.resolve(name)[1], **options)
 
 
-def create_model(name: str, *, seed: int = 0, **options: Any) -> VisionTransformer:
+def create_model(name: str, *, seed: int = 0, **options: Any) -> Any:
     """Return a named model with fresh parameters.
 
     Args:
@@ -40,11 +46,24 @@ def create_model(name: str, *, seed: int = 0, **options: Any) -> VisionTransform
     Raises:
       ConfigError: unknown name or option (the nearest are named), or a value that is not allowed.
     """
-    config = model_config(name, **options)
-    build = jax.jit(lambda key: VisionTransformer(config, rngs=nnx.Rngs(key)))
+    build = jax.jit(builder(model_config(name, **options)))
     return build(jax.random.key(seed))
 
 
-def model_functions(config: ViTConfig) -> ModelFunctions:
-    """Return the pure functions of a Vision Transformer."""
-    return functions(partial(VisionTransformer, config))
+def model_functions(config: ModelConfig) -> ModelFunctions:
+    """Return the pure functions of a model."""
+    return functions(partial(_class_of(config), config))
+
+
+def builder(config: ModelConfig) -> Callable[[jax.Array], nnx.Module]:
+    """Return the function that makes a model of a key."""
+    return lambda key: _class_of(config)(config, rngs=nnx.Rngs(key))
+
+
+def _class_of(config: ModelConfig) -> Callable[..., nnx.Module]:
+    return {
+        ViTConfig: VisionTransformer,
+        MaeConfig: MaskedAutoencoder,
+        TextConfig: TextTransformer,
+        ImageTextConfig: ImageTextModel,
+    }[type(config)]

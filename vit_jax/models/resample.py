@@ -5,6 +5,8 @@ source of a model does: torch's `interpolate` in all its modes (which `jax.image
 without antialiasing) and scipy's `zoom`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +92,7 @@ def resample_positions(
     method: str,
     antialias: bool = False,
     prefix: int = 0,
+    offset: float = 0.0,
 ) -> jax.Array:
     """Return a table of positions for another grid of patches.
 
@@ -98,6 +101,7 @@ def resample_positions(
       from_grid, to_grid: rows and columns of patches before and after; static.
       method, antialias: see `resize_matrix`.
       prefix: number of leading rows without a place in the grid.
+      offset: see `resample_grid`.
 
     Returns:
       (prefix + h2 w2, d), same dtype.
@@ -111,8 +115,27 @@ def resample_positions(
             f"the position table has {n} rows; a grid of {h}x{w} patches after {prefix} other tokens needs "
             f"{prefix + h * w}. Give the grid that the table was made for."
         )
-    patches = resample_grid(table[prefix:].reshape(h, w, d), to_grid, method, antialias)
+    patches = resample_grid(table[prefix:].reshape(h, w, d), to_grid, method, antialias, offset)
     return jnp.concatenate([table[:prefix], patches.reshape(-1, d)])
+
+
+def antialiased_weights(index: jax.Array, n_out: jax.Array, n_in: int, method: str) -> jax.Array:
+    """Return rows of `resize_matrix(n_in, n_out, method, antialias=True)` for sizes known only at run time.
+
+    Args:
+      index: which output samples; any shape.
+      n_out: number of output samples, in a shape that broadcasts to that of `index`.
+      n_in: number of input samples.
+      method: `bilinear` or `bicubic`.
+
+    Returns:
+      float32 `(*index.shape, n_in)`.
+    """
+    scale = n_in / n_out.astype(jnp.float32)
+    centers = (index + jnp.float32(0.5)) * scale - jnp.float32(0.5)
+    distance = (jnp.arange(n_in) - centers[..., None]) / jnp.maximum(scale, 1.0)[..., None]
+    weights = _cubic(distance, -0.5) if method == "bicubic" else _triangle(distance)
+    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def _gather(taps: np.ndarray, weights: np.ndarray, n_in: int) -> np.ndarray:
@@ -122,12 +145,12 @@ def _gather(taps: np.ndarray, weights: np.ndarray, n_in: int) -> np.ndarray:
     return matrix
 
 
-def _triangle(x: np.ndarray) -> np.ndarray:
-    return np.maximum(0, 1 - np.abs(x))
+def _triangle(x: Any) -> Any:
+    return (1 - abs(x)).clip(0)
 
 
-def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-    x = np.abs(x)
+def _cubic(x: Any, a: float) -> Any:
+    x = abs(x)
     near = ((a + 2) * x - (a + 3)) * x**2 + 1
     far = a * (((x - 5) * x + 8) * x - 4)
-    return np.where(x <= 1, near, np.where(x < 2, far, 0))
+    return near * (x <= 1) + far * ((x > 1) & (x < 2))

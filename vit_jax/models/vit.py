@@ -9,22 +9,38 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
+from vit_jax.models.attention import ALONE, Surroundings
 from vit_jax.models.embedding import (
     PatchEmbed,
+    Patches,
     StemLayer,
+    check_images,
     drop_patches,
-    grid_of,
+    pad_images,
     position_table,
+    sequence_positions,
     with_prefix,
 )
 from vit_jax.models.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers import Dense, LayerNorm, dropout, value_of
 from vit_jax.models.pooling import AttentionPool, pool_tokens
+from vit_jax.models.relative import relative_bias, table_rows
+from vit_jax.models.resnet import ResNet
+from vit_jax.models.rotary import rotation
 from vit_jax.models.vit_config import ViTConfig, replace
 from vit_jax.random import fold
 
 # What a call can return beside its output; `blocks` and `attention` also take a layer: `attention/-1`.
-CAPTURES = ("embedded", "blocks", "attention", "encoded", "pooled", "pre_logits")
+CAPTURES = (
+    "embedded",
+    "blocks",
+    "attention",
+    "encoded",
+    "pooled",
+    "pre_logits",
+    "class_logits",
+    "distillation_logits",
+)
 
 
 class VisionTransformer(nnx.Module):
@@ -40,8 +56,11 @@ class VisionTransformer(nnx.Module):
         d = config.width
         channels = (config.in_channels, *config.stem)
         self.stem = nnx.List([StemLayer(config, i, o, rngs=rngs) for i, o in pairwise(channels)])
+        self.backbone = ResNet(config.backbone, channels[-1], rngs=rngs) if config.backbone else None
         self.patch_embed = PatchEmbed(config, rngs=rngs)
-        self.class_token = nnx.Param(_tokens(config, 1, rngs)) if config.class_token else None
+        self.class_token = _token(config, config.class_token, rngs)
+        self.distillation_token = _token(config, config.distillation_token, rngs)
+        self.mask_token = _token(config, config.mask_token, rngs)
         self.register_tokens = (
             nnx.Param(1e-6 * jax.random.normal(rngs.params(), (config.register_tokens, d), jnp.float32))
             if config.register_tokens
@@ -53,28 +72,53 @@ class VisionTransformer(nnx.Module):
             if learned
             else None
         )
+        shared = config.position_bias == "shared"
+        self.position_bias = nnx.Param(jnp.zeros((table_rows(config.grid), config.heads))) if shared else None
         self.norm_pre = LayerNorm(d, config.norm_epsilon) if config.pre_norm else None
-        self.blocks = make_blocks(config, rngs=rngs)
+        bias_grid = config.grid if config.position_bias == "blocks" else None
+        self.blocks = make_blocks(config, bias_grid, rngs=rngs)
         self.norm = LayerNorm(d, config.norm_epsilon)
         # nnx.data: these can change between a module and None, see `reset_classifier`.
         self.pool = nnx.data(AttentionPool(config, rngs=rngs) if config.pool == "map" else None)
         size = config.representation_size
         self.pre_logits = Dense((d,), (size,), scheme=config.init, rngs=rngs) if size else None
         self.head = nnx.data(_head(config))
+        self.head_distillation = nnx.data(_head(config) if config.distillation_token else None)
 
-    def embed(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Return the encoder's input `(b, tokens, d)` for normalised images `(b, h, w, c)`."""
+    def embed(
+        self, images: jax.Array | Patches, key: jax.Array | None = None, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the encoder's input `(b, tokens, d)`.
+
+        Args:
+          images: normalised images `(b, h, w, c)`, or `Patches` of images of any shapes.
+          key: None for evaluation.
+          mask: `(b, n)` bool, True where the mask token stands in for a patch; None for no patch.
+
+        Raises:
+          ConfigError: the model does not take such images, or has no mask token.
+        """
         config = self.config
-        grid = grid_of(config, images)
-        x = images.astype(config.dtype)
-        for layer in self.stem:
-            x = layer(x)
-        x = with_prefix(
-            self.patch_embed(x),
-            position_table(config, value_of(self.pos_embed), grid),
-            value_of(self.class_token),
-            value_of(self.register_tokens),
-        )
+        if isinstance(images, Patches):
+            self._check_sequences()
+            x = self.patch_embed.project(images.values.astype(config.dtype))
+            positions = None
+        else:
+            check_images(config, images)
+            x = pad_images(images.astype(config.dtype), config.token_stride)
+            for layer in self.stem:
+                x = layer(x)
+            x = self.patch_embed(x if self.backbone is None else self.backbone(x))
+            positions = position_table(config, value_of(self.pos_embed), self.grid_of(images))
+        if mask is not None:
+            if self.mask_token is None:
+                raise ConfigError("a mask was given to a model without mask_token; create it with one.")
+            hidden = jnp.broadcast_to(self.mask_token[...], x.shape).astype(x.dtype)
+            x = jnp.where(mask[..., None], hidden, x)
+        if isinstance(images, Patches) and self.pos_embed is not None:
+            x = x + sequence_positions(config, self.pos_embed[...], images).astype(x.dtype)
+        own = [token[...] for token in (self.class_token, self.distillation_token) if token is not None]
+        x = with_prefix(x, positions, jnp.concatenate(own) if own else None, value_of(self.register_tokens))
         if key is not None and config.patch_drop_rate:
             first, patches = x[:, : config.prefix_tokens], x[:, config.prefix_tokens :]
             kept = drop_patches(patches, config.patch_drop_rate, fold(key, "patches"))
@@ -82,50 +126,110 @@ class VisionTransformer(nnx.Module):
         x = dropout(x, config.dropout_rate, fold(key, "embedding"))
         return x if self.norm_pre is None else self.norm_pre(x)
 
+    def grid_of(self, images: jax.Array) -> tuple[int, int]:
+        """Return rows and columns of patches of images `(b, h, w, c)`."""
+        (_, height, width, _), (p, q) = images.shape, self.config.token_stride
+        return -(-height // p), -(-width // q)
+
+    def surroundings(self, images: jax.Array | Patches) -> Surroundings:
+        """Return what attention knows of images beside their tokens: relative and rotary positions, padding."""
+        config = self.config
+        if isinstance(images, Patches):
+            return Surroundings(mask=images.valid[:, None, None, :])
+        grid = self.grid_of(images)
+        table = value_of(self.position_bias)
+        bias = None if table is None else relative_bias(table, config.grid, grid)
+        return Surroundings(grid, rotation(config, grid), bias)
+
     def encode(
-        self, x: jax.Array, key: jax.Array | None = None, *, outputs: bool = False, weights: bool = False
+        self,
+        x: jax.Array,
+        key: jax.Array | None = None,
+        around: Surroundings = ALONE,
+        *,
+        outputs: bool = False,
+        weights: bool = False,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Return encoded tokens `(b, tokens, d)` and what `apply_blocks` was asked to capture."""
-        x, captured = apply_blocks(self.blocks, x, fold(key, "blocks"), outputs=outputs, weights=weights)
+        x, captured = apply_blocks(
+            self.blocks, x, fold(key, "blocks"), around, outputs=outputs, weights=weights
+        )
         return (self.norm(x) if self.config.pool_norm == "before" else x), captured
 
-    def features(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def features(self, images: jax.Array | Patches, key: jax.Array | None = None) -> jax.Array:
         """Return encoded tokens `(b, prefix + n, d)` of normalised images `(b, h, w, c)`."""
-        return self.encode(self.embed(images, fold(key, "embed")), key)[0]
+        return self.encode(self.embed(images, fold(key, "embed")), key, self.surroundings(images))[0]
 
-    def __call__(self, images: jax.Array, key: jax.Array | None = None, capture: tuple[str, ...] = ()) -> Any:
+    def __call__(
+        self,
+        images: jax.Array | Patches,
+        key: jax.Array | None = None,
+        capture: tuple[str, ...] = (),
+        mask: jax.Array | None = None,
+    ) -> Any:
         """Return the model's output and, when asked for by name, intermediate values.
 
         Args:
-          images: normalised images `(b, h, w, c)`.
+          images: normalised images `(b, h, w, c)`, or `Patches` of images of any shapes.
           key: randomness of dropout, drop path and patch drop; None for evaluation.
           capture: names out of `CAPTURES`: `embedded` (b n d), `blocks` (l b n d), `attention` (l b h n n),
-            `encoded` (b n d), `pooled` (b d), `pre_logits` (b r). `blocks/5` or `attention/-1` is one layer.
+            `encoded` (b n d), `pooled` (b d), `pre_logits` (b r), and of distilled models both heads' logits.
+            `blocks/5` or `attention/-1` is one layer.
+          mask: `(b, n)` bool, True where the mask token stands in for a patch.
 
         Returns:
-          Logits `(b, classes)` in float32; without a head, the pooled features `(b, d)` or, for pool
-          `none`, tokens `(b, n, d)`. With `capture`, a tuple of that and a dict with the names as given.
+          Logits `(b, classes)` in float32; without a head, the pooled features `(b, d)`. For pool `patches` and
+          `none` there is such a row for every token. With `capture`, a tuple of that and a dict with the names as
+          given.
 
         Raises:
-          ConfigError: images of the wrong size, or an unknown name.
+          ConfigError: images the model does not take, or an unknown name.
         """
         wanted = _parse_captures(capture, self.config.depth)
         kinds = {kind for kind, _ in wanted.values()}
-        values = {"embedded": self.embed(images, fold(key, "embed"))}
+        values = {"embedded": self.embed(images, fold(key, "embed"), mask)}
         values["encoded"], captured = self.encode(
-            values["embedded"], key, outputs="blocks" in kinds, weights="attention" in kinds
+            values["embedded"],
+            key,
+            self.surroundings(images),
+            outputs="blocks" in kinds,
+            weights="attention" in kinds,
         )
-        x = pool_tokens(values["encoded"], self.config, self.pool, fold(key, "pool"))
+        valid = images.valid if isinstance(images, Patches) else None
+        x = pool_tokens(values["encoded"], self.config, self.pool, fold(key, "pool"), valid)
         values["pooled"] = x = self.norm(x) if self.config.pool_norm == "after" else x
         if self.pre_logits is not None:
             x = jnp.tanh(self.pre_logits(x))
         values["pre_logits"] = x
         # The head is small and its logits feed exponentials: float32 always.
         out = x if self.head is None else self.head(x.astype(jnp.float32))
+        if self.head is not None and self.head_distillation is not None:
+            tokens = values["encoded"].astype(jnp.float32)
+            values["class_logits"] = self.head(tokens[:, 0])
+            values["distillation_logits"] = self.head_distillation(tokens[:, 1])
+            out = (values["class_logits"] + values["distillation_logits"]) / 2
         if not capture:
             return out
         values |= captured
+        for name, (kind, _) in wanted.items():
+            if kind not in values:
+                raise ConfigError(f"{name!r} cannot be captured: this model has no distillation head.")
         return out, {n: values[kind] if i is None else values[kind][i] for n, (kind, i) in wanted.items()}
+
+    def _check_sequences(self) -> None:
+        config = self.config
+        fixed = {"stem": (), "backbone": None, "class_token": False, "rope": "none", "position_bias": "none"}
+        for field, value in fixed.items():
+            if getattr(config, field) != value:
+                raise ConfigError(
+                    f"this model has {field} {getattr(config, field)!r} and does not take patches of images of any "
+                    "shapes; give images (batch, height, width, channels)."
+                )
+        if config.position not in ("learned", "none") or config.resample not in ("bilinear", "bicubic"):
+            raise ConfigError(
+                "patches of images of any shapes need learned positions, resampled bilinear or bicubic; this model "
+                f"has {config.position!r}, {config.resample!r}."
+            )
 
     def reset_classifier(self, num_classes: int, pool: str | None = None, *, seed: int = 0) -> None:
         """Give the model a new head, starting at zero, and optionally another pooling, in place.
@@ -144,20 +248,25 @@ class VisionTransformer(nnx.Module):
             rngs = nnx.Rngs(jax.random.key(seed))
             self.pool = AttentionPool(self.config, rngs=rngs) if self.config.pool == "map" else None
         self.head = _head(self.config)
+        self.head_distillation = _head(self.config) if self.config.distillation_token else None
 
 
-def _tokens(config: ViTConfig, count: int, rngs: nnx.Rngs) -> jax.Array:
+def _token(config: ViTConfig, present: bool, rngs: nnx.Rngs) -> nnx.Param | None:
+    if not present:
+        return None
     if config.init == "jax":  # vision_transformer and big_vision start the class token at zero
-        return jnp.zeros((count, config.width))
-    return 0.02 * jax.random.normal(rngs.params(), (count, config.width), jnp.float32)
+        return nnx.Param(jnp.zeros((1, config.width)))
+    return nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, config.width), jnp.float32))
 
 
 def _head(config: ViTConfig) -> Dense | None:
-    if not config.num_classes:
+    classes = config.num_classes
+    if not classes:
         return None
-    width = config.representation_size or config.width
-    head = Dense((width,), (config.num_classes,), scheme="zeros", rngs=nnx.Rngs(jax.random.key(0)))
-    head.bias = nnx.Param(jnp.full((config.num_classes,), config.head_bias_init, jnp.float32))
+    rngs = nnx.Rngs(jax.random.key(0))
+    head = Dense((config.feature_width,), (classes,), use_bias=config.head_bias, scheme="zeros", rngs=rngs)
+    if config.head_bias:
+        head.bias = nnx.Param(jnp.full((classes,), config.head_bias_init, jnp.float32))
     return head
 
 

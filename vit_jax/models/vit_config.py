@@ -11,128 +11,139 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_jax.errors import ConfigError, choose, nearest
+from vit_jax.models.encoder_config import EncoderConfig, check_at_least, check_rates, replace
 from vit_jax.models.preprocessing import INCEPTION, Preprocessing
+from vit_jax.models.resnet_config import ResNetConfig, backbone
+
+__all__ = ["CHOICES", "SIZES", "MaeConfig", "ViTConfig", "check_divides", "pair", "replace"]
+
+CHOICES = {
+    "position": ("learned", "sincos2d_mae", "sincos2d_big_vision", "none"),
+    "position_bias": ("none", "blocks", "shared"),
+    "rope": ("none", "eva", "dinov3"),
+    "pool": ("cls", "mean", "cls_mean", "map", "patches", "none"),
+    "pool_norm": ("before", "after"),
+    "resample": ("nearest", "bilinear", "bicubic", "zoom"),
+}
 
 
 @dataclass(frozen=True)
-class ViTConfig:
-    """Everything that defines a Vision Transformer; sources of one model differ in these fields.
+class ViTConfig(EncoderConfig):
+    """Everything that defines a Vision Transformer; the blocks' fields are those of `EncoderConfig`.
 
     Attributes:
       image_size: height and width in pixels.
-      patch_size: height and width of a patch in pixels; divides `image_size`.
+      patch_size: height and width of a patch in pixels; divides `image_size`. Behind a backbone, a patch is of the
+        backbone's output.
       in_channels: channels of the input images.
-      width, depth, heads, mlp_dim: `d`, `l`, number of attention heads, `m`.
       num_classes: size of the head; 0 for none.
       stem: channels of 3x3 stride-1 convolutions before the patches (Xiao et al. 2021, arXiv 2106.14881).
+      backbone: a ResNet before the patches (hybrids), or None.
       class_token: put a learned class token first.
-      register_tokens: learned tokens after the class token, without position (Darcet et al. 2023,
-        arXiv 2309.16588).
+      distillation_token: a second such token with a head of its own; the output is the mean of both heads'
+        (Touvron et al. 2020, arXiv 2012.12877).
+      register_tokens: learned tokens after these, without position (Darcet et al. 2023, arXiv 2309.16588).
+      mask_token: a learned token that stands in for hidden patches (SimMIM, BEiT, DINOv2).
       position: `learned`, `sincos2d_mae` (MAE and DiT), `sincos2d_big_vision` (other
         frequencies), or `none`.
-      class_position: learned positions have a slot of their own for the class token.
-      pool: `cls`, `mean` (over patches), `map` (attention pooling, Zhai et al. 2021) or `none` (all tokens).
+      class_position: learned positions have slots of their own for the class and distillation tokens.
+      position_bias: learned biases of attention by relative position, `none`, in all `blocks` or one `shared` by them
+        (BEiT, Bao et al. 2021, arXiv 2106.08254).
+      rope: rotary positions of patches in attention: `none`, `eva` (EVA-02, Fang et al. 2023, arXiv 2303.11331) or
+        `dinov3` (Simeoni et al. 2025, arXiv 2508.10104).
+      rope_theta: base of the rotary frequencies.
+      rope_grid: patch grid whose positions `eva` spreads over any other grid; None takes each grid as it is.
+      pool: `cls`, `mean` (over patches), `cls_mean` (both, concatenated), `map` (attention pooling, Zhai et al. 2021),
+        `patches` (every patch token) or `none` (all tokens).
       pool_norm: where the final norm stands: `before` the pooling, or `after` it (timm's `fc_norm`).
       representation_size: width of a dense+tanh layer before the head; 0 for none.
-      qkv_bias, patch_bias: whether these projections have biases.
-      pre_norm: a norm between the embedding and the first block, as in CLIP.
-      qk_norm: norms over the head dimension of queries and keys (Dehghani et al. 2023, arXiv 2302.05442).
-      layer_scale: initial value of the per-channel residual scale (Touvron et al. 2021, arXiv 2103.17239),
-        or None for no scale.
-      mlp: `mlp` or `swiglu` (Shazeer 2020, arXiv 2002.05202); for `swiglu`, `mlp_dim` is the width after gating.
-      activation: `gelu` (exact), `gelu_tanh` (Google's), `quick_gelu` (OpenAI CLIP), `relu` or `silu`.
-      norm_epsilon: epsilon of all layer norms.
-      dropout_rate: dropout after embedding, attention output and MLP layers.
-      attention_dropout_rate: dropout of attention weights.
-      drop_path_rate: stochastic depth of the last block (Huang et al. 2016, arXiv 1603.09382).
-      drop_path_schedule: `linear` from 0 over depth, or `constant`.
-      patch_drop_rate: share of patch tokens left out in training (Li et al. 2022, arXiv 2212.00794).
-      init: `jax` (Xavier, as vision_transformer and big_vision) or `trunc_normal` (0.02, as DeiT and timm).
+      head_bias: whether the head has a bias.
       head_bias_init: initial bias of the head; about -log(classes) suits sigmoid losses.
+      patch_bias: whether the patch embedding has a bias.
+      pre_norm: a norm between the embedding and the first block, as in CLIP.
+      patch_drop_rate: share of patch tokens left out in training (Li et al. 2022, arXiv 2212.00794).
       dynamic_image_size: accept other image sizes at call time by resampling positions.
-      resample, resample_antialias: how positions go to another grid; see `models.resample`.
-      dtype: compute dtype; parameters are always float32.
-      attention: implementation: `auto`, `explicit`, `xla` or `cudnn`.
-      remat: gradient checkpointing policy; see `models.encoder.REMAT_POLICIES`.
-      unroll: blocks per iteration of the scan over depth; 0 chooses (all of them up to depth 48).
+      dynamic_image_pad: accept sizes that patches do not divide, by zeros at the bottom and on the right.
+      resample, resample_antialias, resample_offset: how positions go to another grid; see `models.resample`.
       preprocessing: how images become inputs; travels with the weights.
     """
 
     image_size: tuple[int, int] = (224, 224)
     patch_size: tuple[int, int] = (16, 16)
     in_channels: int = 3
-    width: int = 192
-    depth: int = 12
-    heads: int = 3
-    mlp_dim: int = 768
     num_classes: int = 1000
     stem: tuple[int, ...] = ()
+    backbone: ResNetConfig | None = None
     class_token: bool = True
+    distillation_token: bool = False
     register_tokens: int = 0
+    mask_token: bool = False
     position: str = "learned"
     class_position: bool = True
+    position_bias: str = "none"
+    rope: str = "none"
+    rope_theta: float = 100.0
+    rope_grid: tuple[int, int] | None = None
     pool: str = "cls"
     pool_norm: str = "before"
     representation_size: int = 0
-    qkv_bias: bool = True
+    head_bias: bool = True
+    head_bias_init: float = 0.0
     patch_bias: bool = True
     pre_norm: bool = False
-    qk_norm: bool = False
-    layer_scale: float | None = None
-    mlp: str = "mlp"
-    activation: str = "gelu"
-    norm_epsilon: float = 1e-6
-    dropout_rate: float = 0.0
-    attention_dropout_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    drop_path_schedule: str = "linear"
     patch_drop_rate: float = 0.0
-    init: str = "jax"
-    head_bias_init: float = 0.0
     dynamic_image_size: bool = False
+    dynamic_image_pad: bool = False
     resample: str = "bicubic"
     resample_antialias: bool = True
-    dtype: str = "float32"
-    attention: str = "auto"
-    remat: str = "none"
-    unroll: int = 0
+    resample_offset: float = 0.0
     preprocessing: Preprocessing = INCEPTION
 
     def __post_init__(self) -> None:
         for field in ("image_size", "patch_size"):
             object.__setattr__(self, field, pair(getattr(self, field), field))
+        if self.rope_grid is not None:
+            object.__setattr__(self, "rope_grid", pair(self.rope_grid, "rope_grid"))
         object.__setattr__(self, "stem", tuple(self.stem))
+        object.__setattr__(self, "backbone", backbone(self.backbone))
         object.__setattr__(self, "preprocessing", _preprocessing(self.preprocessing))
+        super().__post_init__()
         for field, allowed in CHOICES.items():
             choose(getattr(self, field), allowed, field)
-        for field in ("in_channels", "width", "depth", "heads", "mlp_dim", *("stem",) * bool(self.stem)):
-            value = getattr(self, field)
-            if min(value if isinstance(value, tuple) else (value,)) < 1:
-                raise ConfigError(f"{field} is {value}; it must be at least 1.")
-        for field in ("num_classes", "register_tokens", "representation_size", "unroll"):
-            if getattr(self, field) < 0:
-                raise ConfigError(f"{field} is {getattr(self, field)}; it must be 0 or more.")
-        for field in ("dropout_rate", "attention_dropout_rate", "drop_path_rate", "patch_drop_rate"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ConfigError(f"{field} is {getattr(self, field)}; it must be at least 0 and below 1.")
-        if not self.norm_epsilon > 0:
-            raise ConfigError(f"norm_epsilon is {self.norm_epsilon}; it must be above 0.")
-        check_divides(self.image_size, self.patch_size)
-        if self.width % self.heads:
-            raise ConfigError(
-                f"heads is {self.heads}, which does not divide width {self.width}; choose another."
-            )
+        check_at_least(self, 1, "in_channels", "stem")
+        check_at_least(self, 0, "num_classes", "register_tokens", "representation_size")
+        check_rates(self, "patch_drop_rate")
+        check_divides(self.image_size, self.token_stride)
         if self.position.startswith("sincos2d") and self.width % 4:
             raise ConfigError(f"width is {self.width}; {self.position} needs a multiple of 4.")
-        if self.pool == "cls" and not self.class_token:
+        if self.rope != "none" and self.head_dim % 4:
             raise ConfigError(
-                "pool is 'cls' but class_token is False; use pool 'mean' or 'map', or a class token."
+                f"rope needs heads of a width that 4 divides; {self.heads} of {self.width} are not."
             )
+        if self.pool in ("cls", "cls_mean") and not self.class_token:
+            raise ConfigError(
+                f"pool is {self.pool!r} but class_token is False; use pool 'mean' or 'map', or a class token."
+            )
+        if self.pool == "cls_mean" and self.pool_norm == "after":
+            raise ConfigError("pool 'cls_mean' needs pool_norm 'before'; the norm is over one width.")
+        if self.patch_drop_rate and (self.rope != "none" or self.position_bias != "none"):
+            raise ConfigError("patch_drop_rate needs positions that are added to tokens; set it to 0.")
+        if self.distillation_token and not (self.class_token and self.pool == "cls"):
+            raise ConfigError("distillation_token needs a class token and pool 'cls'.")
+        if self.position_bias != "none" and not self.class_token:
+            raise ConfigError("position_bias needs a class token: its tables have entries for one.")
+
+    @property
+    def token_stride(self) -> tuple[int, int]:
+        """Pixels, in height and in width, that one patch token covers."""
+        scale = self.backbone.stride if self.backbone else 1
+        return scale * self.patch_size[0], scale * self.patch_size[1]
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+        (height, width), (p, q) = self.image_size, self.token_stride
+        return height // p, width // q
 
     @property
     def num_patches(self) -> int:
@@ -141,33 +152,46 @@ class ViTConfig:
 
     @property
     def prefix_tokens(self) -> int:
-        """Number of tokens before the patches: class token and registers."""
-        return int(self.class_token) + self.register_tokens
-
-    @property
-    def head_dim(self) -> int:
-        """Width `k` of one attention head."""
-        return self.width // self.heads
+        """Number of tokens before the patches: class and distillation token and registers."""
+        return int(self.class_token) + int(self.distillation_token) + self.register_tokens
 
     @property
     def position_slots(self) -> int:
         """Rows of the learned position table."""
-        return self.num_patches + int(self.class_token and self.class_position)
+        own = int(self.class_token) + int(self.distillation_token)
+        return self.num_patches + own * self.class_position
+
+    @property
+    def feature_width(self) -> int:
+        """Width of what goes into the head."""
+        return self.representation_size or self.width * (2 if self.pool == "cls_mean" else 1)
+
+    @property
+    def output_width(self) -> int:
+        """Width of the output: classes, or features where there is no head."""
+        return self.num_classes or self.feature_width
 
 
-CHOICES = {
-    "position": ("learned", "sincos2d_mae", "sincos2d_big_vision", "none"),
-    "pool": ("cls", "mean", "map", "none"),
-    "pool_norm": ("before", "after"),
-    "mlp": ("mlp", "swiglu"),
-    "activation": ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu"),
-    "drop_path_schedule": ("linear", "constant"),
-    "init": ("jax", "trunc_normal"),
-    "resample": ("nearest", "bilinear", "bicubic", "zoom"),
-    "dtype": ("float32", "bfloat16"),
-    "attention": ("auto", "explicit", "xla", "cudnn"),
-    "remat": ("none", "full", "dots", "dots_no_batch", "attention"),
-}
+@dataclass(frozen=True)
+class MaeConfig:
+    """A masked autoencoder (He et al. 2021, arXiv 2111.06377).
+
+    Attributes:
+      encoder: sees the visible patches.
+      decoder: its head predicts the pixels of every patch.
+    """
+
+    encoder: ViTConfig
+    decoder: ViTConfig
+
+    def __post_init__(self) -> None:
+        for field, none in (("rope", "none"), ("position_bias", "none"), ("distillation_token", False)):
+            if getattr(self.encoder, field) != none:
+                raise ConfigError(
+                    f"the encoder of a masked autoencoder has {field} {getattr(self.encoder, field)!r}; positions "
+                    "must be added to tokens, and there is no distillation."
+                )
+
 
 SIZES: dict[str, dict[str, int]] = {
     name: dict(width=width, depth=depth, heads=heads, mlp_dim=mlp_dim)
@@ -225,39 +249,3 @@ def check_divides(image_size: tuple[int, int], patch_size: tuple[int, int]) -> N
             raise ConfigError(
                 f"image {axis} {size} is not divisible by patch size {patch}; the nearest sizes are {near}."
             )
-
-
-def replace(config: ViTConfig, **changes: Any) -> ViTConfig:
-    """Return `config` with fields changed.
-
-    Raises:
-      ConfigError: a name is not a field (the nearest are named) or a value is not allowed.
-    """
-    names = [field.name for field in dataclasses.fields(ViTConfig)]
-    for name, value in changes.items():
-        if name not in names:
-            raise ConfigError(f"{name!r} is not a model option.{nearest(name, names)}")
-        _check_type(name, value, getattr(ViTConfig, name))
-    return dataclasses.replace(config, **changes)
-
-
-def _check_type(name: str, value: Any, default: Any) -> None:
-    if isinstance(default, bool):
-        expected, good = "True or False", isinstance(value, bool)
-    elif isinstance(default, int):
-        expected, good = "an integer", isinstance(value, int) and not isinstance(value, bool)
-    elif isinstance(default, float):
-        expected, good = "a number", isinstance(value, int | float) and not isinstance(value, bool)
-    elif isinstance(default, str):
-        expected, good = "text", isinstance(value, str)
-    elif name == "layer_scale":
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        expected, good = "a number or None", value is None or number
-    elif name == "stem":
-        listed = isinstance(value, tuple | list)
-        good = listed and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
-        expected = "a list of channels, for example (32, 32)"
-    else:
-        return
-    if not good:
-        raise ConfigError(f"{name} is {value!r}; it must be {expected}.")

@@ -12,7 +12,7 @@ from vit_jax.models.embedding import patchify, unpatchify
 from vit_jax.models.flops import encoder_macs, forward_macs
 from vit_jax.models.functional import ModelFunctions, functions
 from vit_jax.models.mae import MaskedAutoencoder, mae_encoder_config, visible_patches
-from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
 from vit_jax.objectives.base import Batch, Buffers, DataInfo, Illustration, LossOutput, Params, Sums
 from vit_jax.objectives.images import denormalise, normalise, on_host
 from vit_jax.objectives.options import MaeOptions
@@ -80,7 +80,7 @@ class Mae:
             stem=(),
         )
         object.__setattr__(self, "decoder", decoder)
-        build = partial(MaskedAutoencoder, self.model, decoder)
+        build = partial(MaskedAutoencoder, MaeConfig(self.model, decoder))
         object.__setattr__(self, "functions", functions(build))
 
     @property

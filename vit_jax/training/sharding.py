@@ -29,6 +29,7 @@ RULES: Rules = (
     # Projections to heads (.., h, k) and back (h, k, d); hidden units (.., m) and back (m, d).
     (r"(^|/)blocks/attn/qkv/(kernel|bias)$", "stacked tensor(-2) fsdp"),
     (r"(^|/)blocks/attn/out/kernel$", "stacked tensor(-3) fsdp"),
+    (r"(^|/)blocks/attn/position_bias$", "stacked tensor(-1)"),
     (r"(^|/)blocks/mlp/(fc1|gate_up)/(kernel|bias)$", "stacked tensor(-1) fsdp"),
     (r"(^|/)blocks/mlp/(fc2|down)/kernel$", "stacked tensor(-2) fsdp"),
     (r"(^|/)blocks/", "stacked fsdp"),
@@ -36,8 +37,14 @@ RULES: Rules = (
     (r"(^|/)pool/out/kernel$", "tensor(-3) fsdp"),
     (r"(^|/)pool/mlp/(fc1|gate_up)/(kernel|bias)$", "tensor(-1) fsdp"),
     (r"(^|/)pool/mlp/(fc2|down)/kernel$", "tensor(-2) fsdp"),
-    (r"(^|/)(stem/\d+|patch_embed|embed|pre_logits|head)/(kernel|bias)$", "fsdp"),
-    (r"(^|/)(class_token|register_tokens|mask_token|pos_embed|pool/probe)$", "replicate"),
+    (r"(^|/)(stem/\d+|patch_embed|embed|pre_logits|head|head_distillation)/(kernel|bias)$", "fsdp"),
+    (r"(^|/)backbone/.*/kernel$", "fsdp"),
+    (r"(^|/)token_embed$", "fsdp"),
+    (
+        r"(^|/)((class|distillation|mask)_token|register_tokens|pos_embed|position_bias|pool/probe)$",
+        "replicate",
+    ),
+    (r"(^|/)logit_(scale|bias)$", "replicate"),
     (r"/(scale|bias)$", "replicate"),
 )
 

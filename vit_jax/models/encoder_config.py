@@ -1,0 +1,141 @@
+"""What a stack of transformer blocks is made of, for images or text. Needs no jax."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from vit_jax.errors import ConfigError, choose, nearest
+
+CHOICES = {
+    "mlp": ("mlp", "swiglu"),
+    "activation": ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu"),
+    "drop_path_schedule": ("linear", "constant"),
+    "init": ("jax", "trunc_normal"),
+    "dtype": ("float32", "bfloat16"),
+    "attention": ("auto", "explicit", "xla", "cudnn"),
+    "remat": ("none", "full", "dots", "dots_no_batch", "attention"),
+}
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The transformer blocks of a model; sources of one model differ in these fields.
+
+    Attributes:
+      width, depth, heads, mlp_dim: `d`, `l`, number of attention heads, `m`.
+      qkv_bias: whether queries, keys and values have biases.
+      k_bias: False leaves out the keys' bias alone, as BEiT and DINOv3 do.
+      qk_norm: norms over the head dimension of queries and keys (Dehghani et al. 2023, arXiv 2302.05442).
+      attention_norm: a norm over the heads' outputs before their projection (EVA-02).
+      layer_scale: initial value of the per-channel residual scale (Touvron et al. 2021, arXiv 2103.17239),
+        or None for no scale.
+      mlp: `mlp` or `swiglu` (Shazeer 2020, arXiv 2002.05202); for `swiglu`, `mlp_dim` is the width after gating.
+      mlp_norm: a norm over the hidden units before the MLP's last layer (EVA-02).
+      activation: `gelu` (exact), `gelu_tanh` (Google's), `quick_gelu` (OpenAI CLIP), `relu` or `silu`.
+      norm_epsilon: epsilon of all layer norms.
+      dropout_rate: dropout after embedding, attention output and MLP layers.
+      attention_dropout_rate: dropout of attention weights.
+      drop_path_rate: stochastic depth of the last block (Huang et al. 2016, arXiv 1603.09382).
+      drop_path_schedule: `linear` from 0 over depth, or `constant`.
+      init: `jax` (Xavier, as vision_transformer and big_vision) or `trunc_normal` (0.02, as DeiT and timm).
+      dtype: compute dtype; parameters are always float32.
+      attention: implementation: `auto`, `explicit`, `xla` or `cudnn`.
+      remat: gradient checkpointing policy; see `models.encoder.REMAT_POLICIES`.
+      unroll: blocks per iteration of the scan over depth; 0 chooses (all of them up to depth 48).
+    """
+
+    width: int = 192
+    depth: int = 12
+    heads: int = 3
+    mlp_dim: int = 768
+    qkv_bias: bool = True
+    k_bias: bool = True
+    qk_norm: bool = False
+    attention_norm: bool = False
+    layer_scale: float | None = None
+    mlp: str = "mlp"
+    mlp_norm: bool = False
+    activation: str = "gelu"
+    norm_epsilon: float = 1e-6
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    drop_path_schedule: str = "linear"
+    init: str = "jax"
+    dtype: str = "float32"
+    attention: str = "auto"
+    remat: str = "none"
+    unroll: int = 0
+
+    def __post_init__(self) -> None:
+        for field, allowed in CHOICES.items():
+            choose(getattr(self, field), allowed, field)
+        check_at_least(self, 1, "width", "depth", "heads", "mlp_dim")
+        check_at_least(self, 0, "unroll")
+        check_rates(self, "dropout_rate", "attention_dropout_rate", "drop_path_rate")
+        if not self.norm_epsilon > 0:
+            raise ConfigError(f"norm_epsilon is {self.norm_epsilon}; it must be above 0.")
+        if self.width % self.heads:
+            raise ConfigError(
+                f"heads is {self.heads}, which does not divide width {self.width}; choose another."
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Width `k` of one attention head."""
+        return self.width // self.heads
+
+
+def check_at_least(config: Any, smallest: int, *fields: str) -> None:
+    """Raise ConfigError unless each field, a number or a tuple of numbers, is at least `smallest`."""
+    allowed = f"{smallest} or more" if smallest == 0 else f"at least {smallest}"
+    for field in fields:
+        value = getattr(config, field)
+        if min(value if isinstance(value, tuple) else (value,), default=smallest) < smallest:
+            raise ConfigError(f"{field} is {value}; it must be {allowed}.")
+
+
+def check_rates(config: Any, *fields: str) -> None:
+    """Raise ConfigError unless each field is at least 0 and below 1."""
+    for field in fields:
+        if not 0 <= getattr(config, field) < 1:
+            raise ConfigError(f"{field} is {getattr(config, field)}; it must be at least 0 and below 1.")
+
+
+C = TypeVar("C", bound=EncoderConfig)
+
+
+def replace(config: C, **changes: Any) -> C:
+    """Return `config` with fields changed.
+
+    Raises:
+      ConfigError: a name is not a field (the nearest are named) or a value is not allowed.
+    """
+    names = [field.name for field in dataclasses.fields(config)]
+    for name, value in changes.items():
+        if name not in names:
+            raise ConfigError(f"{name!r} is not a model option.{nearest(name, names)}")
+        _check_type(name, value, getattr(type(config), name))
+    return dataclasses.replace(config, **changes)
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    if isinstance(default, bool):
+        expected, good = "True or False", isinstance(value, bool)
+    elif isinstance(default, int):
+        expected, good = "an integer", isinstance(value, int) and not isinstance(value, bool)
+    elif isinstance(default, float):
+        expected, good = "a number", isinstance(value, int | float) and not isinstance(value, bool)
+    elif isinstance(default, str):
+        expected, good = "text", isinstance(value, str)
+    elif name == "layer_scale":
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        expected, good = "a number or None", value is None or number
+    elif name == "stem":
+        listed = isinstance(value, tuple | list)
+        good = listed and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+        expected = "a list of channels, for example (32, 32)"
+    else:
+        return
+    if not good:
+        raise ConfigError(f"{name} is {value!r}; it must be {expected}.")
