@@ -209,6 +209,12 @@ def test_scales_of_pixels(config, of_black, of_white):
         (Preprocessing(crop=224 / 248, crop_rounding="down"), "DeiTImageProcessor", "BitImageProcessor"),
         (Preprocessing(crop=1.0, crop_rounding="down"), "CLIPImageProcessor", "CLIPImageProcessor"),
         (Preprocessing(*NATURAL, "lanczos", 0.5, crop_rounding="down"), "x", "BitImageProcessor"),
+        (
+            Preprocessing(*NATURAL, "bilinear", 1.0, "squash"),
+            "DINOv3ViTImageProcessorFast",
+            "DINOv3ViTImageProcessorFast",
+        ),
+        (Preprocessing(crop=1.0, crop_mode="squash"), "DINOv3ViTImageProcessorFast", "BitImageProcessor"),
     ],
 )
 def test_hf_round_trip(preprocessing, processor, written):

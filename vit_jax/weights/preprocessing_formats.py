@@ -152,7 +152,7 @@ def to_hf(
     Args:
       preprocessing: of the model; transformers has no `crop_rounding` other than `down`.
       image_size: height and width of the model's images.
-      processor: the family's own class. Where it cannot crop as asked in every version of transformers,
+      processor: the family's own class. Where it cannot do what is asked in every version of transformers,
         `BitImageProcessor`, which can, is written instead.
       channels: of the model's images.
 
@@ -167,7 +167,9 @@ def to_hf(
         )
     crops = resized != image_size or mode == "center"
     able = _CROP_ANYTHING if mode == "center" else _CROP_ANYTHING + _CROP_SQUARES
-    if crops and processor not in able:
+    # DINOv3's resizes floats, which bicubic and Lanczos filters carry beyond the range of pixels.
+    overshoots = processor.startswith("DINOv3") and preprocessing.interpolation in ("bicubic", "lanczos")
+    if (crops and processor not in able) or overshoots:
         processor = "BitImageProcessor"
     size = {"shortest_edge": resized[0]} if mode == "center" else _height_width(resized)
     return {
