@@ -1,0 +1,130 @@
+"""Opening whatever holds weights: a file, known by its content, or a folder as libraries publish them."""
+
+from pathlib import Path
+from typing import Any
+
+from vit_jax.errors import CheckpointError
+from vit_jax.weights import npz_format, safetensors_format, torch_format
+from vit_jax.weights.tensors import MAX_TENSORS, RawCheckpoint, Tensor, parse_json, reading, short
+from vit_jax.weights.zip_archive import Archive
+
+DOCUMENTS = ("config.json", "preprocessor_config.json", "open_clip_config.json", "tokenizer_config.json")
+MAX_DOCUMENT = 10_000_000
+# What a folder is searched for; the first kind that is there counts. Of one kind there must be one.
+FOLDER_FILES = (
+    ("model.safetensors",),
+    ("model.safetensors.index.json",),
+    ("open_clip_model.safetensors",),
+    ("*.safetensors",),
+    ("pytorch_model.bin",),
+    ("pytorch_model.bin.index.json",),
+    ("*.npz",),
+    ("model.pth", "model.pt"),
+    ("*.pth", "*.pt", "*.bin"),
+)
+INDEX = ".index.json"
+_NOT_WEIGHTS = (
+    (b"\x93NUMPY", "is a single numpy array or a pickled dictionary; save arrays by name with numpy.savez"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the weights; run git lfs pull in its folder"),
+    (b"<", "is a web page, not weights; download the file itself"),
+    (b"\x89HDF", "is an HDF5 file; save the weights as safetensors with the library that wrote them"),
+    (b"\x1f\x8b", "is compressed with gzip; unpack it first"),
+)
+
+
+def open_checkpoint(path: Path, part: str | None = None) -> RawCheckpoint:
+    """Describe the weights in a file or folder, without reading them.
+
+    Args:
+      path: a safetensors, npz or PyTorch file, recognized by its content; or a folder with one of them (also in
+        several files with an index) and JSON documents beside it.
+      part: the key of a PyTorch file's dictionary that holds the weights wanted; chosen if None.
+
+    Raises:
+      CheckpointError: nothing there holds weights, several files could be meant, or a file is damaged.
+      ResourceError: a file may not be read.
+    """
+    path = Path(path)
+    file = _file_in(path) if path.is_dir() else path
+    if file.name.endswith(INDEX):
+        kind, tensors = _open_sharded(file, part)
+    else:
+        kind, tensors = _open_file(file, part)
+    if not tensors:
+        raise CheckpointError(f"{file} holds no tensors.")
+    return RawCheckpoint(str(path), kind, tensors, _documents(file.parent))
+
+
+def _file_in(folder: Path) -> Path:
+    """The file that holds a folder's weights."""
+    for names in FOLDER_FILES:
+        found = sorted({file for name in names for file in folder.glob(name) if file.is_file()})
+        if len(found) > 1:
+            candidates = ", ".join(repr(file.name) for file in found[:6])
+            raise CheckpointError(f"{folder} holds {candidates}; give the path of the one that is meant.")
+        if found:
+            return found[0]
+    wanted = ", ".join(name for names in FOLDER_FILES for name in names)
+    raise CheckpointError(f"{folder} holds no weights; it must contain one of {wanted}.")
+
+
+def _open_file(file: Path, part: str | None) -> tuple[str, dict[str, Tensor]]:
+    """Format and tensors of a single file."""
+    with reading(file), open(file, "rb") as stream:
+        start = stream.read(64)
+    if start.startswith(b"PK"):
+        archive = Archive(file)
+        if any(name.endswith(".npy") for name in archive.names()):
+            return "npz", npz_format.read(archive)
+        return "torch", torch_format.read_zip(archive, part)
+    if start[8:9] == b"{":
+        return "safetensors", safetensors_format.read(file)
+    if start.startswith(b"\x80"):
+        return "torch", torch_format.read_legacy(file, part)
+    for magic, what in _NOT_WEIGHTS:
+        if start.startswith(magic):
+            raise CheckpointError(f"{file} {what}.")
+    raise CheckpointError(
+        f"{file} is no safetensors, npz or PyTorch file; give one of these or a folder with one."
+    )
+
+
+def _open_sharded(index: Path, part: str | None) -> tuple[str, dict[str, Tensor]]:
+    """Format and tensors of a model in several files; the index names the file of each tensor."""
+    document = _parse(index)
+    places = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(places, dict) or not 0 < len(places) <= MAX_TENSORS:
+        raise CheckpointError(f"{index} has no weight_map from tensors to files; download it again.")
+    for name, file in places.items():
+        if (
+            not isinstance(file, str)
+            or file != Path(file).name
+            or file in ("", "..")
+            or "\\" in file
+            or not file.isprintable()
+        ):
+            raise CheckpointError(
+                f"{index} places {short(name)} in {short(file)}, which is no file of its folder."
+            )
+    shards = {file: _open_file(index.parent / file, part) for file in dict.fromkeys(places.values())}
+    for name, file in places.items():
+        if name not in shards[file][1]:
+            raise CheckpointError(
+                f"{index.parent / file} lacks {short(name)}, which {index.name} places there."
+            )
+    kinds = {kind for kind, _ in shards.values()}
+    return kinds.pop(), {name: shards[file][1][name] for name, file in places.items()}
+
+
+def _documents(folder: Path) -> dict[str, Any]:
+    """The JSON files beside the weights that say what they are."""
+    return {name: _parse(folder / name) for name in DOCUMENTS if (folder / name).is_file()}
+
+
+def _parse(file: Path) -> Any:
+    """A JSON document of bounded size."""
+    with reading(file):
+        if file.stat().st_size > MAX_DOCUMENT:
+            raise CheckpointError(f"{file} has more than {MAX_DOCUMENT} bytes, too many for a description.")
+        text = file.read_bytes()
+    return parse_json(text, file)
