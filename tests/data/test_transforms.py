@@ -118,6 +118,7 @@ def test_center_crop():
         CenterCrop(24).image(IMAGE, rng())
 
     assert np.array_equal(CenterCrop((17, 29), "down").image(IMAGE, rng()), IMAGE[1:18, 0:29])
+    assert np.array_equal(CenterCrop((17, 29), "corner").image(IMAGE, rng()), IMAGE[:17, :29])
 
 
 def test_center_crop_pads_what_lacks():
@@ -247,7 +248,7 @@ def test_float_images_can_be_cut_but_not_resized():
         (lambda: ResizeShort((8, -1)), "resize_short: size is -1"),
         (lambda: ResizeLong(0), "resize_long: size is 0"),
         (lambda: CenterCrop("8"), "center_crop: size is '8'"),
-        (lambda: CenterCrop(8, "up"), "center_crop: rounding is 'up'; it must be one of even, down"),
+        (lambda: CenterCrop(8, "up"), "center_crop: rounding is 'up'; it must be one of even, down, corner"),
         (lambda: CenterCrop(8, fill=(0, 256)), "center_crop: fill is (0, 256); it must be integers"),
         (
             lambda: RandomResizedCrop(8, scale=(0, 1)),

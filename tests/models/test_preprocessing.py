@@ -2,7 +2,7 @@ import pytest
 
 from vit_jax.data.resizing import INTERPOLATIONS, ROUNDINGS
 from vit_jax.errors import ConfigError
-from vit_jax.models.preprocessing import CHOICES, Preprocessing
+from vit_jax.models.preprocessing import CHOICES, Preprocessing, covered
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_every_share_of_whole_pixels_gives_them_back():
     [
         (dict(interpolation="bicubik"), "interpolation is 'bicubik'; it must be one of nearest, bilinear"),
         (dict(crop_mode="centre"), "crop_mode is 'centre'; it must be one of center, squash, border. Did"),
-        (dict(crop_rounding="up"), "crop_rounding is 'up'; it must be one of even, down"),
+        (dict(crop_rounding="up"), "crop_rounding is 'up'; it must be one of even, down, corner"),
         (dict(crop=0.0), "crop is 0.0; it must be above 0"),
         (dict(crop=float("nan")), "crop is nan"),
     ],
@@ -44,4 +44,13 @@ def test_wrong_values_are_refused(changes, said):
 
 def test_transforms_offer_the_same_choices():
     assert tuple(INTERPOLATIONS) == CHOICES["interpolation"]
-    assert CHOICES["crop_rounding"] == ROUNDINGS
+    assert tuple(ROUNDINGS) == CHOICES["crop_rounding"]
+
+
+def test_what_patches_leave_uncovered_is_cropped_from_the_corner():
+    whole = Preprocessing(crop=1.0, crop_mode="squash")
+    assert covered(whole, (384, 384), (16, 16)) == (whole, (384, 384))
+    seen, size = covered(whole, (384, 384), (14, 14))
+    assert (size, seen.resized(size), seen.crop_rounding) == ((378, 378), (384, 384), "corner")
+    seen, size = covered(Preprocessing(crop=0.9), (384, 384), (14, 14))
+    assert (size, seen.resized(size), seen.crop_rounding) == ((378, 378), (426, 426), "even")

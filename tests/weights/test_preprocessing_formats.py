@@ -16,6 +16,7 @@ from vit_jax.models.preprocessing import (
     INCEPTION_MEAN,
     INCEPTION_STD,
     Preprocessing,
+    covered,
 )
 from vit_jax.weights.preprocessing_formats import from_hf, from_open_clip, from_timm, to_hf, to_timm
 
@@ -229,6 +230,14 @@ def test_to_hf_resizes_to_the_size_that_the_share_means():
     assert config["crop_size"] == {"height": 224, "width": 224}
     assert config["resample"] == 3
     assert math.isclose(config["rescale_factor"], 1 / 255)
+
+
+def test_what_the_patches_drop_is_not_cropped_before():
+    config = dict(image_processor_type="SiglipImageProcessor", size=dict(height=384, width=384))
+    seen, size = covered(*from_hf(config, (384, 384)), (14, 14))
+    written = to_hf(seen, size, "SiglipImageProcessor")
+    assert (written["size"], written["do_center_crop"]) == (config["size"], False)
+    assert covered(*from_hf(written, size), (14, 14)) == (seen, size)
 
 
 def test_to_hf_of_oblong_images():

@@ -1,5 +1,7 @@
 """Sizes as users write them, and antialiased resizing with Pillow."""
 
+from collections.abc import Callable
+
 import numpy as np
 from PIL import Image
 
@@ -13,7 +15,12 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-ROUNDINGS = ("even", "down")
+# Where a crop starts in an odd margin: at half of it, rounded to even (torchvision) or down; or in the corner.
+ROUNDINGS: dict[str, Callable[[int], int]] = {
+    "even": lambda margin: round(margin / 2),
+    "down": lambda margin: margin // 2,
+    "corner": lambda margin: 0,
+}
 
 
 def resize(image: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
@@ -45,10 +52,9 @@ def center_crop(image: np.ndarray, size: tuple[int, int], rounding: str) -> np.n
     Args:
       image: `(h, w, c)`, at least as large as `size`.
       size: height and width of the result.
-      rounding: where an odd margin starts: `even` rounds its half as torchvision does, `down` rounds it down.
+      rounding: a key of `ROUNDINGS`.
     """
-    margins = [present - wanted for present, wanted in zip(image.shape, size)]
-    top, left = (round(margin / 2) if rounding == "even" else margin // 2 for margin in margins)
+    top, left = (ROUNDINGS[rounding](present - wanted) for present, wanted in zip(image.shape, size))
     return image[top : top + size[0], left : left + size[1]]
 
 

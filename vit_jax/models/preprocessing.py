@@ -1,7 +1,7 @@
 """How an image becomes a model's input; a model carries this with its weights. Needs no jax."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vit_jax.errors import ConfigError, choose
 
@@ -15,7 +15,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 CHOICES = {
     "interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
     "crop_mode": ("center", "squash", "border"),
-    "crop_rounding": ("even", "down"),
+    "crop_rounding": ("even", "down", "corner"),
 }
 
 
@@ -31,7 +31,7 @@ class Preprocessing:
         `border` resizes the long side and pads with the mean.
       crop_rounding: where the crop starts when an odd number of pixels is left out: at the `even` one of the
         two pixels nearest to the middle (torchvision, timm), or at the first (`down`: transformers,
-        big_vision).
+        big_vision). `corner` is no centre crop: it keeps the top left, as patches do that do not cover an image.
     """
 
     mean: tuple[float, ...] = INCEPTION_MEAN
@@ -52,6 +52,27 @@ class Preprocessing:
         # 224 / (224 / 248) is a little below 248 in floating point.
         height, width = (math.floor(side / self.crop + 1e-6) for side in image_size)
         return height, width
+
+
+def covered(
+    preprocessing: Preprocessing, image_size: tuple[int, int], patch_size: tuple[int, int]
+) -> tuple[Preprocessing, tuple[int, int]]:
+    """Return preprocessing and image size without the rows and columns that patches leave uncovered.
+
+    SigLIP So400m/14 takes images of 384 pixels and its patches 378 of them, from the top left.
+
+    Args:
+      preprocessing: for images of `image_size`.
+      image_size: height and width.
+      patch_size: height and width of a patch.
+    """
+    height, width = (side // patch * patch for side, patch in zip(image_size, patch_size))
+    if (height, width) == image_size:
+        return preprocessing, image_size
+    resized = preprocessing.resized(image_size)
+    whole = preprocessing.crop_mode == "squash" and resized == image_size
+    rounding = "corner" if whole else preprocessing.crop_rounding
+    return replace(preprocessing, crop=height / resized[0], crop_rounding=rounding), (height, width)
 
 
 INCEPTION = Preprocessing()

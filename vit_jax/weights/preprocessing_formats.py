@@ -150,7 +150,8 @@ def to_hf(
     """Return a transformers `preprocessor_config.json`.
 
     Args:
-      preprocessing: of the model; transformers has no `crop_rounding` other than `down`.
+      preprocessing: of the model; transformers has no `crop_rounding` other than `down`, and what is cropped from
+        a `corner` it leaves to the patches.
       image_size: height and width of the model's images.
       processor: the family's own class. Where it cannot do what is asked in every version of transformers,
         `BitImageProcessor`, which can, is written instead.
@@ -165,7 +166,7 @@ def to_hf(
             f"crop_mode is {mode!r} for images of {image_size}, which no processor of transformers does; set crop_mode "
             "to 'squash'."
         )
-    crops = resized != image_size or mode == "center"
+    crops = mode == "center" or (resized != image_size and preprocessing.crop_rounding != "corner")
     able = _CROP_ANYTHING if mode == "center" else _CROP_ANYTHING + _CROP_SQUARES
     # DINOv3's resizes floats, which bicubic and Lanczos filters carry beyond the range of pixels.
     overshoots = processor.startswith("DINOv3") and preprocessing.interpolation in ("bicubic", "lanczos")
