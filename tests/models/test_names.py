@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -10,17 +11,31 @@ from vit_jax.models.vit_config import SIZES
 
 
 def test_list_takes_wildcards_and_sorts_naturally():
-    assert list_models("vit_base_*") == [
+    assert list_models("vit_base_patch?*_[23]?4") == [
         "vit_base_patch8_224",
         "vit_base_patch16_224",
         "vit_base_patch16_384",
+        "vit_base_patch16_clip_224",
+        "vit_base_patch16_clip_384",
+        "vit_base_patch16_clip_quickgelu_224",
+        "vit_base_patch16_siglip_224",
+        "vit_base_patch16_siglip_384",
+        "vit_base_patch16_siglip_gap_224",
+        "vit_base_patch16_siglip_gap_384",
         "vit_base_patch32_224",
         "vit_base_patch32_384",
+        "vit_base_patch32_clip_224",
+        "vit_base_patch32_clip_384",
+        "vit_base_patch32_clip_quickgelu_224",
     ]
     assert list_models("deit_*_patch16_[23]?4") == [
+        "deit_base_distilled_patch16_224",
+        "deit_base_distilled_patch16_384",
         "deit_base_patch16_224",
         "deit_base_patch16_384",
+        "deit_small_distilled_patch16_224",
         "deit_small_patch16_224",
+        "deit_tiny_distilled_patch16_224",
         "deit_tiny_patch16_224",
     ]
     assert list_models("resnet*") == []
@@ -28,12 +43,15 @@ def test_list_takes_wildcards_and_sorts_naturally():
 
 def test_every_listed_name_resolves_to_itself():
     names = list_models()
-    assert len(names) == len(set(names))
+    assert len(names) == len(set(names)) == 196
     for name in names:
         canonical, config = resolve(name)
         assert canonical == name
-        assert name.endswith(f"_patch{config.patch_size[0]}_{config.image_size[0]}")
-    assert {name.split("_")[1] for name in names} == set(SIZES) == set(LETTERS.values())
+        patch = re.search(r"_patch(\d+)", name)
+        resolution = re.search(r"_(\d+)$", name)
+        assert patch is None or config.patch_size == (int(patch[1]),) * 2
+        assert resolution is None or config.image_size == (int(resolution[1]),) * 2 or "siglip" in name
+    assert {name.split("_")[1] for name in names} >= set(SIZES) == set(LETTERS.values())
 
 
 @pytest.mark.parametrize(
