@@ -151,11 +151,12 @@ def _tensors(
     content: Any, part: str | None, path: Path, storage_bytes: Callable[[str, int], _Bytes], swap: bool
 ) -> dict[str, Tensor]:
     """The tensors of the chosen dictionary, their views checked against their storages."""
-    records = _rename(_choose(content, part, path))
+    records = _choose(content, part, path)
     if len(records) > MAX_TENSORS:
         raise _damaged(path, f"it holds more than {MAX_TENSORS} tensors")
+    records = _rename({check_name(name, str(path)): record for name, record in records.items()})
     return {
-        check_name(name, str(path)): _tensor(record, f"{path}: {short(name)}", storage_bytes, swap)
+        name: _tensor(record, f"{path}: {short(name)}", storage_bytes, swap)
         for name, record in records.items()
     }
 
