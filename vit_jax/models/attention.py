@@ -9,7 +9,7 @@ from flax import nnx
 
 from vit_jax.models.encoder_config import EncoderConfig
 from vit_jax.models.layers import Dense, LayerNorm, dropout, value_of
-from vit_jax.models.relative import relative_bias, table_rows
+from vit_jax.models.relative import RelativePositions
 from vit_jax.models.rotary import Rotation, rotate
 from vit_jax.random import fold
 
@@ -124,18 +124,18 @@ class SelfAttention(nnx.Module):
 
     Args:
       config: sizes and options.
-      bias_grid: patch grid of a relative position bias of this layer's own, or None.
+      relative: what a relative position bias of this layer's own was made for, or None.
       rngs: source of the keys.
     """
 
-    def __init__(self, config: EncoderConfig, bias_grid: tuple[int, int] | None = None, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, relative: RelativePositions | None = None, *, rngs: nnx.Rngs):
         self.config = config
-        self.bias_grid = bias_grid
+        self.relative = relative
         d, h, k = config.width, config.heads, config.head_dim
         self.qkv = QueryKeyValue(config, rngs=rngs)
         self.q_norm = LayerNorm(k, config.norm_epsilon) if config.qk_norm else None
         self.k_norm = LayerNorm(k, config.norm_epsilon) if config.qk_norm else None
-        self.position_bias = nnx.Param(jnp.zeros((table_rows(bias_grid), h))) if bias_grid else None
+        self.position_bias = nnx.Param(jnp.zeros((relative.rows, h))) if relative else None
         self.norm = LayerNorm(d, config.norm_epsilon) if config.attention_norm else None
         self.out = Dense((h, k), (d,), scheme=config.init, rngs=rngs)
 
@@ -154,8 +154,8 @@ class SelfAttention(nnx.Module):
         if around.rotation is not None:
             q, k = rotate(q, around.rotation), rotate(k, around.rotation)
         bias = around.bias
-        if self.position_bias is not None and self.bias_grid is not None:
-            bias = relative_bias(self.position_bias[...], self.bias_grid, around.grid or self.bias_grid)
+        if self.position_bias is not None and self.relative is not None:
+            bias = self.relative.bias(self.position_bias[...], around.grid)
         attend = partial(
             attention,
             implementation=self.config.attention,

@@ -9,6 +9,7 @@ from flax import nnx
 from vit_jax.models.attention import ALONE, SelfAttention, Surroundings
 from vit_jax.models.encoder_config import EncoderConfig
 from vit_jax.models.layers import MLPS, LayerNorm, LayerScale, drop_path, dropout
+from vit_jax.models.relative import RelativePositions
 from vit_jax.random import fold, split
 
 # What the backward pass may keep of a block; everything else is computed again. `attention` keeps all but the
@@ -28,10 +29,10 @@ UNROLLED_DEPTH = 48
 class Block(nnx.Module):
     """Pre-norm transformer block: attention and MLP, each a residual branch; arguments as `SelfAttention`."""
 
-    def __init__(self, config: EncoderConfig, bias_grid: tuple[int, int] | None = None, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, relative: RelativePositions | None = None, *, rngs: nnx.Rngs):
         self.config = config
         self.norm1 = LayerNorm(config.width, config.norm_epsilon)
-        self.attn = SelfAttention(config, bias_grid, rngs=rngs)
+        self.attn = SelfAttention(config, relative, rngs=rngs)
         self.norm2 = LayerNorm(config.width, config.norm_epsilon)
         self.mlp = MLPS[config.mlp](config, rngs=rngs)
         initial = config.layer_scale
@@ -58,10 +59,10 @@ class Block(nnx.Module):
         return x + drop_path(y, drop_path_rate, fold(path_key, "path2")), weights
 
 
-def make_blocks(config: EncoderConfig, bias_grid: tuple[int, int] | None = None, *, rngs: nnx.Rngs) -> Block:
+def make_blocks(config: EncoderConfig, relative: RelativePositions | None = None, *, rngs: nnx.Rngs) -> Block:
     """Return `config.depth` blocks as one `Block` whose parameters have a leading `l` axis."""
     keys = jax.random.split(rngs.params(), config.depth)
-    return jax.vmap(lambda key: Block(config, bias_grid, rngs=nnx.Rngs(key)))(keys)
+    return jax.vmap(lambda key: Block(config, relative, rngs=nnx.Rngs(key)))(keys)
 
 
 def drop_path_rates(config: EncoderConfig) -> jax.Array:

@@ -13,6 +13,8 @@ from vit_jax.models.resnet_config import ResNetConfig
 from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.models.vit_config import MaeConfig, ViTConfig
 
+ModelConfig = ViTConfig | MaeConfig | TextConfig | ImageTextConfig
+
 
 def encoder_macs(tokens: int, width: int, depth: int, mlp_dim: int, mlp: str = "mlp") -> int:
     """Return the multiply-adds of a stack of transformer blocks on one sequence.
@@ -27,13 +29,28 @@ def encoder_macs(tokens: int, width: int, depth: int, mlp_dim: int, mlp: str = "
     return depth * (projections + attention + tokens * _mlp_layers(mlp) * width * mlp_dim)
 
 
-def forward_macs(config: ViTConfig, visible: float = 1.0) -> int:
-    """Return the multiply-adds of one image through the model.
+def forward_macs(config: ModelConfig, visible: float = 1.0) -> int:
+    """Return the multiply-adds of one image through the model; of an image and a text through both towers.
 
     Args:
       config: the model.
-      visible: share of the patches that go through the blocks; all of them are embedded.
+      visible: share of the patches that go through the blocks of the image encoder; all of them are embedded.
     """
+    if isinstance(config, ImageTextConfig):
+        return forward_macs(config.image, visible) + forward_macs(config.text)
+    if isinstance(config, MaeConfig):
+        decoder = config.decoder
+        patches = decoder.num_patches
+        tokens = config.encoder.prefix_tokens + patches
+        macs = forward_macs(config.encoder, visible) + patches * _patch_values(decoder) * decoder.width
+        embedded = config.encoder.prefix_tokens + int(patches * visible)
+        return macs + embedded * config.encoder.width * decoder.width + _blocks_macs(decoder, tokens)
+    if isinstance(config, TextConfig):
+        return _blocks_macs(config, config.context_length) + config.width * config.num_classes
+    return _image_macs(config, visible)
+
+
+def _image_macs(config: ViTConfig, visible: float) -> int:
     d, m, (h, w) = config.width, config.mlp_dim, config.image_size
     channels = (config.in_channels, *config.stem)
     stem = sum(h * w * 9 * c_in * c_out for c_in, c_out in itertools.pairwise(channels))
@@ -41,7 +58,7 @@ def forward_macs(config: ViTConfig, visible: float = 1.0) -> int:
         stem += sum(rows * i * o for rows, i, o in _convolutions(config.backbone, channels[-1], (h, w)))
     embedding = config.num_patches * _patch_values(config) * d
     tokens = config.prefix_tokens + int(config.num_patches * visible)
-    macs = stem + embedding + encoder_macs(tokens, d, config.depth, m, config.mlp)
+    macs = stem + embedding + _blocks_macs(config, tokens)
     if config.pool == "map":
         macs += 2 * tokens * d**2 + 2 * tokens * d + 2 * d**2 + 2 * d * m
     rows = {"none": tokens, "patches": tokens - config.prefix_tokens}.get(config.pool, 1)
@@ -49,7 +66,11 @@ def forward_macs(config: ViTConfig, visible: float = 1.0) -> int:
     return macs + rows * (d * config.representation_size + config.feature_width * heads)
 
 
-def forward_flops(config: ViTConfig, visible: float = 1.0) -> int:
+def _blocks_macs(config: EncoderConfig, tokens: int) -> int:
+    return encoder_macs(tokens, config.width, config.depth, config.mlp_dim, config.mlp)
+
+
+def forward_flops(config: ModelConfig, visible: float = 1.0) -> int:
     """Return the floating-point operations of one image through the model; see `forward_macs`."""
     return 2 * forward_macs(config, visible)
 
@@ -66,7 +87,7 @@ def training_flops(config: ViTConfig, visible: float | None = None) -> int:
     return 3 * forward_flops(config, 1 - config.patch_drop_rate if visible is None else visible)
 
 
-def parameter_count(config: ViTConfig | MaeConfig | TextConfig | ImageTextConfig) -> int:
+def parameter_count(config: ModelConfig) -> int:
     """Return the number of parameters of the model."""
     if isinstance(config, ImageTextConfig):
         return parameter_count(config.image) + parameter_count(config.text) + 1 + config.logit_bias

@@ -59,7 +59,7 @@ def pool_tokens(
       key: None for evaluation.
       valid: which tokens count, `(b, prefix + n)` bool; None for all.
     """
-    if config.distillation_token:
+    if config.distillation_token and config.pool == "cls":
         return x[:, :2].mean(axis=1)
     if config.pool == "cls":
         return x[:, 0]

@@ -5,50 +5,79 @@ columns from most negative to most positive, then three: class token to patch, p
 token to itself.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.models.resample import resample_grid
+from vit_jax.models.resample import resize_matrix
 
 CLASS_ROWS = 3
 
 
-def table_rows(grid: tuple[int, int]) -> int:
-    """Return the rows of the table of a patch grid."""
-    return (2 * grid[0] - 1) * (2 * grid[1] - 1) + CLASS_ROWS
+@dataclass(frozen=True)
+class RelativePositions:
+    """What a table of relative position biases was made for.
 
-
-def relative_bias(table: jax.Array, own: tuple[int, int], grid: tuple[int, int]) -> jax.Array:
-    """Return what a table adds to the attention scores of a class token and the patches of a grid.
-
-    Args:
-      table: `(t, h)`.
-      own: the patch grid the table was made for.
-      grid: the patch grid at hand; if it is another, the table is resized bilinearly.
-
-    Returns:
-      `(h, 1 + n, 1 + n)`, queries before keys.
+    Attributes:
+      grid: rows and columns of patches.
+      resample: how the table goes to another grid, `geometric` (BEiT's own code and timm: near offsets keep their
+        rows, far ones are drawn together) or `bilinear` (transformers).
     """
-    return jnp.moveaxis(resized_table(table, own, grid)[_rows(grid)], -1, 0)
+
+    grid: tuple[int, int]
+    resample: str
+
+    @property
+    def rows(self) -> int:
+        """Rows `t` of the table."""
+        return (2 * self.grid[0] - 1) * (2 * self.grid[1] - 1) + CLASS_ROWS
+
+    def bias(self, table: jax.Array, grid: tuple[int, int] | None) -> jax.Array:
+        """Return what a table `(t, h)` adds to attention scores on a grid, `(h, 1 + n, 1 + n)`, queries first."""
+        grid = grid or self.grid
+        return jnp.moveaxis(self.resized(table, grid)[_rows(grid)], -1, 0)
+
+    def resized(self, table: jax.Array, grid: tuple[int, int]) -> jax.Array:
+        """Return a table `(t, h)` for another grid; the class token's rows stay."""
+        if grid == self.grid:
+            return table
+        before, after = ([2 * side - 1 for side in sides] for sides in (self.grid, grid))
+        vertical, horizontal = (
+            jnp.asarray(self._matrix(n_in, n_out), table.dtype) for n_in, n_out in zip(before, after)
+        )
+        offsets = table[:-CLASS_ROWS].reshape(*before, -1)
+        highest = jax.lax.Precision.HIGHEST
+        offsets = jnp.einsum("Hh,hwd,Ww->HWd", vertical, offsets, horizontal, precision=highest)
+        return jnp.concatenate([offsets.reshape(after[0] * after[1], -1), table[-CLASS_ROWS:]])
+
+    def _matrix(self, n_in: int, n_out: int) -> np.ndarray:
+        if self.resample == "bilinear":
+            return resize_matrix(n_in, n_out, "bilinear")
+        return geometric_matrix(n_in, n_out)
 
 
-def resized_table(
-    table: jax.Array, own: tuple[int, int], grid: tuple[int, int], method: str = "bilinear"
-) -> jax.Array:
-    """Return a table for another patch grid; the class token's rows stay.
+def geometric_matrix(n_in: int, n_out: int) -> np.ndarray:
+    """Return the weights (n_out, n_in) that interpolate offsets placed in geometric progression.
 
-    Args:
-      table: `(t, h)`.
-      own, grid: rows and columns of patches before and after.
-      method: see `models.resample.resize_matrix`.
+    The distances between the old offsets grow by a factor that makes the outermost meet the new outermost (Bao et
+    al. 2021, arXiv 2106.08254, in their code). Between them timm interpolates linearly, and so do we; BEiT's code
+    takes a cubic spline that scipy has since dropped.
     """
-    if own == grid:
-        return table
-    shape, size = ([2 * rows - 1, 2 * columns - 1] for rows, columns in (own, grid))
-    offsets = table[:-CLASS_ROWS].reshape(*shape, -1)
-    offsets = resample_grid(offsets, (size[0], size[1]), method)
-    return jnp.concatenate([offsets.reshape(size[0] * size[1], -1), table[-CLASS_ROWS:]])
+    low, high, target = 1.01, 1.5, n_out // 2
+    while high - low > 1e-6:
+        factor = (low + high) / 2
+        reached = (1 - factor ** (n_in // 2)) / (1 - factor)
+        low, high = (low, factor) if reached > target else (factor, high)
+    steps = np.cumsum(np.power(factor, np.arange(n_in // 2)))
+    places = np.concatenate([-steps[::-1], [0], steps])
+    wanted = np.clip(np.arange(-target, target + 1.0), places[0], places[-1])
+    right = np.clip(np.searchsorted(places, wanted), 1, n_in - 1)
+    share = (wanted - places[right - 1]) / (places[right] - places[right - 1])
+    matrix, rows = np.zeros((n_out, n_in)), np.arange(n_out)
+    matrix[rows, right - 1], matrix[rows, right] = 1 - share, share
+    return matrix
 
 
 def _rows(grid: tuple[int, int]) -> np.ndarray:
@@ -56,7 +85,7 @@ def _rows(grid: tuple[int, int]) -> np.ndarray:
     height, width = grid
     y, x = np.indices(grid).reshape(2, -1)
     rows = (y[:, None] - y + height - 1) * (2 * width - 1) + (x[:, None] - x + width - 1)
-    count = table_rows(grid)
+    count = RelativePositions(grid, "bilinear").rows
     index = np.full((len(y) + 1, len(y) + 1), count - 1)
     index[0, 1:], index[1:, 0], index[1:, 1:] = count - 3, count - 2, rows
     return index

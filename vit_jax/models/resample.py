@@ -119,6 +119,32 @@ def resample_positions(
     return jnp.concatenate([table[:prefix], patches.reshape(-1, d)])
 
 
+def resample_patch_kernel(kernel: np.ndarray, size: tuple[int, int], method: str = "flexi") -> np.ndarray:
+    """Return the kernel of a patch embedding for patches of another size.
+
+    `flexi` makes a patch's token what the resized patch's would have been, as far as that can be: the pseudo-inverse
+    of bicubic antialiased resizing (FlexiViT, Beyer et al. 2022, arXiv 2212.08013). `bilinear` resizes the kernel as
+    if it were an image.
+
+    Args:
+      kernel: (p q c d) float32.
+      size: height and width of the new patches.
+      method: `flexi` or `bilinear`.
+
+    Raises:
+      ConfigError: unknown method.
+    """
+    choose(method, ("flexi", "bilinear"), "patch resampling")
+    kind = "bicubic" if method == "flexi" else "bilinear"
+    shape = kernel.shape[:2]
+    matrices = [resize_matrix(n_in, n_out, kind, antialias=True) for n_in, n_out in zip(shape, size)]
+    if method == "flexi":
+        matrices = [np.linalg.pinv(matrix).T for matrix in matrices]
+    return np.einsum("Pp,pqcd,Qq->PQcd", matrices[0], kernel.astype(np.float64), matrices[1]).astype(
+        kernel.dtype
+    )
+
+
 def antialiased_weights(index: jax.Array, n_out: jax.Array, n_in: int, method: str) -> jax.Array:
     """Return rows of `resize_matrix(n_in, n_out, method, antialias=True)` for sizes known only at run time.
 
@@ -132,8 +158,8 @@ def antialiased_weights(index: jax.Array, n_out: jax.Array, n_in: int, method: s
       float32 `(*index.shape, n_in)`.
     """
     scale = n_in / n_out.astype(jnp.float32)
-    centers = (index + jnp.float32(0.5)) * scale - jnp.float32(0.5)
-    distance = (jnp.arange(n_in) - centers[..., None]) / jnp.maximum(scale, 1.0)[..., None]
+    centers = (index.astype(jnp.float32) + 0.5) * scale - 0.5
+    distance = (jnp.arange(n_in, dtype=jnp.float32) - centers[..., None]) / jnp.maximum(scale, 1.0)[..., None]
     weights = _cubic(distance, -0.5) if method == "bicubic" else _triangle(distance)
     return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -153,4 +179,4 @@ def _cubic(x: Any, a: float) -> Any:
     x = abs(x)
     near = ((a + 2) * x - (a + 3)) * x**2 + 1
     far = a * (((x - 5) * x + 8) * x - 4)
-    return near * (x <= 1) + far * ((x > 1) & (x < 2))
+    return near * (x <= 1).astype(x.dtype) + far * ((x > 1) & (x < 2)).astype(x.dtype)

@@ -6,6 +6,7 @@ Padding is TensorFlow's SAME everywhere: where it is odd, the bottom and the rig
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from vit_jax.models.resnet_config import ResNetConfig
@@ -110,7 +111,7 @@ class ResNet(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return `(b, h / stride, w / stride, channels)` for `x` `(b, h, w, c)`."""
         x = jax.nn.relu(self.norm_root(self.conv_root(x)))
-        lowest = jnp.array(-jnp.inf, x.dtype)
+        lowest = np.asarray(-np.inf, x.dtype)  # not traced: it tells jax that this is max pooling
         x = jax.lax.reduce_window(x, lowest, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
         for stage in self.stages:
             for unit in stage:

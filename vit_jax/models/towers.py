@@ -7,7 +7,7 @@ from typing import Any
 
 from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.models.timm_kinds import EMBEDDING
-from vit_jax.models.vit_config import SIZES, ViTConfig
+from vit_jax.models.vit_config import SIZES, MaeConfig, ViTConfig
 
 # Width, depth and heads of CLIP's text tower, by the size of its image tower.
 _CLIP_TEXT = {
@@ -17,6 +17,13 @@ _CLIP_TEXT = {
     "giant": (1024, 24, 16),
     "gigantic": (1280, 32, 20),
 }
+
+
+def image_config(config: ViTConfig | MaeConfig | ImageTextConfig) -> ViTConfig:
+    """Return the configuration of the part of a model that sees images."""
+    if isinstance(config, MaeConfig):
+        return config.encoder
+    return config.image if isinstance(config, ImageTextConfig) else config
 
 
 def clip_config(

@@ -24,7 +24,7 @@ from vit_jax.models.embedding import (
 from vit_jax.models.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers import Dense, LayerNorm, dropout, value_of
 from vit_jax.models.pooling import AttentionPool, pool_tokens
-from vit_jax.models.relative import relative_bias, table_rows
+from vit_jax.models.relative import RelativePositions
 from vit_jax.models.resnet import ResNet
 from vit_jax.models.rotary import rotation
 from vit_jax.models.vit_config import ViTConfig, replace
@@ -72,18 +72,18 @@ class VisionTransformer(nnx.Module):
             if learned
             else None
         )
+        relative = RelativePositions(config.grid, config.bias_resample)
         shared = config.position_bias == "shared"
-        self.position_bias = nnx.Param(jnp.zeros((table_rows(config.grid), config.heads))) if shared else None
+        self.position_bias = nnx.Param(jnp.zeros((relative.rows, config.heads))) if shared else None
         self.norm_pre = LayerNorm(d, config.norm_epsilon) if config.pre_norm else None
-        bias_grid = config.grid if config.position_bias == "blocks" else None
-        self.blocks = make_blocks(config, bias_grid, rngs=rngs)
+        self.blocks = make_blocks(config, relative if config.position_bias == "blocks" else None, rngs=rngs)
         self.norm = LayerNorm(d, config.norm_epsilon)
         # nnx.data: these can change between a module and None, see `reset_classifier`.
         self.pool = nnx.data(AttentionPool(config, rngs=rngs) if config.pool == "map" else None)
         size = config.representation_size
         self.pre_logits = Dense((d,), (size,), scheme=config.init, rngs=rngs) if size else None
         self.head = nnx.data(_head(config))
-        self.head_distillation = nnx.data(_head(config) if config.distillation_token else None)
+        self.head_distillation = nnx.data(_head(config, distillation=True))
 
     def embed(
         self, images: jax.Array | Patches, key: jax.Array | None = None, mask: jax.Array | None = None
@@ -138,7 +138,8 @@ class VisionTransformer(nnx.Module):
             return Surroundings(mask=images.valid[:, None, None, :])
         grid = self.grid_of(images)
         table = value_of(self.position_bias)
-        bias = None if table is None else relative_bias(table, config.grid, grid)
+        relative = RelativePositions(config.grid, config.bias_resample)
+        bias = None if table is None else relative.bias(table, grid)
         return Surroundings(grid, rotation(config, grid), bias)
 
     def encode(
@@ -248,7 +249,7 @@ class VisionTransformer(nnx.Module):
             rngs = nnx.Rngs(jax.random.key(seed))
             self.pool = AttentionPool(self.config, rngs=rngs) if self.config.pool == "map" else None
         self.head = _head(self.config)
-        self.head_distillation = _head(self.config) if self.config.distillation_token else None
+        self.head_distillation = _head(self.config, distillation=True)
 
 
 def _token(config: ViTConfig, present: bool, rngs: nnx.Rngs) -> nnx.Param | None:
@@ -259,9 +260,9 @@ def _token(config: ViTConfig, present: bool, rngs: nnx.Rngs) -> nnx.Param | None
     return nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, config.width), jnp.float32))
 
 
-def _head(config: ViTConfig) -> Dense | None:
+def _head(config: ViTConfig, distillation: bool = False) -> Dense | None:
     classes = config.num_classes
-    if not classes:
+    if not classes or (distillation and not (config.distillation_token and config.pool == "cls")):
         return None
     rngs = nnx.Rngs(jax.random.key(0))
     head = Dense((config.feature_width,), (classes,), use_bias=config.head_bias, scheme="zeros", rngs=rngs)

@@ -23,6 +23,7 @@ CHOICES = {
     "rope": ("none", "eva", "dinov3"),
     "pool": ("cls", "mean", "cls_mean", "map", "patches", "none"),
     "pool_norm": ("before", "after"),
+    "bias_resample": ("geometric", "bilinear"),
     "resample": ("nearest", "bilinear", "bicubic", "zoom"),
 }
 
@@ -65,6 +66,7 @@ class ViTConfig(EncoderConfig):
       dynamic_image_size: accept other image sizes at call time by resampling positions.
       dynamic_image_pad: accept sizes that patches do not divide, by zeros at the bottom and on the right.
       resample, resample_antialias, resample_offset: how positions go to another grid; see `models.resample`.
+      bias_resample: how relative position biases do; see `models.relative`.
       preprocessing: how images become inputs; travels with the weights.
     """
 
@@ -97,6 +99,7 @@ class ViTConfig(EncoderConfig):
     resample: str = "bicubic"
     resample_antialias: bool = True
     resample_offset: float = 0.0
+    bias_resample: str = "geometric"
     preprocessing: Preprocessing = INCEPTION
 
     def __post_init__(self) -> None:
@@ -128,8 +131,8 @@ class ViTConfig(EncoderConfig):
             raise ConfigError("pool 'cls_mean' needs pool_norm 'before'; the norm is over one width.")
         if self.patch_drop_rate and (self.rope != "none" or self.position_bias != "none"):
             raise ConfigError("patch_drop_rate needs positions that are added to tokens; set it to 0.")
-        if self.distillation_token and not (self.class_token and self.pool == "cls"):
-            raise ConfigError("distillation_token needs a class token and pool 'cls'.")
+        if self.distillation_token and not (self.class_token and self.pool in ("cls", "patches", "none")):
+            raise ConfigError("distillation_token needs a class token and pool 'cls', 'patches' or 'none'.")
         if self.position_bias != "none" and not self.class_token:
             raise ConfigError("position_bias needs a class token: its tables have entries for one.")
 

@@ -1,0 +1,174 @@
+"""What our models compute of a reference case's inputs, under the names of the case's outputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.models.embedding import Patches, unpatchify
+from vit_jax.models.mae import MaskedAutoencoder, random_masking
+from vit_jax.models.text import ImageTextModel
+
+CAPTURE = ("embedded", "blocks", "attention", "encoded", "pooled", "pre_logits")
+
+
+def nhwc(images):
+    return np.transpose(images, (0, 2, 3, 1))
+
+
+def compute(name, about, inputs, model):
+    """Return (our outputs by name, our gradient with respect to the images) of a case."""
+    run = next((run for pattern, run in RUNS.items() if name.startswith(pattern)), image_model)
+    primary = about["primary"]
+    differentiated = next(key for key in inputs if key.startswith("grad."))[len("grad.") :]
+    given = {key[len("in.") :]: value for key, value in inputs.items() if key.startswith("in.")}
+    fixed = {key: value for key, value in given.items() if key != differentiated}
+
+    @jax.jit
+    def outputs(variable):
+        def weighted(variable):
+            found = run(model, {**fixed, differentiated: variable}, about)
+            return jnp.sum(found[primary] * inputs["cot"]), found
+
+        gradient, found = jax.grad(weighted, has_aux=True)(variable)
+        return found, gradient
+
+    return outputs(jnp.asarray(given[differentiated]))
+
+
+def image_model(model, inputs, about):
+    """A VisionTransformer of timm, transformers or torchvision."""
+    images = jnp.transpose(inputs["pixel_values"], (0, 2, 3, 1))
+    config = model.config
+    capture = CAPTURE + ("class_logits", "distillation_logits") * (model.head_distillation is not None)
+    logits, values = model(images, capture=capture, mask=inputs.get("bool_masked_pos"))
+    found = {
+        "logits": logits,
+        "pre_logits": values["pre_logits"],
+        "pooler_output": values["pre_logits"],
+        "last_hidden_state": values["encoded"],
+        "hidden_states.0": values["embedded"],
+        "forward_features": values["encoded"],
+        "cls_logits": values.get("class_logits"),
+        "dist_logits": values.get("distillation_logits"),
+        "distillation_logits": values.get("distillation_logits"),
+    }
+    grid = model.grid_of(images)
+    for layer in range(config.depth):
+        block = values["blocks"][layer]
+        found[f"hidden_states.{layer + 1}"] = block
+        found[f"attentions.{layer}"] = values["attention"][layer]
+        patches = jnp.swapaxes(block[:, config.prefix_tokens :], 1, 2)
+        found[f"intermediates.{layer}"] = patches.reshape(*patches.shape[:2], *grid)
+    if "reconstruction" in about["outputs"]:
+        pixels = unpatchify(logits, config.patch_size, grid)
+        found["reconstruction"] = jnp.transpose(pixels, (0, 3, 1, 2))
+        found["loss"] = simmim_loss(images, pixels, inputs["bool_masked_pos"], config)
+    elif "labels" in inputs:
+        chosen = logits[jnp.nonzero(inputs["bool_masked_pos"], size=inputs["labels"].size)]
+        scores = jax.nn.log_softmax(chosen)
+        found["loss"] = -jnp.take_along_axis(scores, inputs["labels"][:, None], 1).mean()
+    return found
+
+
+def simmim_loss(images, pixels, mask, config):
+    rows, columns = config.grid
+    p, q = config.patch_size
+    covered = jnp.repeat(jnp.repeat(mask.reshape(-1, rows, columns), p, 1), q, 2)[..., None].astype(
+        jnp.float32
+    )
+    return (jnp.abs(images - pixels) * covered).sum() / (covered.sum() + 1e-5) / config.in_channels
+
+
+def masked_autoencoder(model, inputs, about):
+    images = jnp.transpose(inputs["pixel_values"], (0, 2, 3, 1))
+    noise, ratio = inputs["noise"], about["config"].get("mask_ratio", 0.75)
+    if isinstance(model, MaskedAutoencoder):
+        logits, mask = model(images, noise, ratio)
+        patches, p = model.encoder, model.encoder.config.patch_size
+        keep = int(noise.shape[1] * (1 - ratio))
+        tokens = target(images, p, about["config"].get("norm_pix_loss", False))
+        loss = (jnp.square(logits - tokens).mean(-1) * mask).sum() / mask.sum()
+        restore = random_masking(noise, keep)[1]
+        captured = encode_visible(patches, images, noise, keep)
+        return {"logits": logits, "mask": mask, "ids_restore": restore, "loss": loss, **captured}
+    kept, restore, mask = random_masking(noise, int(noise.shape[1] * (1 - about["config"]["mask_ratio"])))
+    captured = encode_visible(model, images, noise, kept.shape[1])
+    return {"mask": mask, "ids_restore": restore, **captured}
+
+
+def encode_visible(encoder, images, noise, keep):
+    kept, _, _ = random_masking(noise, keep)
+    x = encoder.embed(images)
+    prefix = encoder.config.prefix_tokens
+    visible = jnp.take_along_axis(x[:, prefix:], kept[..., None], axis=1)
+    x = jnp.concatenate([x[:, :prefix], visible], axis=1)
+    encoded, captured = encoder.encode(x, outputs=True, weights=True)
+    found = {"last_hidden_state": encoded, "hidden_states.0": x}
+    for layer in range(encoder.config.depth):
+        found[f"hidden_states.{layer + 1}"] = captured["blocks"][layer]
+        found[f"attentions.{layer}"] = captured["attention"][layer]
+    return found
+
+
+def target(images, patch, normalised):
+    b, h, w, c = images.shape
+    grid = images.reshape(b, h // patch[0], patch[0], w // patch[1], patch[1], c).transpose(0, 1, 3, 2, 4, 5)
+    tokens = grid.reshape(b, -1, patch[0] * patch[1] * c)
+    if not normalised:
+        return tokens
+    return (tokens - tokens.mean(-1, keepdims=True)) / jnp.sqrt(tokens.var(-1, ddof=1, keepdims=True) + 1e-6)
+
+
+def dino_crops(model, inputs, about):
+    """One backbone on crops of two sizes; small crops have their positions resampled."""
+    crops = {name: jnp.transpose(inputs[f"{name}_crops"], (0, 2, 3, 1)) for name in ("global", "local")}
+    return {f"{name}_cls": model(images) for name, images in crops.items()}
+
+
+def two_towers(model, inputs, about):
+    assert isinstance(model, ImageTextModel)
+    if "spatial_shapes" in inputs:
+        images = Patches(inputs["pixel_values"], jnp.asarray(inputs["spatial_shapes"], jnp.int32))
+    else:
+        images = jnp.transpose(inputs["pixel_values"], (0, 2, 3, 1))
+    tokens = jnp.asarray(inputs["input_ids"], jnp.int32)
+    logits, image, text = model(images, tokens)
+    pooled, values = model.image(images, capture=("blocks", "encoded"))
+    clip = model.logit_bias is None
+    n = logits.shape[0]
+    pairs = jnp.arange(n)
+    if clip:
+        scores = (jax.nn.log_softmax(axis)[pairs, pairs].mean() for axis in (logits, logits.T))
+        loss = -sum(scores) / 2
+    else:
+        loss = -jax.nn.log_sigmoid((2 * jnp.eye(n) - 1) * logits).sum() / n
+    last = values["blocks"][-1] if clip else values["encoded"]
+    return {
+        "logits_per_image": logits,
+        "logits_per_text": logits.T,
+        "image_embeds": image,
+        "text_embeds": text,
+        "image_features": image,
+        "text_features": text,
+        "logit_scale": jnp.exp(model.logit_scale[...]),
+        "loss": loss,
+        "vision_model_output.last_hidden_state": last,
+        "vision_model_output.pooler_output": pooled,
+        "text_model_output.last_hidden_state": model.text.features(tokens),
+        "text_model_output.pooler_output": model.text(tokens),
+    }
+
+
+def sequences(model, inputs, about):
+    coordinates = inputs["patch_coord"]
+    sizes = jnp.asarray(coordinates.max(axis=1) + 1, jnp.int32)
+    return {"logits": model(Patches(inputs["patches"], sizes))}
+
+
+RUNS = {
+    "mae_": masked_autoencoder,
+    "dinov1_multicrop": dino_crops,
+    "clip_": two_towers,
+    "siglip": two_towers,
+    "naflexvit": sequences,
+}

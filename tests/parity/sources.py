@@ -1,0 +1,104 @@
+"""A reference case as the checkpoint that a user would have, and what to say to `load` beside its name."""
+
+import json
+import re
+import shutil
+
+from vit_jax.models.resnet_config import ResNetConfig
+from vit_jax.models.vit_config import ViTConfig
+
+# A published architecture of timm's class; its arguments stand in the case.
+ARCHITECTURES = {
+    "beit_timm": "beit_base_patch16_224",
+    "dinov3_timm": "vit_base_patch16_dinov3",
+    "eva02_timm": "eva02_base_patch14_224",
+    "deit_timm_distilled": "deit_base_distilled_patch16_224",
+    "vit_timm_reg4_swiglu": "vit_giant_patch14_reg4_dinov2",
+}
+# Arguments that are classes and functions in Python, and so never stand in a config.json.
+OBJECTS = ("norm_layer", "act_layer", "mlp_layer", "embed_layer", "backbone")
+
+
+def prepare(about, weights, folder):
+    """Put a case into a folder as its library publishes it; return what `load` is called with."""
+    name, config = about["name"], about["config"]
+    target = folder / ("open_clip_model.safetensors" if "openclip" in name else "model.safetensors")
+    shutil.copy(weights, target)
+    if "hf_config_json" in about:
+        (folder / "config.json").write_text(json.dumps(about["hf_config_json"]))
+        return folder, {}
+    if name.endswith("_openclip"):
+        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+        return folder, {}
+    if name == "vit_torchvision":
+        return target, dict(model=torchvision(config))
+    if name.startswith("hybrid_"):
+        return target, dict(model=hybrid(config))
+    if name == "naflexvit_timm":
+        return target, dict(model=naflex(config, about))
+    arguments = {key: value for key, value in config.items() if key not in OBJECTS and value is not None}
+    document = dict(architecture=ARCHITECTURES.get(name, "vit_base_patch16_224"), model_args=arguments)
+    (folder / "config.json").write_text(json.dumps(document))
+    return folder, objects(config)
+
+
+def objects(config):
+    """Return our options for arguments that were objects."""
+    options = {}
+    epsilon = re.search(r"eps=([\d.e-]+)", config.get("norm_layer") or "")
+    if epsilon:
+        options["norm_epsilon"] = float(epsilon[1])
+    activation = config.get("act_layer") or ""
+    if "Quick" in activation:
+        options["activation"] = "quick_gelu"
+    elif "tanh" in activation:
+        options["activation"] = "gelu_tanh"
+    return options
+
+
+def torchvision(config):
+    return ViTConfig(
+        image_size=config["image_size"],
+        patch_size=config["patch_size"],
+        width=config["hidden_dim"],
+        depth=config["num_layers"],
+        heads=config["num_heads"],
+        mlp_dim=config["mlp_dim"],
+        num_classes=config["num_classes"],
+    )
+
+
+def hybrid(config):
+    backbone, google = config["backbone"], "std+1e-5" in config["backbone"]["conv"]
+    return ViTConfig(
+        image_size=config["img_size"],
+        patch_size=config["patch_size"],
+        width=config["embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_dim=4 * config["embed_dim"],
+        num_classes=config["num_classes"],
+        activation="gelu_tanh" if google else "gelu",
+        backbone=ResNetConfig(
+            depths=backbone["layers"],
+            channels=backbone["channels"],
+            stem_channels=backbone["stem_chs"],
+            numerics="google" if google else "timm",
+        ),
+    )
+
+
+def naflex(config, about):
+    patch, grid = config["patch_size"], config["pos_embed_grid_size"]
+    return ViTConfig(
+        image_size=(grid[0] * patch, grid[1] * patch),
+        patch_size=patch,
+        width=config["embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_dim=4 * config["embed_dim"],
+        num_classes=about["outputs"]["logits"]["shape"][1],
+        class_token=False,
+        pool="map",
+        activation="gelu_tanh",
+    )

@@ -1,0 +1,53 @@
+"""Whatever library published a checkpoint, `load` computes what that library computes.
+
+Every case of the folder is loaded from the names it has on disk; outputs and the gradient with respect to the input
+must be the library's, to the rule of the reference cases. `--cases DIR` takes other cases than ours, and a case of a
+family that is not known here fails.
+"""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests.parity.outputs import compute
+from tests.parity.sources import prepare
+from vit_jax.weights.load import load
+
+FAMILIES = ("vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip")
+# Cases that resample positions while they run, as their library does when asked.
+DYNAMIC = ("vit_hf_interp", "beit_hf_cls_interp", "dinov1_multicrop_hf", "dinov2_hf_interp", "dinov2_reg_hf")
+
+
+def test_outputs_and_input_gradient(case, tmp_path):
+    about = json.loads(case.with_suffix(".json").read_text())
+    name, family = about["name"], about["family"]
+    if family not in FAMILIES:
+        pytest.fail(f"family {family!r} of case {name} is not known; leave it out with --families.")
+    arrays = dict(np.load(case.with_suffix(".npz")))
+    source, options = prepare(about, case.with_suffix(".safetensors"), tmp_path)
+    if name in DYNAMIC:
+        options["dynamic_image_size"] = True
+    model = load(source, verbose=False, **options)
+    with jax.default_matmul_precision("highest"):
+        found, gradient = compute(name, about, arrays, model)
+    problems = []
+    for output, described in about["outputs"].items():
+        if found.get(output) is None:
+            problems.append(f"{output} is not computed")
+            continue
+        theirs = arrays[f"out.{output}"]
+        limit = max(20 * described.get("noise_f32_vs_f64", 0), 2e-5 * described.get("absmax", 0))
+        problems += differs(output, found[output], theirs, limit)
+    differentiated = next(key for key in arrays if key.startswith("grad."))
+    theirs = arrays[differentiated]
+    problems += differs(differentiated, gradient, theirs, 2e-5 * np.abs(theirs).max())
+    assert not problems, f"{name}: " + "; ".join(problems)
+
+
+def differs(what, ours, theirs, limit):
+    if ours.shape != theirs.shape:
+        return [f"{what} has shape {ours.shape}, theirs {theirs.shape}"]
+    difference = np.abs(np.asarray(ours, np.float64) - theirs).max()
+    return [] if difference <= limit else [f"{what} differs by {difference:.3g}, allowed {limit:.3g}"]

@@ -1,0 +1,1 @@
+"""The names and shapes of each library's checkpoints."""

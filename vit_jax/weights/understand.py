@@ -1,0 +1,111 @@
+"""Which library wrote a checkpoint, and what model it holds."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+from vit_jax.errors import CheckpointError
+from vit_jax.models.preprocessing import IMAGENET, INCEPTION
+from vit_jax.models.text_config import ImageTextConfig
+from vit_jax.models.vit_config import MaeConfig, ViTConfig
+from vit_jax.weights.layouts import (
+    google,
+    meta,
+    open_clip,
+    timm,
+    timm_config,
+    torchvision,
+    transformers,
+    transformers_config,
+    transformers_towers,
+    transformers_towers_config,
+)
+from vit_jax.weights.layouts.layout import Layout
+from vit_jax.weights.tensors import RawCheckpoint
+
+KINDS = "timm, transformers, Google's vision_transformer and big_vision, OpenCLIP, torchvision, Meta's and Microsoft's code"
+
+
+def understand(raw: RawCheckpoint, model: ViTConfig | None = None) -> tuple[RawCheckpoint, Layout]:
+    """Return a checkpoint, its arrays under their library's current names, and what they are.
+
+    Args:
+      raw: the checkpoint.
+      model: the model, for files that do not say what they hold; None to find out.
+
+    Raises:
+      CheckpointError: no library that we know writes such files, or the file does not say what model it holds.
+    """
+    document = raw.documents.get("config.json", {})
+    prefix = google.prefix_of(raw.tensors)
+    if prefix is not None:
+        return _google(raw, prefix, model)
+    if "model_type" in document:
+        return raw, _transformers(raw)
+    if "visual.conv1.weight" in raw.tensors:
+        return raw, Layout(config := open_clip.describe(raw), open_clip.rules(config), open_clip.COMPUTED)
+    if "conv_proj.weight" in raw.tensors:
+        config = model or torchvision.describe(raw)
+        return raw, Layout(config, torchvision.rules(config))
+    if _is_transformers(raw):
+        raise CheckpointError(
+            f"{raw.origin} has transformers' names but no config.json beside it; put the repository's config.json there."
+        )
+    raw = meta.renamed(raw)
+    if not any(name.startswith(("blocks.0.", "patch_embed.", "embeds.")) for name in raw.tensors):
+        raise CheckpointError(
+            f"{raw.origin} holds arrays that no known library names like this, such as {next(iter(raw.tensors), 'none')!r}; "
+            f"known are {KINDS}."
+        )
+    return raw, _timm(raw, model)
+
+
+def _timm(raw: RawCheckpoint, model: ViTConfig | None) -> Layout:
+    if model is not None:
+        config: ViTConfig | MaeConfig = model
+    elif "architecture" in raw.documents.get("config.json", {}):
+        config = timm_config.from_document(raw)
+    else:
+        # Without timm's own description, these names come from the authors' code; BEiT's pixels are in [-1, 1].
+        beit = any(name.endswith("relative_position_bias_table") for name in raw.tensors)
+        config = timm_config.from_shapes(raw.tensors, raw.origin, INCEPTION if beit else IMAGENET)
+        config = meta.refined(config, raw)
+    if isinstance(config, MaeConfig):
+        return Layout(config, meta.mae_rules(config, raw.tensors), timm.COMPUTED)
+    config = dataclasses.replace(config, mask_token=config.mask_token or "mask_token" in raw.tensors)
+    return Layout(config, timm.rules(config, raw.tensors), timm.COMPUTED)
+
+
+def _google(raw: RawCheckpoint, prefix: str, model: ViTConfig | None) -> tuple[RawCheckpoint, Layout]:
+    raw = dataclasses.replace(raw, tensors=google.merged(raw.tensors, prefix))
+    config = model or google.describe(raw, prefix)
+    make: Callable[..., Any] = (
+        google.image_text_rules if isinstance(config, ImageTextConfig) else google.rules
+    )
+    return raw, Layout(config, make(config, raw.tensors, prefix), google.COMPUTED)
+
+
+def _transformers(raw: RawCheckpoint) -> Layout:
+    model_type = raw.documents["config.json"]["model_type"]
+    if model_type in transformers_config.TOWERS:
+        config, sequences = transformers_towers_config.from_document(raw)
+        if isinstance(config, ViTConfig):
+            found = transformers_towers.siglip_image_rules(config, sequences)
+            if model_type.startswith("clip"):
+                found = transformers_towers.clip_image_rules(config)
+        elif model_type == "clip":
+            found = transformers_towers.clip_rules(config)
+        else:
+            found = transformers_towers.siglip_rules(config, sequences)
+        return Layout(config, found, transformers_towers.COMPUTED)
+    config, model_type, prefix = transformers_config.from_document(raw)
+    if isinstance(config, MaeConfig):
+        return Layout(config, transformers.mae_rules(config, raw.tensors), transformers.COMPUTED)
+    size = transformers_config.input_size(raw)
+    return Layout(config, transformers.rules(config, model_type, prefix), transformers.COMPUTED, size)
+
+
+def _is_transformers(raw: RawCheckpoint) -> bool:
+    pattern = re.compile(r"(\w+\.)?(embeddings\.patch_embeddings|vision_model\.|layer\.0\.attention\.)")
+    return any(pattern.match(name) for name in raw.tensors)
