@@ -208,6 +208,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 def _models(arguments: argparse.Namespace) -> int:
     from vit_jax.models.flops import forward_flops, parameter_count
     from vit_jax.models.names import list_models, resolve
+    from vit_jax.models.towers import image_config
 
     names = list_models(arguments.pattern)
     if not names and any(wildcard in arguments.pattern for wildcard in "*?["):
@@ -216,7 +217,7 @@ def _models(arguments: argparse.Namespace) -> int:
     rows = []
     for name in names:
         config = resolve(name)[1]
-        height, width = config.image_size
+        height, width = image_config(config).image_size
         rows.append((name, parameter_count(config), forward_flops(config) / 1e9, f"{height}x{width}"))
     if arguments.json:
         keys = ("name", "parameters", "gflops", "input_size")

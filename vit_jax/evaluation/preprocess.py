@@ -12,7 +12,9 @@ from vit_jax.data.spec import parse
 from vit_jax.data.transforms import default_transforms
 from vit_jax.errors import DataError
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit_config import ViTConfig
+from vit_jax.models.text_config import ImageTextConfig
+from vit_jax.models.towers import image_config
+from vit_jax.models.vit_config import MaeConfig, ViTConfig
 from vit_jax.objectives.images import channel_values
 
 Picture = str | Path | bytes | np.ndarray
@@ -104,4 +106,5 @@ def preprocessing(model: Any) -> Preprocessor:
     Args:
       model: a model, or its configuration.
     """
-    return Preprocessor(model if isinstance(model, ViTConfig) else model.config)
+    configured = isinstance(model, ViTConfig | MaeConfig | ImageTextConfig)
+    return Preprocessor(image_config(model if configured else model.config))
