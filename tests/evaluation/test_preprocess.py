@@ -9,7 +9,9 @@ from PIL import Image
 from tests.tiny import tiny
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.preprocess import Preprocessor, name_of, preprocessing, several
+from vit_jax.models.names import resolve
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from vit_jax.models.towers import image_config
 
 MODEL = tiny(image_size=(16, 8), preprocessing=Preprocessing(IMAGENET_MEAN, IMAGENET_STD, "bilinear", 0.8))
 RNG = np.random.default_rng(0)
@@ -102,3 +104,13 @@ def test_names_and_sequences():
     assert len(several(PHOTO)) == 1
     assert len(several(np.stack([PHOTO, PHOTO]))) == 2
     assert [name_of("a.png", 3), name_of(PHOTO, 3), name_of(b"", 4)] == ["a.png", "image 3", "image 4"]
+
+
+@pytest.mark.parametrize(
+    "name", ["openai/clip-vit-base-patch32", "facebook/vit-mae-base", "vit_base_patch16_clip_224.openai"]
+)
+def test_models_of_several_parts_take_the_images_of_one(name):
+    config = resolve(name)[1]
+    prepare = preprocessing(config)
+    assert prepare.config == image_config(config)
+    assert prepare(PHOTO).shape == (1, 224, 224, 3)

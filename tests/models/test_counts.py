@@ -8,7 +8,7 @@ from tests.models.test_functional import EVERYTHING
 from tests.tiny import tiny
 from vit_jax import trees
 from vit_jax.models.flops import parameter_count
-from vit_jax.models.names import list_models
+from vit_jax.models.names import list_models, resolve
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.options import MaeOptions
@@ -84,6 +84,22 @@ def test_masked_autoencoders(name, total):
 @pytest.mark.parametrize("name", sorted(set(list_models()) - set(TOKEN)))
 def test_every_other_listed_model_is_counted_as_it_is(name):
     assert count(model(name)) == parameter_count(model(name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "facebook/vit-mae-base",
+        "facebook/dinov2-with-registers-base-imagenet1k-1-layer",
+        "microsoft/beit-base-patch16-224-pt22k",
+        "openai/clip-vit-base-patch32",
+        "google/siglip-base-patch16-224",
+        "gs://vit_models/imagenet21k/R50+ViT-B_16.npz",
+    ],
+)
+def test_checkpoints_are_counted_as_they_are(name):
+    config = resolve(name)[1]
+    assert count(config) == parameter_count(config)
 
 
 @pytest.mark.parametrize(

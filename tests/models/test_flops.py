@@ -171,6 +171,52 @@ def test_every_other_option_counts_by_itself():
     assert added(representation_size=6) == (8 * 6 + 6) + (6 - 8) * 5
 
 
+def test_parameters_of_what_other_families_add():
+    base = ViTConfig(
+        image_size=(8, 12), patch_size=4, in_channels=1, width=8, depth=3, heads=2, mlp_dim=16, num_classes=5
+    )
+
+    def added(**changes):
+        return parameter_count(replace(base, **changes)) - parameter_count(base)
+
+    assert added(k_bias=False) == -3 * 8
+    assert added(attention_norm=True) == 3 * 16
+    assert added(mlp_norm=True) == 3 * 32
+    assert added(mask_token=True) == 8
+    assert added(head_bias=False) == -5
+    assert added(pool="cls_mean") == 8 * 5
+    assert added(pool="patches") == added(rope="eva") == 0
+    # token, its position, its head
+    assert added(distillation_token=True) == 8 + 8 + 45
+    # A grid of 2x3 has offsets of 3x5, and 3 entries for the class token.
+    assert added(position_bias="shared") == 18 * 2
+    assert added(position_bias="blocks") == 3 * 18 * 2
+
+
+HYBRIDS = dict(
+    vit_tiny_r_s16_p8=(6_337_704, "0.43", "1.33"),
+    vit_small_r26_s32=(36_431_912, "3.46", "10.26"),
+    vit_base_r26_s32=(101_383_976, "6.71", None),
+    vit_base_r50_s16=(98_659_112, "21.5", "67.2"),
+    vit_large_r50_s32=(328_994_856, "19.4", "57.1"),
+)
+
+
+@pytest.mark.parametrize("name", HYBRIDS)
+def test_hybrids(name):
+    parameters, low, high = HYBRIDS[name]
+    assert parameter_count(model(f"{name}_224")) == parameters
+    for resolution, gmacs in ((224, low), (384, high)):
+        if gmacs:
+            decimals = len(gmacs.partition(".")[2])
+            assert f"{forward_macs(model(f'{name}_{resolution}')) / 1e9:.{decimals}f}" == gmacs
+
+
+def test_operations_of_both_towers():
+    # As OpenCLIP prints them.
+    assert f"{forward_flops(resolve('openai/clip-vit-base-patch32')[1]) / 1e9:.2f}" == "14.78"
+
+
 # What is printed for SigLIP is the tower without its pooling head, which adds up to 0.6 %.
 BARE = dict(class_token=False, pool="none", num_classes=0)
 
