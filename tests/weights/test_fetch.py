@@ -253,7 +253,7 @@ def test_a_revision(site, tmp_path):
 @pytest.mark.parametrize(
     ("code", "status", "why"),
     [
-        ("RepoNotFound", 401, "does not exist, or is private"),
+        ("RepoNotFound", 401, "or is private: check the name, or set HF_TOKEN"),
         ("GatedRepo", 403, "request access at https://huggingface.co/org/name"),
         ("", 500, "cannot be reached"),
     ],

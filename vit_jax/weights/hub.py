@@ -58,7 +58,7 @@ def _download(
     except errors.GatedRepoError:
         why = f"is gated; request access at https://huggingface.co/{name}, then set HF_TOKEN to a token of yours"
     except errors.RepositoryNotFoundError:
-        why = "does not exist, or is private: check the name, or set HF_TOKEN to a token that may read it"
+        why = "does not exist (nor does such a path here) or is private: check the name, or set HF_TOKEN"
     except errors.RevisionNotFoundError:
         why = f"has no revision {revision!r}; name a branch, tag or commit that it has"
     except errors.LocalEntryNotFoundError:

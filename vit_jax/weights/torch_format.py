@@ -112,9 +112,8 @@ def read_legacy(path: Path, part: str | None = None) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path} is a pickle but not of torch.save; pickles are never executed: save arrays with numpy.savez."
             )
-        read_pickle(
-            file, path
-        )  # the byte order of the machine that wrote it, whose storages are little-endian
+        # Third comes the byte order of the machine that wrote it, but the storages are always little-endian.
+        read_pickle(file, path)
         storages: list[Storage] = []
         content = read_pickle(file, path, storages)
         keys = read_pickle(file, path)
@@ -166,7 +165,7 @@ def _choose(content: Any, part: str | None, path: Path) -> dict[str, TensorRecor
     if part is not None:
         parts = [key for key in _dictionary(content) if _records(content[key])]
         if part not in parts:
-            known = ", ".join(map(short, parts)) or "none"
+            known = ", ".join(map(short, parts[:10])) or "none"
             raise CheckpointError(f"{path} has no weights {part!r}; it has {known}.{nearest(part, parts)}")
         return _records(content[part])
     records = _find(content, 2)
