@@ -40,6 +40,8 @@ INFORMATION = [
     "train --help",
     "evaluate --help",
     "predict --help",
+    "features --help",
+    "convert --help",
     "models --help",
     "--version",
     "models",
@@ -51,7 +53,7 @@ TRAIN = "train --config tiny.py --workdir nowhere"
 MISTAKES = [
     (
         "trian",
-        "unknown command 'trian'; commands are train, evaluate, predict, models. Did you mean 'train'?",
+        "unknown command 'trian'; commands are train, evaluate, predict, features, convert, models. Did you mean 'train'",
     ),
     ("--frob", "unknown argument '--frob'; see vit-jax --help"),
     (f"{TRAIN} --frob", "unknown argument '--frob'; see vit-jax train --help"),
@@ -59,6 +61,40 @@ MISTAKES = [
     ("train --config tiny.py", "required: --workdir; see vit-jax train --help"),
     ("train --workdir nowhere", "required: --config"),
     ("predict --workdir nowhere", "required: IMAGE"),
+    ("predict a.png", "one of the arguments --workdir --checkpoint is required"),
+    ("predict a.png --workdir a --checkpoint b", "--checkpoint: not allowed with argument --workdir"),
+    (
+        "evaluate --checkpoint timm/x --step 3",
+        "--step chooses among the steps of a training; give its --workdir",
+    ),
+    ("evaluate --checkpoint timm/x --best", "--best chooses among the steps of a training"),
+    ("features --checkpoint timm/x a.png", "required: --output"),
+    ("features --checkpoint timm/x --output a.txt a.png", "--output is 'a.txt'; it must end with .npz"),
+    (
+        "features --checkpoint timm/x --output a.npz --batch-size 0 .",
+        "--batch-size is 0; it must be at least 1",
+    ),
+    ("convert a b", "required: --format"),
+    ("convert a b --format torch", "invalid choice: 'torch' (choose from"),
+    (f"{TRAIN} --config.lora.rank=-1", "lora.rank is -1; it must be at least 0"),
+    (
+        f"{TRAIN} --config.lora.rank=4 '--config.lora.targets=()'",
+        "lora.targets is empty; name layers to adapt",
+    ),
+    (
+        f"{TRAIN} --config.lora.target=q",
+        "'lora.target' is not a configuration key. Did you mean 'lora.targets'",
+    ),
+    (
+        f"{TRAIN} --config.model.checkpoint=timm/x --config.objective.name=mae",
+        "model.checkpoint is 'timm/x', but objective 'mae' trains from scratch",
+    ),
+    (f"{TRAIN} --config.model.chekpoint=timm/x", "Did you mean 'model.checkpoint'"),
+    (
+        f"{TRAIN} --config.model.checkpoint=timm/x '--config.model.ignore=(1,)'",
+        "model.ignore is (1,); it must be a sequence of names of arrays.",
+    ),
+    (f"{TRAIN} --config.model.name=facebook/vit-mae-base", "which is more than one image encoder"),
     ("evaluate --workdir nowhere --step 3 --best", "not allowed with argument"),
     ("evaluate --workdir nowhere --step last", "--step: invalid int value: 'last'"),
     ("predict --workdir nowhere a.png --top 0", "--top is 0; it must be at least 1"),
@@ -272,7 +308,7 @@ def test_what_ends_a_command_is_in_its_status(monkeypatch, error, status):
     def stop(arguments):
         raise error
 
-    monkeypatch.setattr(cli, "_models", stop)
+    monkeypatch.setattr(cli.COMMANDS["models"], "run", stop)
     outcome = run("models")
     assert (outcome.status, outcome.out, outcome.err.count("\n")) == (status, "", 1)
 
@@ -281,7 +317,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def fail(arguments):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(cli, "_models", fail)
+    monkeypatch.setattr(cli.COMMANDS["models"], "run", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         run("models")
 

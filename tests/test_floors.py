@@ -21,8 +21,9 @@ FLOORS = {
     "evaluation": 4,
     "training": 5,
     "inference": 6,
-    "cli": 7,
-    "": 7,  # vit_jax/__init__.py
+    "commands": 7,
+    "cli": 8,
+    "": 8,  # vit_jax/__init__.py
 }
 JAX_FREE = (
     "vit_jax",

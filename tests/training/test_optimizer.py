@@ -32,6 +32,7 @@ def _section(**changes):
         decay=(r"kernel$",),
         clip_norm=0.0,
         layer_decay=1.0,
+        trained=(),
         frozen=(),
         learning_rate_multipliers=(),
         weight_decay_multipliers=(),

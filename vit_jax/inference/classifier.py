@@ -16,19 +16,22 @@ from vit_jax.data.base import Selection, Source
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.preprocess import Picture
 from vit_jax.inference.predictor import Predictor
+from vit_jax.inference.published import is_checkpoint
 from vit_jax.inference.workdir import find
 from vit_jax.training.config import default_config, to_json, validate
 from vit_jax.training.loop import train
+from vit_jax.training.model import model_section
 
 
 class Classifier:
     """A Vision Transformer with `fit`, `predict`, `save` and `load`.
 
     Args:
-      model: a model's name, see `vit_jax.list_models`.
+      model: a model's name, see `vit_jax.list_models`, or a checkpoint to start from, whatever `vit_jax.load` takes
+        (`timm/vit_small_patch16_224.augreg_in21k`).
       epochs: passes over the training images.
       batch_size: images in a step.
-      learning_rate: at its peak.
+      learning_rate: at its peak; None chooses 1e-3, and for a checkpoint 1e-4, less in lower layers.
       weight_decay: of AdamW.
       mixup: alpha of mixup; 0 is off.
       label_smoothing: share of the target spread over all classes.
@@ -46,7 +49,7 @@ class Classifier:
         *,
         epochs: int = 30,
         batch_size: int = 64,
-        learning_rate: float = 1e-3,
+        learning_rate: float | None = None,
         weight_decay: float = 0.05,
         mixup: float = 0.0,
         label_smoothing: float = 0.0,
@@ -56,10 +59,13 @@ class Classifier:
     ):
         config = default_config()
         config.seed, config.duration = seed, f"{epochs} epochs"
-        config.model = ConfigDict({"name": model, **model_options})
+        pretrained = is_checkpoint(model)
+        config.model = ConfigDict({"checkpoint" if pretrained else "name": model, **model_options})
         config.objective.mixup, config.objective.label_smoothing = mixup, label_smoothing
         config.data.batch_size = batch_size
-        config.optimizer.learning_rate, config.optimizer.weight_decay = learning_rate, weight_decay
+        config.optimizer.learning_rate = learning_rate or (1e-4 if pretrained else 1e-3)
+        config.optimizer.weight_decay = weight_decay
+        config.optimizer.layer_decay = 0.75 if pretrained else 1.0
         config.schedule.warmup = "10%"
         config.log.progress = progress
         validate(config)
@@ -141,6 +147,7 @@ class Classifier:
             raise ConfigError(f"{str(path)!r} already holds a model; save to another folder.")
         metadata = {
             "config": json.loads(to_json(predictor.config)),
+            "model": model_section(predictor.model),
             "class_names": list(self.class_names),
             "eval_transforms": predictor.eval_transforms,
             "monitor": predictor.objective.monitor,

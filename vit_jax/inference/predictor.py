@@ -9,15 +9,19 @@ from typing import Any
 import jax
 import numpy as np
 
+from vit_jax.data.transforms import default_transforms
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import Picture, Preprocessor, name_of, several
+from vit_jax.inference.published import class_names, is_run
 from vit_jax.inference.workdir import find
+from vit_jax.models.lora import Lora
 from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.objectives.adapted import Adapted
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.classification import Classification
-from vit_jax.objectives.options import parse_options
-from vit_jax.training.defaults import Config
-from vit_jax.training.experiment import build_model_config
+from vit_jax.objectives.options import ClassificationOptions, parse_options
+from vit_jax.training.defaults import Config, default_config
+from vit_jax.training.model import resolve_model
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained classifier: images of any size to class probabilities.
+    """A classifier: images of any size to class probabilities.
 
     Attributes:
       objective: the classifier.
       params: its parameters.
-      config: what it was trained with.
+      config: what it was trained with; of a published checkpoint, only its name.
       eval_transforms: what happened to images when it was evaluated, and happens to them here.
       batch_size: images computed at once; the last batch is padded, so that one program serves all.
     """
@@ -54,35 +58,59 @@ class Predictor:
     batch_size: int = 32
 
     @classmethod
-    def load(cls, workdir: str | Path, step: int | None = None, *, best: bool = False) -> "Predictor":
-        """Return the predictor of a training run.
+    def load(cls, source: str | Path, step: int | None = None, *, best: bool = False) -> "Predictor":
+        """Return the predictor of a training run or of a published checkpoint.
 
         Args:
-          workdir: the folder given to training, or one of its checkpoints.
-          step: which checkpoint; None takes the newest.
+          source: the folder given to training, or one of its checkpoints; or whatever `vit_jax.load` takes.
+          step: which checkpoint of a run; None takes the newest.
           best: take the best one instead.
 
         Raises:
           CheckpointError: there is no checkpoint, or it cannot be read.
-          ConfigError: the run was not a classification.
+          ConfigError: the run was not a classification, or the model has no classes.
         """
-        saved = find(workdir, step, best=best)
+        if not is_run(source):
+            return cls._published(str(source), step, best)
+        saved = find(source, step, best=best)
         config = saved.config
         if config.objective.name != "classification":
             raise ConfigError(
-                f"workdir {str(workdir)!r} holds a model trained for {config.objective.name!r}, which has no classes; "
+                f"workdir {str(source)!r} holds a model trained for {config.objective.name!r}, which has no classes; "
                 "predict needs one trained for 'classification'."
             )
-        model = replace(build_model_config(config), num_classes=len(saved.class_names))
+        model = replace(resolve_model(config, None, saved.model)[0], num_classes=len(saved.class_names))
         options = parse_options({"name": "classification", "loss": config.objective.get("loss", "softmax")})
         objective = Classification(model, options, DataInfo(len(saved.class_names), saved.class_names))
-        abstract = jax.eval_shape(objective.init, jax.random.key(0))[0]
-        return cls(objective, saved.params(abstract), config, saved.eval_transforms)
+        if not saved.adapted:
+            params = saved.params(jax.eval_shape(objective.init, jax.random.key(0))[0])
+            return cls(objective, params, config, saved.eval_transforms)
+        adapted = Adapted(objective, Lora(**config.lora.to_dict()))
+        params = saved.params(jax.eval_shape(adapted.init, jax.random.key(0))[0])
+        return cls(objective, jax.jit(adapted.lora.merge)(params), config, saved.eval_transforms)
+
+    @classmethod
+    def _published(cls, name: str, step: int | None, best: bool) -> "Predictor":
+        if step is not None or best:
+            raise ConfigError(f"{name!r} is not a training run, so it has no steps; leave out step and best.")
+        config = default_config()
+        config.model.checkpoint = name
+        model, pretrained = resolve_model(config)
+        assert pretrained is not None
+        names = class_names(name, model.num_classes)
+        objective = Classification(model, ClassificationOptions(), DataInfo(model.num_classes, names))
+        transforms = default_transforms(model.preprocessing, model.image_size, model.in_channels)[1]
+        return cls(objective, pretrained.params(), config, transforms)
 
     @property
     def model(self) -> ViTConfig:
         """The classifier's configuration."""
         return self.objective.model
+
+    @property
+    def network(self) -> Any:
+        """The model as `vit_jax.load` returns one: call it, or give it to `vit_jax.save`."""
+        return self.objective.functions.bind(self.params)
 
     def probabilities(self, images: Picture | Sequence[Picture]) -> np.ndarray:
         """Return class probabilities `(b, classes)` float32.

@@ -1,6 +1,5 @@
 """What a training run left behind: its configuration, class names and parameters."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ import jax
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.errors import CheckpointError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
-from vit_jax.training.config import from_json, validate
+from vit_jax.models.lora import ROOT
+from vit_jax.training.config import read_saved, validate
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import build
 from vit_jax.training.mesh import replicated
@@ -29,7 +29,9 @@ class Saved:
       class_names: in order of label.
       eval_transforms: what happens to evaluation images.
       metrics: of the evaluation at this step, if there was one.
+      model: as the run resolved it, see `training.model.model_section`; None in runs of versions that did not save it.
       averaged: whether a moving average of the parameters is there; it is what evaluation uses.
+      adapted: whether low-rank factors lie beside the model's parameters.
     """
 
     checkpoints: Checkpoints
@@ -38,15 +40,19 @@ class Saved:
     class_names: tuple[str, ...]
     eval_transforms: str
     metrics: dict[str, float]
+    model: dict[str, Any] | None
     averaged: bool
+    adapted: bool
 
-    def params(self, abstract: Any) -> Any:
+    def params(self, abstract: Any, part: str = "") -> Any:
         """Return the verified parameters that evaluation uses.
 
         Args:
           abstract: tree of shapes and dtypes, with shardings if they should lie on several devices.
+          part: path of the part that is wanted, for example `encoder`; all of them if empty.
         """
-        restored = self.checkpoints.restore_part("ema" if self.averaged else "params", abstract, self.step)
+        path = "/".join(filter(None, ("ema" if self.averaged else "params", part)))
+        restored = self.checkpoints.restore_part(path, abstract, self.step)
         assert restored is not None
         return restored[0]
 
@@ -93,11 +99,13 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
     return Saved(
         checkpoints,
         newest["step"],
-        from_json(json.dumps(newest["config"])),
+        read_saved(newest["config"]),
         tuple(newest["class_names"]),
         newest["eval_transforms"],
         newest["metrics"],
+        newest.get("model"),
         any(path.startswith("ema/") for path in newest["arrays"]),
+        any(path.startswith(f"params/{ROOT}/") for path in newest["arrays"]),
     )
 
 
@@ -116,10 +124,12 @@ def evaluate_workdir(
     for override in overrides:
         apply_override(config, override)
     config.evaluation.baselines = ()  # of training, and not for every source
+    if not saved.adapted:
+        config.lora.rank = 0  # the factors were merged when it was saved
     if config.objective.name == "classification":
         config.model.num_classes = len(saved.class_names)
     validate(config)
-    experiment = build(config)
+    experiment = build(config, earlier=saved.model)
     params = saved.params(experiment.abstract_state.params)
     buffers = experiment.abstract_state.buffers
     if jax.tree.leaves(buffers):

@@ -64,19 +64,27 @@ class Illustration:
 
 
 class Objective(Protocol):
-    """What a model is trained to do.
+    """What a model is trained to do."""
 
-    Attributes:
-      model: the configuration of the model being trained.
-      monitor: name of the evaluation metric that decides which checkpoint is best.
-      monitor_mode: `max` or `min`.
-      train_flops: floating-point operations of forward and backward for one example.
-    """
+    @property
+    def model(self) -> Any:
+        """The configuration of the model being trained."""
+        ...
 
-    model: Any
-    monitor: str
-    monitor_mode: str
-    train_flops: float
+    @property
+    def monitor(self) -> str:
+        """Name of the evaluation metric that decides which checkpoint is best."""
+        ...
+
+    @property
+    def monitor_mode(self) -> str:
+        """`max` or `min`."""
+        ...
+
+    @property
+    def train_flops(self) -> float:
+        """Floating-point operations of forward and backward for one example."""
+        ...
 
     def init(self, key: jax.Array) -> tuple[Params, Buffers]:
         """Return parameters (nested dict of float32 arrays) and buffers (nested dict, may be empty)."""

@@ -27,6 +27,7 @@ __all__ = [
     "difference",
     "from_json",
     "load_config",
+    "read_saved",
     "to_json",
     "validate",
 ]
@@ -95,6 +96,13 @@ def from_json(text: str) -> ConfigDict:
     if not isinstance(values, dict):
         raise ConfigError(f"configuration is {text[:40]!r}; it must be a JSON object.")
     return ConfigDict(tuples(values), type_safe=False)
+
+
+def read_saved(values: dict[str, Any]) -> ConfigDict:
+    """Return the configuration that was saved with a checkpoint; keys it did not know yet have their defaults."""
+    config = default_config()
+    config.update(from_json(json.dumps(values)))
+    return config
 
 
 def difference(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:

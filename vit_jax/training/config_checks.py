@@ -11,13 +11,16 @@ from ml_collections import ConfigDict
 from vit_jax.errors import ConfigError, choose, nearest
 from vit_jax.models import names
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.vit_config import replace
+from vit_jax.models.vit_config import ViTConfig, replace
 from vit_jax.objectives.options import parse_options
 from vit_jax.training.defaults import default_config, flatten, tuples, unflatten
 from vit_jax.training.durations import check
 
 # Sections that take further keys: fields of ViTConfig, options of the objective.
 OPEN_SECTIONS = ("model.", "objective.")
+
+# What `model` may say beside fields of ViTConfig and its name.
+CHECKPOINT_KEYS: dict[str, Any] = {"checkpoint": "", "ignore": ()}
 
 # Whether a share of the run makes sense.
 DURATIONS = {
@@ -59,6 +62,8 @@ RANGES = {
     "schedule.warmup_start": "[0, 1]",
     "schedule.final": "[0, 1]",
     "ema.decay": "[0, 1)",
+    "lora.rank": "[0, inf)",
+    "lora.alpha": "(0, inf)",
     "mesh.data": "[-1, inf)",
     "mesh.fsdp": "[-1, inf)",
     "mesh.tensor": "[-1, inf)",
@@ -69,7 +74,7 @@ RANGES = {
 }
 
 # Regular expressions on parameter paths; and pairs of one with something else.
-PATTERNS = ("optimizer.decay", "optimizer.frozen")
+PATTERNS = ("optimizer.decay", "optimizer.trained", "optimizer.frozen", "lora.targets")
 PATTERN_FACTORS = ("optimizer.learning_rate_multipliers", "optimizer.weight_decay_multipliers")
 PATTERN_PAIRS = (*PATTERN_FACTORS, "sharding.rules")
 
@@ -101,7 +106,7 @@ def validate(config: ConfigDict) -> None:
     for key, default in defaults.items():
         if key in DURATIONS:
             check(flat[key], key, percent=DURATIONS[key])
-        else:
+        elif key in flat:
             expected, good = TYPES[type(default)]
             if not good(flat[key]):
                 raise ConfigError(f"{key} is {flat[key]!r}; it must be {expected}.")
@@ -125,7 +130,7 @@ def _check_keys(flat: dict[str, Any], defaults: dict[str, Any]) -> None:
             raise ConfigError(f"{key} is {value!r}; it must be a section with {', '.join(inside)}.")
         raise ConfigError(f"{key!r} is not a configuration key.{nearest(key, defaults)}")
     for key in defaults:
-        if key not in flat:
+        if key not in flat and not (key == "model.name" and flat.get("model.checkpoint")):
             raise ConfigError(f"{key} is missing; start the configuration from default_config().")
 
 
@@ -174,6 +179,13 @@ def _check_combinations(flat: dict[str, Any]) -> None:
             raise ConfigError(
                 f"mesh.{axis} is {size}; it must be at least 1, or -1 (the rest) for one axis only."
             )
+    if flat["lora.rank"] and not flat["lora.targets"]:
+        raise ConfigError("lora.targets is empty; name layers to adapt, for example ('query', 'value').")
+    if flat.get("model.checkpoint") and flat["objective.name"] != "classification":
+        raise ConfigError(
+            f"model.checkpoint is {flat['model.checkpoint']!r}, but objective {flat['objective.name']!r} trains from "
+            "scratch; use objective 'classification', or leave the checkpoint out."
+        )
     if flat["data.batch_size"] % flat["accumulation"]:
         raise ConfigError(
             f"accumulation is {flat['accumulation']}, which does not divide "
@@ -183,7 +195,12 @@ def _check_combinations(flat: dict[str, Any]) -> None:
 
 def _check_model(section: dict[str, Any]) -> None:
     options = dict(section)
-    _, base = names.resolve(options.pop("name"))
+    name = options.pop("name", "")
+    checkpoint, ignore = (options.pop(key, default) for key, default in CHECKPOINT_KEYS.items())
+    if not isinstance(checkpoint, str):
+        raise ConfigError(f"model.checkpoint is {checkpoint!r}; it must be text, as for vit_jax.load.")
+    if not isinstance(ignore, tuple) or not all(isinstance(entry, str) for entry in ignore):
+        raise ConfigError(f"model.ignore is {ignore!r}; it must be a sequence of names of arrays.")
     preprocessing = options.get("preprocessing", {})
     if not isinstance(preprocessing, dict):
         raise ConfigError(
@@ -196,4 +213,16 @@ def _check_model(section: dict[str, Any]) -> None:
         expected, good = TYPES[type(known[key])]
         if not good(value):
             raise ConfigError(f"model.preprocessing.{key} is {value!r}; it must be {expected}.")
-    replace(base, **options)
+    if not checkpoint:
+        base = names.resolve(name)[1]
+        if not isinstance(base, ViTConfig):
+            raise ConfigError(
+                f"model.name is {name!r}, which is more than one image encoder; choose another."
+            )
+        replace(base, **options)
+        return
+    # Whether the values go with the checkpoint is known when it is read.
+    fields = [field.name for field in dataclasses.fields(ViTConfig)]
+    for key in options:
+        if key not in fields:
+            raise ConfigError(f"{key!r} is not a model option.{nearest(key, fields)}")

@@ -23,7 +23,14 @@ def default_config() -> Config:
             duration="1000 steps",
             accumulation=1,  # microbatches per step
             compute_dtype="auto",  # bfloat16 on accelerators, float32 on CPU
-            model=dict(name="vit_tiny_patch16_224"),  # and any field of ViTConfig
+            # And any field of ViTConfig. With `checkpoint`, whatever `vit_jax.load` takes, architecture and weights
+            # come from it and `name` is not used; `ignore` names arrays of it that may stay unused.
+            model=dict(name="vit_tiny_patch16_224"),
+            lora=dict(  # low-rank adaptation; see models.lora
+                rank=0,  # 0: off
+                alpha=16.0,
+                targets=("query", "value"),  # patterns of layers
+            ),
             objective=dict(name="classification"),  # and any option of it
             data=dict(
                 source="digits",
@@ -53,7 +60,8 @@ def default_config() -> Config:
                 decay=(r"kernel$",),  # patterns of parameters that decay
                 clip_norm=1.0,  # 0: off
                 layer_decay=1.0,
-                frozen=(),  # patterns of parameters that stay as they are
+                trained=(),  # patterns of parameters that are trained; empty: all, with lora its factors and the head
+                frozen=(),  # patterns of parameters that stay as they are all the same
                 learning_rate_multipliers=(),  # (pattern, factor)
                 weight_decay_multipliers=(),
                 first_moment_dtype="float32",

@@ -1,15 +1,16 @@
 """From a configuration to everything a run needs, checked, before anything is compiled or allocated."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 import optax
 
+from vit_jax import trees
 from vit_jax.data.base import Source, balanced
 from vit_jax.data.pipeline import BatchReader, eval_batches, train_batches
 from vit_jax.data.sources import open_source
@@ -17,20 +18,24 @@ from vit_jax.data.spec import parse
 from vit_jax.data.transforms import default_transforms
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.baselines import check_baselines
-from vit_jax.models.registry import model_config
+from vit_jax.models.lora import Lora
 from vit_jax.models.vit_config import ViTConfig
+from vit_jax.objectives.adapted import Adapted
 from vit_jax.objectives.base import Batch, DataInfo, Objective
 from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.registry import build_objective
 from vit_jax.training import durations
 from vit_jax.training.defaults import Config
-from vit_jax.training.hardware import compute_dtype
 from vit_jax.training.mesh import batch_sharding, check_batch, make_mesh, shard_batch
-from vit_jax.training.optimizer import make_optimizer
+from vit_jax.training.model import resolve_model
+from vit_jax.training.optimizer import make_optimizer, treatments
 from vit_jax.training.schedule import Schedule, make_schedule
 from vit_jax.training.sharding import RULES, parameter_specs, state_shardings
 from vit_jax.training.state import TrainState, init_state
 from vit_jax.training.step import Ema, Step, make_step
+
+if TYPE_CHECKING:
+    from vit_jax.weights.load import Pretrained
 
 EVERY = ("evaluation", "checkpoint", "log")
 
@@ -42,6 +47,7 @@ class Experiment:
     Attributes:
       config: as given.
       model: the model that is trained.
+      pretrained: the checkpoint that its parameters start from, opened but not read; None for fresh ones.
       objective: what it is trained for.
       train_source, eval_source: the records.
       image_dtype: what the training transforms leave, uint8 or float32.
@@ -57,6 +63,7 @@ class Experiment:
 
     config: Config
     model: ViTConfig
+    pretrained: "Pretrained | None"
     objective: Objective
     train_source: Source
     eval_source: Source
@@ -132,12 +139,20 @@ class Experiment:
 def transform_specs(
     config: Config, model: ViTConfig, train_source: Source, eval_source: Source
 ) -> tuple[str, str]:
-    """Return the training and evaluation transforms of a configuration, or what the sources need where it says none."""
+    """Return the training and evaluation transforms of a configuration, or what the sources need where it says none.
+
+    `{size}`, `{channels}` and `{interpolation}` in them stand for the model's: so they go with any checkpoint.
+    """
     default = partial(default_transforms, model.preprocessing, model.image_size, model.in_channels)
-    return (
-        config.data.train_transforms or default(train_source)[0],
-        config.data.eval_transforms or default(eval_source)[1],
-    )
+    meanings = {
+        "{size}": str(model.image_size),
+        "{channels}": str(model.in_channels),
+        "{interpolation}": repr(model.preprocessing.interpolation),
+    }
+    train, evaluation = config.data.train_transforms, config.data.eval_transforms
+    for word, meaning in meanings.items():
+        train, evaluation = train.replace(word, meaning), evaluation.replace(word, meaning)
+    return train or default(train_source)[0], evaluation or default(eval_source)[1]
 
 
 def build(
@@ -145,6 +160,7 @@ def build(
     sources: tuple[Source, Source] | None = None,
     *,
     devices: Sequence[Any] | None = None,
+    earlier: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """Return the experiment of a configuration.
 
@@ -152,18 +168,21 @@ def build(
       config: a checked configuration, see `training.config`.
       sources: records to train on and to evaluate on, instead of those the configuration names.
       devices: what to run on; all devices by default.
+      earlier: the model of the run that is continued or evaluated, see `training.model`.
 
     Raises:
       VitError: configuration, data and devices do not go together; nothing has been compiled by then.
     """
-    model = build_model_config(config)
+    model, pretrained = resolve_model(config, None, earlier)
     train_source, eval_source = sources or _open_sources(config, model)
     _check_sources(train_source, eval_source)
     check_baselines(config.evaluation.baselines, train_source, eval_source)
     info = data_info(train_source)
-    if "num_classes" not in config.model:
-        model = model_config(config.model.name, **_model_options(config), num_classes=info.num_classes)
+    if model.num_classes != info.num_classes:
+        model, pretrained = resolve_model(config, info.num_classes, earlier)
     objective = build_objective(parse_options(config.objective.to_dict()), model, info)
+    if config.lora.rank:
+        objective = Adapted(objective, Lora(**config.lora.to_dict()))
     specs = transform_specs(config, model, train_source, eval_source)
     example, _ = (
         _first(source, spec, model, info.num_classes, name)
@@ -186,6 +205,7 @@ def build(
     optimizer = make_optimizer(config.optimizer, schedule, abstract_params)
     ema = Ema(config.ema.decay, config.ema.warmup) if config.ema.decay else None
 
+    frozen = {path for path, how in treatments(config.optimizer, abstract_params).items() if how.frozen}
     init = partial(init_state, objective, optimizer, config.seed, ema is not None)
     rules = (*config.sharding.rules, *RULES)
     param_specs = parameter_specs(abstract_params, mesh, rules, config.sharding.min_size)
@@ -196,13 +216,26 @@ def build(
         shardings,
     )
     step = make_step(
-        objective, optimizer, schedule, seed=config.seed, accumulation=config.accumulation, ema=ema
+        objective,
+        optimizer,
+        schedule,
+        seed=config.seed,
+        accumulation=config.accumulation,
+        ema=ema,
+        frozen=frozen,
     )
     # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
     quick = {"xla_backend_optimization_level": 0}
+    start = jax.jit(init, out_shardings=shardings, compiler_options=quick)
+
+    def first_state() -> TrainState:
+        where = trees.flatten(shardings.params)
+        return start() if pretrained is None else start(loaded=pretrained.params(where))
+
     return Experiment(
         config=config,
         model=objective.model,
+        pretrained=pretrained,
         objective=objective,
         train_source=train_source,
         eval_source=eval_source,
@@ -214,15 +247,10 @@ def build(
         mesh=mesh,
         schedule=schedule,
         optimizer=optimizer,
-        init=jax.jit(init, out_shardings=shardings, compiler_options=quick),
+        init=first_state,
         step=step,
         abstract_state=abstract_state,
     )
-
-
-def build_model_config(config: Config) -> ViTConfig:
-    """Return the model a configuration describes, with the compute dtype of these devices."""
-    return model_config(config.model.name, **_model_options(config))
 
 
 def data_info(source: Source) -> DataInfo:
@@ -231,11 +259,6 @@ def data_info(source: Source) -> DataInfo:
     if source.labels is not None:
         counts = tuple(np.bincount(source.labels, minlength=source.num_classes).tolist())
     return DataInfo(source.num_classes, tuple(source.class_names), counts)
-
-
-def _model_options(config: Config) -> dict[str, Any]:
-    options = {name: value for name, value in config.model.items() if name != "name"}
-    return {"dtype": compute_dtype(config.compute_dtype), **options}
 
 
 def _open_sources(config: Config, model: ViTConfig) -> tuple[Source, Source]:

@@ -15,11 +15,13 @@ from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.data.base import Source
 from vit_jax.errors import ConfigError, DivergedError, Preempted
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
-from vit_jax.training.config import check_resumable, from_json, to_json
+from vit_jax.training.config import check_resumable, read_saved, to_json
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import Experiment, build
 from vit_jax.training.mesh import replicated, shard_batch
 from vit_jax.training.metrics import Clock, MetricWriter, write_summary
+from vit_jax.training.model import model_section
+from vit_jax.training.optimizer import summary as optimizer_summary
 from vit_jax.training.progress import Progress
 from vit_jax.training.report import earlier_performance, performance, write_report
 from vit_jax.training.state import TrainState
@@ -70,7 +72,7 @@ def train(
         state was saved).
     """
     workdir, clock = Path(workdir), Clock()
-    experiment = build(config, sources)
+    experiment = build(config, sources, earlier=_earlier_model(config, workdir))
     objective, total = experiment.objective, experiment.total_steps
     checkpoints = Checkpoints(
         workdir / "checkpoints",
@@ -93,6 +95,9 @@ def train(
             enabled=jax.process_index() == 0,
         )
         with run.writer, progress:
+            if start == 0:
+                for line in _beginning(experiment):
+                    progress.write(line)
             if start < total:
                 with clock("compile"):
                     state = jax.block_until_ready(experiment.init()) if state is None else state
@@ -226,6 +231,7 @@ class _Run:
         with self.clock("checkpoint"):
             metadata = {
                 "config": json.loads(to_json(self.experiment.config)),
+                "model": model_section(self.experiment.model),
                 "class_names": list(self.experiment.train_source.class_names),
                 "eval_transforms": self.experiment.transforms[1],
                 "monitor": self.experiment.objective.monitor,
@@ -241,7 +247,7 @@ def _resume(
 ) -> tuple[TrainState, dict[str, Any]] | None:
     """Return the newest good state and its metadata, or None when there is no checkpoint."""
     newest = checkpoints.newest_metadata()
-    saved = experiment.config if newest is None else from_json(json.dumps(newest["config"]))
+    saved = experiment.config if newest is None else read_saved(newest["config"])
     for notice in check_resumable(saved, experiment.config, allow_change):
         print(f"changed: {notice}", file=sys.stderr)
     if newest is None:
@@ -256,6 +262,23 @@ def _resume(
         )
     print(f"resuming after step {step}", file=sys.stderr)
     return restored
+
+
+def _earlier_model(config: Config, workdir: Path) -> dict[str, Any] | None:
+    """Return the model of the run in a workdir, where it came from a checkpoint that may be gone by now."""
+    if not config.model.get("checkpoint"):
+        return None
+    newest = Checkpoints(workdir / "checkpoints", read_only=True).newest_metadata()
+    return None if newest is None else newest["model"]
+
+
+def _beginning(experiment: Experiment) -> list[str]:
+    """Return what to say of a run that does not train all its parameters from scratch."""
+    config, params = experiment.config, experiment.abstract_state.params
+    lines = [] if experiment.pretrained is None else [str(experiment.pretrained.report)]
+    if lines or config.optimizer.trained or config.optimizer.frozen or config.lora.rank:
+        lines.append(optimizer_summary(config.optimizer, params))
+    return lines
 
 
 def _line(number: int, metrics: Mapping[str, float]) -> str:

@@ -2,7 +2,7 @@
 
 What happens to the gradients, in this order:
 
-1. frozen parameters leave: no state, no part in the norm, an update of exactly zero;
+1. frozen parameters have no gradient, no state, no part in the norm, an update of exactly zero;
 2. the global norm is clipped (Pascanu et al. 2012, arXiv 1211.5063);
 3. the update rule;
 4. decoupled weight decay (Loshchilov and Hutter 2017, arXiv 1711.05101) adds `weight_decay * w`;
@@ -37,6 +37,7 @@ import optax
 
 from vit_jax import trees
 from vit_jax.errors import ConfigError
+from vit_jax.models.lora import ROOT
 from vit_jax.training.sharding import matching
 
 NAMES = ("adamw", "sgd", "lamb", "lion", "adafactor")
@@ -96,9 +97,15 @@ def treatments(section: Mapping[str, Any], params_abstract: Any) -> dict[str, Tr
       ConfigError: as `make_optimizer`.
     """
     shapes = {path: tuple(leaf.shape) for path, leaf in trees.flatten(params_abstract).items()}
-    frozen = _matching_any(section["frozen"], shapes, "optimizer.frozen")
+    adapted = any(path.startswith(f"{ROOT}/") for path in shapes)
+    default = rf"^({ROOT}/|head)" if adapted else "."
+    trained = _matching_any(section["trained"] or (default,), shapes, "optimizer.trained")
+    frozen = _matching_any(section["frozen"], shapes, "optimizer.frozen") | (shapes.keys() - trained)
     if len(frozen) == len(shapes):
-        raise ConfigError(f"optimizer.frozen is {section['frozen']!r}, which leaves no parameter to train.")
+        raise ConfigError(
+            f"optimizer.frozen is {section['frozen']!r}, which leaves no parameter to train of optimizer.trained "
+            f"{section['trained']!r}."
+        )
     decayed = _matching_any(section["decay"], shapes, "optimizer.decay")
     decays = _first_match(
         section["weight_decay_multipliers"],

@@ -10,7 +10,7 @@ from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.objectives.options import OPTIONS
-from vit_jax.training.config_checks import DURATIONS, OPEN_SECTIONS
+from vit_jax.training.config_checks import CHECKPOINT_KEYS, DURATIONS, OPEN_SECTIONS
 from vit_jax.training.defaults import default_config, flatten
 
 
@@ -89,6 +89,7 @@ def _defaults() -> dict[str, Any]:
     for field in dataclasses.fields(ViTConfig):
         defaults[f"model.{field.name}"] = field.default
     del defaults["model.preprocessing"]
+    defaults |= {f"model.{key}": default for key, default in CHECKPOINT_KEYS.items()}
     for field in dataclasses.fields(Preprocessing):
         defaults[f"model.preprocessing.{field.name}"] = field.default
     for options in OPTIONS.values():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax import trees
 from vit_jax.objectives.base import Objective
 from vit_jax.random import fold, root
 
@@ -32,7 +33,11 @@ class TrainState:
 
 
 def init_state(
-    objective: Objective, optimizer: optax.GradientTransformation, seed: int, with_ema: bool
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    with_ema: bool,
+    loaded: Any = None,
 ) -> TrainState:
     """Return the state before the first step; meant to be jitted with output shardings.
 
@@ -41,9 +46,12 @@ def init_state(
       optimizer: builds its own state.
       seed: of the run.
       with_ema: whether a moving average is kept.
+      loaded: nested dict of parameters that are not to start fresh, or None.
     """
     key = fold(root(seed), "init")
     params, buffers = objective.init(key)
+    if loaded is not None:
+        params = trees.unflatten(trees.flatten(params) | trees.flatten(loaded))
     # A copy: two names of one buffer could not both be donated.
     ema = jax.tree.map(jnp.copy, params) if with_ema else None
     return TrainState(jnp.zeros((), jnp.int32), params, buffers, optimizer.init(params), ema)

@@ -1,6 +1,6 @@
 """One update: a pure function `(state, batch) -> (state, metrics)`, and where it is compiled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax import trees
 from vit_jax.objectives.base import Batch, LossOutput, Objective
 from vit_jax.random import fold, root
 from vit_jax.training.state import TrainState
@@ -48,6 +49,7 @@ def make_step(
     seed: int,
     accumulation: int = 1,
     ema: Ema | None = None,
+    frozen: Collection[str] = (),
 ) -> Step:
     """Return the training step.
 
@@ -61,6 +63,7 @@ def make_step(
       seed: of the run; the step's key is `fold_in(key(seed), step)`.
       accumulation: microbatches that the batch is divided into, one after the other.
       ema: the moving average, if any.
+      frozen: paths of parameters that the optimizer leaves as they are; no gradient of them is computed.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -68,10 +71,12 @@ def make_step(
         batch = objective.prepare(batch, fold(key, "prepare"))
         loss_key = fold(key, "loss")
         if accumulation == 1:
-            gradients, out = _gradients(objective, state.params, state.buffers, batch, loss_key)
+            trained, out = _gradients(objective, state.params, state.buffers, batch, loss_key, frozen)
         else:
-            gradients, out = _accumulated(objective, state, batch, loss_key, accumulation)
-        norm = optax.tree.norm(gradients)
+            trained, out = _accumulated(objective, state, batch, loss_key, accumulation, frozen)
+        norm = optax.tree.norm(trained)
+        # The optimizer wants a whole tree; XLA keeps no zeros for what it does not change.
+        gradients = trees.map_named(lambda path, x: trained.get(path, jnp.zeros_like(x)), state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         updated = TrainState(
@@ -97,18 +102,20 @@ def make_step(
 
 
 def _gradients(
-    objective: Objective, params: Any, buffers: Any, batch: Batch, key: Any
-) -> tuple[Any, LossOutput]:
-    def loss(params: Any) -> tuple[jax.Array, LossOutput]:
-        return objective.loss(params, buffers, batch, key)
+    objective: Objective, params: Any, buffers: Any, batch: Batch, key: Any, frozen: Collection[str]
+) -> tuple[dict[str, jax.Array], LossOutput]:
+    """Return the gradient of each parameter that is trained, by path, and what the loss returned beside its value."""
+    flat = trees.flatten(params)
 
-    gradients, out = jax.grad(loss, has_aux=True)(params)
-    return gradients, out
+    def loss(trained: dict[str, jax.Array]) -> tuple[jax.Array, LossOutput]:
+        return objective.loss(trees.unflatten(flat | trained), buffers, batch, key)
+
+    return jax.grad(loss, has_aux=True)({path: leaf for path, leaf in flat.items() if path not in frozen})
 
 
 def _accumulated(
-    objective: Objective, state: TrainState, batch: Batch, key: Any, count: int
-) -> tuple[Any, LossOutput]:
+    objective: Objective, state: TrainState, batch: Batch, key: Any, count: int, frozen: Collection[str]
+) -> tuple[dict[str, jax.Array], LossOutput]:
     """Return what `_gradients` returns for the whole batch, holding one microbatch's activations at a time.
 
     Microbatch `i` takes rows `i, i + count, ...`: so every device keeps its own rows. Each microbatch counts by
@@ -117,7 +124,7 @@ def _accumulated(
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
 
     def one(buffers: Any, batch: Batch, index: Any) -> tuple[Any, Any]:
-        gradients, out = _gradients(objective, state.params, buffers, batch, fold(key, index))
+        gradients, out = _gradients(objective, state.params, buffers, batch, fold(key, index), frozen)
         weighted = jax.tree.map(lambda x: x * out.weight.astype(x.dtype), (gradients, out.metrics))
         return (*weighted, out.weight), out.buffers
 

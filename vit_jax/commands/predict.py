@@ -1,0 +1,50 @@
+"""`vit-jax predict`."""
+
+import argparse
+import json
+import os
+
+from vit_jax.commands.source import add_source, source_of
+from vit_jax.errors import ConfigError, DataError
+
+HELP = "classify images"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_source(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes (default 5)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the most probable classes of each image."""
+    if arguments.top < 1:
+        raise ConfigError(f"--top is {arguments.top}; it must be at least 1.")
+    for image in arguments.images:
+        if not os.path.isfile(image):
+            reason = "is not a file" if os.path.exists(image) else "does not exist"
+            raise DataError(f"image {image!r} {reason}; give paths of image files.")
+    source = source_of(arguments)
+    from vit_jax.inference.predictor import Predictor
+
+    predictor = Predictor.load(source, arguments.step, best=arguments.best)
+    predictions = predictor.predict(arguments.images, arguments.top)
+    if arguments.json:
+        rows = [
+            {
+                "image": p.image,
+                "predictions": [
+                    {"class": name, "probability": chance} for name, chance in zip(p.classes, p.probabilities)
+                ],
+            }
+            for p in predictions
+        ]
+        print(json.dumps(rows, indent=2))
+        return 0
+    width = max(len(p.image) for p in predictions)
+    for p in predictions:
+        chances = "   ".join(f"{name} {chance:.1%}" for name, chance in zip(p.classes, p.probabilities))
+        print(f"{p.image:<{width}}   {chances}")
+    return 0

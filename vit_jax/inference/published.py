@@ -1,0 +1,85 @@
+"""Published checkpoints beside training runs: what a name means, their classes, their accuracy."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vit_jax import trees
+from vit_jax.errors import ConfigError
+from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
+from vit_jax.training.config import validate
+from vit_jax.training.defaults import default_config
+from vit_jax.training.experiment import build
+from vit_jax.training.mesh import replicated
+from vit_jax.training.model import resolve_model
+from vit_jax.training.overrides import apply_override
+from vit_jax.weights.fetch import fetch
+from vit_jax.weights.files import open_checkpoint
+
+# vit_base_patch16_224 and ViT-B/16@384.
+_ARCHITECTURE = re.compile(r"[\w-]+(/\d+(@\d+)?)?")
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether the name of a model means weights, and not an architecture."""
+    return Path(name).exists() or not _ARCHITECTURE.fullmatch(name)
+
+
+def is_run(source: str | Path) -> bool:
+    """Return whether a path or name means a training run (or one of its checkpoints), not a published checkpoint."""
+    path = Path(source)
+    if path.exists():
+        return (path / "checkpoints").is_dir() or (path.name.isdigit() and path.parent.name == "checkpoints")
+    # Perhaps misspelled: a folder if there is one around it, a file if it has an ending, else a name.
+    return not path.suffix and (isinstance(source, Path) or path.parent.is_dir())
+
+
+def class_names(source: str, num_classes: int) -> tuple[str, ...]:
+    """Return the names of a published checkpoint's classes: those its documents give, else their numbers.
+
+    Args:
+      source: whatever `vit_jax.load` takes.
+      num_classes: how many there are.
+    """
+    document = open_checkpoint(fetch(source)).documents.get("config.json", {})
+    names = _names_in(document)
+    return names if len(names) == num_classes else tuple(map(str, range(num_classes)))
+
+
+def evaluate_checkpoint(source: str, overrides: Sequence[str] = ()) -> dict[str, float]:
+    """Return the metrics of a published classifier on data whose classes are its own, every record counted once.
+
+    Args:
+      source: whatever `vit_jax.load` takes.
+      overrides: changes of the default configuration: which data, `data.source=folder`, `data.path=...`.
+
+    Raises:
+      VitError: the checkpoint or the data cannot be read, or their numbers of classes differ.
+    """
+    config = default_config()
+    for override in overrides:
+        apply_override(config, override)
+    config.model.checkpoint = source
+    config.data.train_split = config.data.eval_split  # nothing is trained
+    validate(config)
+    own = resolve_model(config)[0].num_classes
+    experiment = build(config)
+    assert experiment.pretrained is not None
+    if experiment.model.num_classes != own:
+        raise ConfigError(
+            f"checkpoint {source!r} has {own} classes and the data has {experiment.model.num_classes}; evaluate it on "
+            "data with its own classes, or fine-tune it first."
+        )
+    shardings = {path: x.sharding for path, x in trees.flatten(experiment.abstract_state.params).items()}
+    params = experiment.pretrained.params(shardings)
+    run = compile_evaluation(experiment.objective, replicated(experiment.mesh))
+    return evaluate(run, params, {}, experiment.eval_batches())
+
+
+def _names_in(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the class names of transformers' `config.json` or timm's, or none."""
+    if isinstance(document.get("id2label"), dict):
+        return tuple(str(document["id2label"][key]) for key in sorted(document["id2label"], key=int))
+    labels, texts = document.get("label_names", ()), document.get("label_descriptions", {})
+    return tuple(str(texts.get(label, label)) for label in labels)
