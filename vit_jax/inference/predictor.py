@@ -11,7 +11,8 @@ import numpy as np
 
 from vit_jax.data.transforms import default_transforms
 from vit_jax.errors import ConfigError
-from vit_jax.evaluation.preprocess import Picture, Preprocessor, name_of, several
+from vit_jax.evaluation.preprocess import Picture, Preprocessor
+from vit_jax.inference.predictions import Prediction, in_batches, most_probable
 from vit_jax.inference.published import class_names, is_run
 from vit_jax.inference.workdir import find
 from vit_jax.models.lora import Lora
@@ -22,21 +23,6 @@ from vit_jax.objectives.classification import Classification
 from vit_jax.objectives.options import ClassificationOptions, parse_options
 from vit_jax.training.defaults import Config, default_config
 from vit_jax.training.model import resolve_model
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable classes of one image.
-
-    Attributes:
-      image: path of the image, or `image` and its number.
-      classes: names, most probable first.
-      probabilities: of these classes.
-    """
-
-    image: str
-    classes: tuple[str, ...]
-    probabilities: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -121,28 +107,13 @@ class Predictor:
           images: paths, bytes of image files, or arrays `(h, w, c)` uint8; one or several.
         """
         rows = self._preprocessor.pixels(images)
-        outputs = []
-        for start in range(0, len(rows), self.batch_size):
-            chunk = rows[start : start + self.batch_size]
-            padding = [(0, self.batch_size - len(chunk)), (0, 0), (0, 0), (0, 0)]
-            padded = np.pad(chunk, padding)
-            outputs.append(np.asarray(self._compute(self.params, padded))[: len(chunk)])
-        return np.concatenate(outputs) if outputs else np.zeros((0, self.model.num_classes), np.float32)
+        if not len(rows):
+            return np.zeros((0, self.model.num_classes), np.float32)
+        return in_batches(lambda batch: self._compute(self.params, batch), rows, self.batch_size)
 
     def predict(self, images: Picture | Sequence[Picture], top: int = 5) -> list[Prediction]:
         """Return the `top` most probable classes of each image, see `probabilities`."""
-        names = self.objective.data.class_names
-        predictions = []
-        for index, (image, row) in enumerate(zip(several(images), self.probabilities(images))):
-            best = np.argsort(-row, kind="stable")[: max(1, top)]
-            predictions.append(
-                Prediction(
-                    name_of(image, index),
-                    tuple(names[i] for i in best),
-                    tuple(float(row[i]) for i in best),
-                )
-            )
-        return predictions
+        return most_probable(images, self.probabilities(images), self.objective.data.class_names, top)
 
     @cached_property
     def _compute(self) -> Any:
