@@ -53,7 +53,7 @@ TRAIN = "train --config tiny.py --workdir nowhere"
 MISTAKES = [
     (
         "trian",
-        "unknown command 'trian'; commands are train, evaluate, predict, features, convert, models. Did you mean 'train'",
+        "unknown command 'trian'; commands are train, evaluate, predict, features, convert, models. Did you mean",
     ),
     ("--frob", "unknown argument '--frob'; see vit-jax --help"),
     (f"{TRAIN} --frob", "unknown argument '--frob'; see vit-jax train --help"),

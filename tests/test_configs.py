@@ -5,9 +5,13 @@ from pathlib import Path
 import jax
 import pytest
 
+from vit_jax.errors import ConfigError
 from vit_jax.training.config import load_config, validate
-from vit_jax.training.experiment import build, build_model_config
+from vit_jax.training.experiment import build
 from vit_jax.training.mesh import shard_batch
+from vit_jax.training.model import resolve_model
+from vit_jax.training.optimizer import treatments
+from vit_jax.trees import flatten
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 CASES = [
@@ -25,7 +29,21 @@ CASES = [
     "folder.py:images",
     "vit_g_jft_style.py",
     "vit_g_jft_style.py:G/14",
+    "finetune.py",
+    "finetune.py:full",
+    "finetune.py:layer_decay",
+    "finetune.py:frozen",
+    "finetune.py:linear_probe",
+    "finetune.py:lora",
 ]
+# Three blocks of width 32 for images of 32 pixels, as timm writes them.
+CHECKPOINT = Path(__file__).parent / "reference" / "vit_timm_token.safetensors"
+
+
+def load(case):
+    """The configuration; what has to come from the command line is made up."""
+    given = [f"model.checkpoint={CHECKPOINT}", "data.path=images"] if case.startswith("finetune") else []
+    return load_config(str(CONFIGS / case), given)
 
 
 def test_every_config_is_listed():
@@ -44,15 +62,17 @@ def test_docstring_says_what_it_is(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_full_size_is_valid(case):
-    config = load_config(str(CONFIGS / case))
-    model = build_model_config(config)
+    model, pretrained = resolve_model(load(case))
+    assert (pretrained is not None) == case.startswith("finetune")
     assert model.width % model.heads == 0
 
 
 def shrunk(case):
     """The configuration with everything kept but size: same kinds of model, loss, optimizer and schedule."""
-    config = load_config(str(CONFIGS / case))
-    config.model.update(width=32, depth=2, heads=2, mlp_dim=48, image_size=16, patch_size=8, num_classes=10)
+    config = load(case)
+    config.model.update(image_size=16, num_classes=10)
+    if not case.startswith("finetune"):
+        config.model.update(width=32, depth=2, heads=2, mlp_dim=48, patch_size=8)
     if config.model.get("representation_size"):
         config.model.representation_size = 24
     if config.model.get("stem"):
@@ -82,6 +102,9 @@ def shrunk(case):
         "deit_i1k.py",
         "folder.py:images",
         "vit_g_jft_style.py",
+        "finetune.py:layer_decay",
+        "finetune.py:linear_probe",
+        "finetune.py:lora",
     ],
 )
 def test_toy_size_trains_a_step(case):
@@ -94,3 +117,31 @@ def test_toy_size_trains_a_step(case):
         state.params, state.buffers, next(experiment.eval_batches())
     )
     assert float(sums["count"]) == 16
+
+
+def test_finetune_names_its_methods_and_what_it_needs():
+    with pytest.raises(
+        ConfigError, match=r"finetune\.py:loras is no method; choose one of full, layer_decay, frozen"
+    ):
+        load_config(str(CONFIGS / "finetune.py:loras"))
+    with pytest.raises(ConfigError, match="model has neither name nor checkpoint"):
+        load_config(str(CONFIGS / "finetune.py"), ["data.path=images"])
+
+
+@pytest.mark.parametrize(
+    ("method", "trained"),
+    [
+        ("full", {"head", "blocks", "patch_embed", "pos_embed", "class_token", "norm"}),
+        ("frozen", {"head", "norm"}),
+        ("linear_probe", {"head"}),
+        ("lora", {"head", "lora"}),
+    ],
+)
+def test_what_each_method_trains(method, trained):
+    experiment = build(shrunk(f"finetune.py:{method}"))
+    table = treatments(experiment.config.optimizer, experiment.abstract_state.params)
+    assert {path.split("/")[0] for path, how in table.items() if not how.frozen} == trained
+    moments = {
+        path.split("/mu/")[1] for path in flatten(experiment.abstract_state.opt_state) if "/mu/" in path
+    }
+    assert moments == {path for path, how in table.items() if not how.frozen}

@@ -18,9 +18,9 @@ from vit_jax.evaluation.preprocess import Picture
 from vit_jax.inference.predictor import Predictor
 from vit_jax.inference.published import is_checkpoint
 from vit_jax.inference.workdir import find
+from vit_jax.models.config_json import config_to_json
 from vit_jax.training.config import default_config, to_json, validate
 from vit_jax.training.loop import train
-from vit_jax.training.model import model_section
 
 
 class Classifier:
@@ -147,7 +147,7 @@ class Classifier:
             raise ConfigError(f"{str(path)!r} already holds a model; save to another folder.")
         metadata = {
             "config": json.loads(to_json(predictor.config)),
-            "model": model_section(predictor.model),
+            "model": config_to_json(predictor.model),
             "class_names": list(self.class_names),
             "eval_transforms": predictor.eval_transforms,
             "monitor": predictor.objective.monitor,

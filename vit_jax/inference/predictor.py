@@ -13,7 +13,7 @@ from vit_jax.data.transforms import default_transforms
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import Picture, Preprocessor
 from vit_jax.inference.predictions import Prediction, in_batches, most_probable
-from vit_jax.inference.published import class_names, is_run
+from vit_jax.inference.published import is_run
 from vit_jax.inference.workdir import find
 from vit_jax.models.lora import Lora
 from vit_jax.models.vit_config import ViTConfig, replace
@@ -83,7 +83,7 @@ class Predictor:
         config.model.checkpoint = name
         model, pretrained = resolve_model(config)
         assert pretrained is not None
-        names = class_names(name, model.num_classes)
+        names = pretrained.class_names or tuple(map(str, range(model.num_classes)))
         objective = Classification(model, ClassificationOptions(), DataInfo(model.num_classes, names))
         transforms = default_transforms(model.preprocessing, model.image_size, model.in_channels)[1]
         return cls(objective, pretrained.params(), config, transforms)

@@ -1,11 +1,11 @@
 """Published checkpoints beside training runs: what a name means, their classes, their accuracy."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vit_jax import trees
+from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.training.config import validate
@@ -14,9 +14,8 @@ from vit_jax.training.experiment import build
 from vit_jax.training.mesh import replicated
 from vit_jax.training.model import resolve_model
 from vit_jax.training.overrides import apply_override
-from vit_jax.weights.fetch import fetch
-from vit_jax.weights.files import open_checkpoint
 
+FOLDER = "checkpoints"
 # vit_base_patch16_224 and ViT-B/16@384.
 _ARCHITECTURE = re.compile(r"[\w-]+(/\d+(@\d+)?)?")
 
@@ -30,21 +29,12 @@ def is_run(source: str | Path) -> bool:
     """Return whether a path or name means a training run (or one of its checkpoints), not a published checkpoint."""
     path = Path(source)
     if path.exists():
-        return (path / "checkpoints").is_dir() or (path.name.isdigit() and path.parent.name == "checkpoints")
+        # What `vit_jax.save` writes looks like a run that has no configuration.
+        steps = path.parent if path.name.isdigit() and path.parent.name == FOLDER else path / FOLDER
+        newest = Checkpoints(steps, read_only=True).newest_metadata() if steps.is_dir() else None
+        return steps.is_dir() and (newest is None or "config" in newest)
     # Perhaps misspelled: a folder if there is one around it, a file if it has an ending, else a name.
     return not path.suffix and (isinstance(source, Path) or path.parent.is_dir())
-
-
-def class_names(source: str, num_classes: int) -> tuple[str, ...]:
-    """Return the names of a published checkpoint's classes: those its documents give, else their numbers.
-
-    Args:
-      source: whatever `vit_jax.load` takes.
-      num_classes: how many there are.
-    """
-    document = open_checkpoint(fetch(source)).documents.get("config.json", {})
-    names = _names_in(document)
-    return names if len(names) == num_classes else tuple(map(str, range(num_classes)))
 
 
 def evaluate_checkpoint(source: str, overrides: Sequence[str] = ()) -> dict[str, float]:
@@ -75,11 +65,3 @@ def evaluate_checkpoint(source: str, overrides: Sequence[str] = ()) -> dict[str,
     params = experiment.pretrained.params(shardings)
     run = compile_evaluation(experiment.objective, replicated(experiment.mesh))
     return evaluate(run, params, {}, experiment.eval_batches())
-
-
-def _names_in(document: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the class names of transformers' `config.json` or timm's, or none."""
-    if isinstance(document.get("id2label"), dict):
-        return tuple(str(document["id2label"][key]) for key in sorted(document["id2label"], key=int))
-    labels, texts = document.get("label_names", ()), document.get("label_descriptions", {})
-    return tuple(str(texts.get(label, label)) for label in labels)

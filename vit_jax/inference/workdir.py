@@ -29,7 +29,7 @@ class Saved:
       class_names: in order of label.
       eval_transforms: what happens to evaluation images.
       metrics: of the evaluation at this step, if there was one.
-      model: as the run resolved it, see `training.model.model_section`; None in runs of versions that did not save it.
+      model: as the run resolved it, as JSON; None in runs of versions that did not save it.
       averaged: whether a moving average of the parameters is there; it is what evaluation uses.
       adapted: whether low-rank factors lie beside the model's parameters.
     """

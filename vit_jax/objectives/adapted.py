@@ -28,6 +28,11 @@ class Adapted:
         return self.objective.model
 
     @property
+    def network(self) -> Any:
+        """The configuration of the plain parameters, those without factors."""
+        return self.objective.network
+
+    @property
     def monitor(self) -> str:
         """Name of the evaluation metric that decides which checkpoint is best."""
         return self.objective.monitor

@@ -72,6 +72,11 @@ class Objective(Protocol):
         ...
 
     @property
+    def network(self) -> Any:
+        """The configuration whose parameters `init` returns: `model`, or one that it is a part of."""
+        ...
+
+    @property
     def monitor(self) -> str:
         """Name of the evaluation metric that decides which checkpoint is best."""
         ...

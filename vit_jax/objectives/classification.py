@@ -64,6 +64,11 @@ class Classification:
         object.__setattr__(self, "class_weights", _class_weights(self))
 
     @property
+    def network(self) -> ViTConfig:
+        """The configuration of all parameters."""
+        return self.model
+
+    @property
     def train_flops(self) -> float:
         """Floating-point operations of forward and backward for one image."""
         return training_flops(self.model)

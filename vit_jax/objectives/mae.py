@@ -80,8 +80,12 @@ class Mae:
             stem=(),
         )
         object.__setattr__(self, "decoder", decoder)
-        build = partial(MaskedAutoencoder, MaeConfig(self.model, decoder))
-        object.__setattr__(self, "functions", functions(build))
+        object.__setattr__(self, "functions", functions(partial(MaskedAutoencoder, self.network)))
+
+    @property
+    def network(self) -> MaeConfig:
+        """The configuration of all parameters: encoder and decoder."""
+        return MaeConfig(self.model, self.decoder)
 
     @property
     def train_flops(self) -> float:

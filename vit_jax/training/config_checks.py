@@ -130,7 +130,9 @@ def _check_keys(flat: dict[str, Any], defaults: dict[str, Any]) -> None:
             raise ConfigError(f"{key} is {value!r}; it must be a section with {', '.join(inside)}.")
         raise ConfigError(f"{key!r} is not a configuration key.{nearest(key, defaults)}")
     for key in defaults:
-        if key not in flat and not (key == "model.name" and flat.get("model.checkpoint")):
+        if key == "model.name" and "model.checkpoint" in flat:
+            continue
+        if key not in flat:
             raise ConfigError(f"{key} is missing; start the configuration from default_config().")
 
 
@@ -213,6 +215,11 @@ def _check_model(section: dict[str, Any]) -> None:
         expected, good = TYPES[type(known[key])]
         if not good(value):
             raise ConfigError(f"model.preprocessing.{key} is {value!r}; it must be {expected}.")
+    if not checkpoint and not name:
+        raise ConfigError(
+            "model has neither name nor checkpoint; set one, for example "
+            "model.checkpoint=timm/vit_small_patch16_224.augreg_in21k."
+        )
     if not checkpoint:
         base = names.resolve(name)[1]
         if not isinstance(base, ViTConfig):

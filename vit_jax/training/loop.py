@@ -15,12 +15,12 @@ from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.data.base import Source
 from vit_jax.errors import ConfigError, DivergedError, Preempted
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
+from vit_jax.models.config_json import config_to_json
 from vit_jax.training.config import check_resumable, read_saved, to_json
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import Experiment, build
 from vit_jax.training.mesh import replicated, shard_batch
 from vit_jax.training.metrics import Clock, MetricWriter, write_summary
-from vit_jax.training.model import model_section
 from vit_jax.training.optimizer import summary as optimizer_summary
 from vit_jax.training.progress import Progress
 from vit_jax.training.report import earlier_performance, performance, write_report
@@ -231,7 +231,7 @@ class _Run:
         with self.clock("checkpoint"):
             metadata = {
                 "config": json.loads(to_json(self.experiment.config)),
-                "model": model_section(self.experiment.model),
+                "model": config_to_json(self.experiment.objective.network),
                 "class_names": list(self.experiment.train_source.class_names),
                 "eval_transforms": self.experiment.transforms[1],
                 "monitor": self.experiment.objective.monitor,

@@ -1,14 +1,15 @@
 """The model that a configuration describes: by name, by a checkpoint, or as an earlier run resolved it."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import ConfigError
+from vit_jax.models.config_json import config_from_json
 from vit_jax.models.registry import model_config
+from vit_jax.models.towers import image_config
 from vit_jax.models.vit_config import ViTConfig, replace
 from vit_jax.training.config_checks import CHECKPOINT_KEYS
-from vit_jax.training.defaults import Config, tuples
+from vit_jax.training.defaults import Config
 from vit_jax.training.hardware import compute_dtype
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def resolve_model(
     Args:
       config: a checked configuration; options that its `model` section says explicitly always hold.
       num_classes: of the data, for when nothing else says it; None leaves what there is.
-      earlier: what `model_section` gave in the run that is continued or used. Nothing else is needed then: neither
+      earlier: `config_to_json` of the model of the run that is continued or used. Nothing else is needed then: neither
         the checkpoint that the run started from, nor the name.
 
     Returns:
@@ -39,7 +40,7 @@ def resolve_model(
     }
     options = {"dtype": compute_dtype(config.compute_dtype), **options}
     if earlier is not None:
-        return replace(ViTConfig(), **{**tuples(dict(earlier)), **options}), None
+        return replace(image_config(config_from_json(earlier)), **options), None
     if num_classes is not None:
         options.setdefault("num_classes", num_classes)
     checkpoint = config.model.get("checkpoint")
@@ -55,10 +56,3 @@ def resolve_model(
             "one image encoder; give a checkpoint of a Vision Transformer."
         )
     return pretrained.config, pretrained
-
-
-def model_section(model: ViTConfig) -> dict[str, Any]:
-    """Return every field of a model's configuration as JSON, but the compute dtype: that is the devices' choice."""
-    fields = dataclasses.asdict(model)
-    del fields["dtype"]
-    return fields
