@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from vit_jax.models.registry import create_model, model_config
     from vit_jax.training.config import default_config, load_config
     from vit_jax.training.loop import train
+    from vit_jax.weights.load import load
+    from vit_jax.weights.save import save
 
 _PUBLIC = {
     "Classifier": "vit_jax.inference.classifier:Classifier",
@@ -25,9 +27,11 @@ _PUBLIC = {
     "default_config": "vit_jax.training.config:default_config",
     "evaluate": "vit_jax.inference.workdir:evaluate_workdir",
     "list_models": "vit_jax.models.names:list_models",
+    "load": "vit_jax.weights.load:load",
     "load_config": "vit_jax.training.config:load_config",
     "model_config": "vit_jax.models.registry:model_config",
     "preprocessing": "vit_jax.evaluation.preprocess:preprocessing",
+    "save": "vit_jax.weights.save:save",
     "train": "vit_jax.training.loop:train",
 }
 
@@ -39,9 +43,11 @@ __all__ = [
     "default_config",
     "evaluate",
     "list_models",
+    "load",
     "load_config",
     "model_config",
     "preprocessing",
+    "save",
     "train",
 ]
 

@@ -15,8 +15,8 @@ def nhwc(images):
     return np.transpose(images, (0, 2, 3, 1))
 
 
-def compute(name, about, inputs, model):
-    """Return (our outputs by name, our gradient with respect to the images) of a case."""
+def computation(name, about, inputs, model):
+    """Return the function from a case's images to (our outputs by name, our gradient), and those images."""
     run = next((run for pattern, run in RUNS.items() if name.startswith(pattern)), image_model)
     primary = about["primary"]
     differentiated = next(key for key in inputs if key.startswith("grad."))[len("grad.") :]
@@ -32,7 +32,7 @@ def compute(name, about, inputs, model):
         gradient, found = jax.grad(weighted, has_aux=True)(variable)
         return found, gradient
 
-    return outputs(jnp.asarray(given[differentiated]))
+    return outputs, given[differentiated]
 
 
 def image_model(model, inputs, about):
@@ -121,8 +121,15 @@ def target(images, patch, normalised):
 
 def dino_crops(model, inputs, about):
     """One backbone on crops of two sizes; small crops have their positions resampled."""
-    crops = {name: jnp.transpose(inputs[f"{name}_crops"], (0, 2, 3, 1)) for name in ("global", "local")}
-    return {f"{name}_cls": model(images) for name, images in crops.items()}
+    found = {}
+    for name in ("global", "local"):
+        images = jnp.transpose(inputs[f"{name}_crops"], (0, 2, 3, 1))
+        # transformers leaves out pixels that patches do not cover; ours would say so.
+        height, width = (
+            size // patch * patch for size, patch in zip(images.shape[1:3], model.config.patch_size)
+        )
+        found[f"{name}_cls"] = model(images[:, :height, :width])
+    return found
 
 
 def two_towers(model, inputs, about):

@@ -28,6 +28,7 @@ def fetch(
     cache: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     progress: bool = True,
+    weights: bool = True,
 ) -> Path:
     """Return the path of weights, downloaded first if they are not on this machine.
 
@@ -40,6 +41,7 @@ def fetch(
         cache for the hub.
       revision: branch, tag or commit on the hub, instead of that in `source`.
       progress: whether to show a bar on stderr if it is a terminal.
+      weights: whether a hub repository's weights are wanted; False downloads only the documents beside them.
 
     Returns:
       A file, or for the hub a folder.
@@ -56,7 +58,8 @@ def fetch(
         text = _public_address(text)
     name = _HUB_NAME.fullmatch(text)
     if name and not text.endswith(_FILE_ENDINGS):
-        return hub.snapshot(name[1], revision or name[2], Path(cache) if cache else None, progress)
+        folder = Path(cache) if cache else None
+        return hub.snapshot(name[1], revision or name[2], folder, progress, weights)
     if text.startswith(("https://", "http://")):
         return download.download(text, Path(cache) if cache else default_cache(), progress)
     raise CheckpointError(f"{short(text)} does not exist and is no name of weights; give {ACCEPTED}.")

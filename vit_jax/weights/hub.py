@@ -6,7 +6,13 @@ from typing import Any
 
 from vit_jax.errors import CheckpointError, ResourceError
 
-DOCUMENTS = ["config.json", "preprocessor_config.json", "open_clip_config.json", "tokenizer*.json"]
+DOCUMENTS = [
+    "config.json",
+    "preprocessor_config.json",
+    "open_clip_config.json",
+    "tokenizer*.json",
+    "spiece.model",
+]
 # Repositories often hold the same weights in several formats; the first that is there is downloaded.
 WEIGHTS = (
     ["model.safetensors", "model-*.safetensors", "model.safetensors.index.json"],
@@ -16,7 +22,9 @@ WEIGHTS = (
 )
 
 
-def snapshot(name: str, revision: str | None, cache: Path | None, progress: bool) -> Path:
+def snapshot(
+    name: str, revision: str | None, cache: Path | None, progress: bool, weights: bool = True
+) -> Path:
     """Return the folder with a repository's weights and documents, downloaded as far as needed.
 
     Args:
@@ -24,14 +32,17 @@ def snapshot(name: str, revision: str | None, cache: Path | None, progress: bool
       revision: branch, tag or commit; None is the main branch.
       cache: folder for downloads; None is the hub's own.
       progress: whether to show bars.
+      weights: whether the weights are wanted; False downloads only the documents.
 
     Raises:
       CheckpointError: the repository does not exist, may not be read, holds no weights or cannot be reached.
       ResourceError: the disk is full or the cache may not be written.
     """
-    for weights in WEIGHTS:
-        folder = _download(name, revision, DOCUMENTS + weights, cache, progress)
-        if any(next(folder.glob(pattern), None) for pattern in weights):
+    if not weights:
+        return _download(name, revision, DOCUMENTS, cache, progress)
+    for patterns in WEIGHTS:
+        folder = _download(name, revision, DOCUMENTS + patterns, cache, progress)
+        if any(next(folder.glob(pattern), None) for pattern in patterns):
             return folder
     raise CheckpointError(
         f"{name} on the Hugging Face hub holds no weights in safetensors, PyTorch or npz; name another repository."

@@ -19,6 +19,7 @@ from vit_jax.weights import adapt
 from vit_jax.weights.fetch import fetch
 from vit_jax.weights.files import open_checkpoint
 from vit_jax.weights.layouts.layout import Layout
+from vit_jax.weights.native import is_native, open_native
 from vit_jax.weights.report import Report, few
 from vit_jax.weights.rules import Rule
 from vit_jax.weights.tensors import RawCheckpoint
@@ -34,10 +35,12 @@ class Pretrained:
     Attributes:
       config: the model, with the sizes that were asked for.
       report: what is loaded, changed, new and dropped.
+      class_names: in order of logits, if the checkpoint says them and the head is its own.
     """
 
     config: ModelConfig
     report: Report
+    class_names: tuple[str, ...]
     _raw: RawCheckpoint = field(repr=False)
     _rules: Mapping[str, Rule] = field(repr=False)  # our path -> where it is
     _shapes: Mapping[str, tuple[int, ...]] = field(repr=False)  # in the file's model
@@ -187,7 +190,10 @@ def open_pretrained(
 
 def open_layout(source: str | Path, model: str | ModelConfig | None = None) -> tuple[RawCheckpoint, Layout]:
     """Return a checkpoint, fetched if need be, and what it is; see `open_pretrained`."""
-    raw = open_checkpoint(fetch(str(source)))
+    path = fetch(str(source))
+    if is_native(path):
+        return open_native(path)
+    raw = open_checkpoint(path)
     if isinstance(model, str):
         model = model_names.resolve(model)[1]
     return understand(raw, model)
@@ -258,7 +264,9 @@ def _matched(
     ignored.check()
     if not report.loaded:
         raise CheckpointError(f"{raw.origin} holds nothing of this model.")
-    return Pretrained(target, report, raw, rules, held, changes, prefix, head_std)
+    own_head = not any(path.startswith("head") for path in report.new)
+    names = layout.class_names if own_head and getattr(target, "num_classes", 0) else ()
+    return Pretrained(target, report, names, raw, rules, held, changes, prefix, head_std)
 
 
 class Ignored:

@@ -74,7 +74,8 @@ def _timm(raw: RawCheckpoint, model: ViTConfig | None) -> Layout:
     if isinstance(config, MaeConfig):
         return Layout(config, meta.mae_rules(config, raw.tensors), timm.COMPUTED)
     config = dataclasses.replace(config, mask_token=config.mask_token or "mask_token" in raw.tensors)
-    return Layout(config, timm.rules(config, raw.tensors), timm.COMPUTED)
+    names = timm_config.class_names(raw.documents.get("config.json", {}))
+    return Layout(config, timm.rules(config, raw.tensors), timm.COMPUTED, class_names=names)
 
 
 def _google(raw: RawCheckpoint, prefix: str, model: ViTConfig | None) -> tuple[RawCheckpoint, Layout]:
@@ -103,7 +104,8 @@ def _transformers(raw: RawCheckpoint) -> Layout:
     if isinstance(config, MaeConfig):
         return Layout(config, transformers.mae_rules(config, raw.tensors), transformers.COMPUTED)
     size = transformers_config.input_size(raw)
-    return Layout(config, transformers.rules(config, model_type, prefix), transformers.COMPUTED, size)
+    names = transformers_config.class_names(raw.documents["config.json"])
+    return Layout(config, transformers.rules(config, model_type, prefix), transformers.COMPUTED, size, names)
 
 
 def _is_transformers(raw: RawCheckpoint) -> bool:

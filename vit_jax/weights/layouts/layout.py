@@ -16,9 +16,11 @@ class Layout:
       rules: where each of its parameters is.
       computed: patterns of arrays in the file that are computed and not learned.
       input_size: of the images that the library feeds the model, if it is not that of the positions.
+      class_names: in order of logits, if the file says them.
     """
 
     config: ModelConfig
     rules: Sequence[Rule]
     computed: Sequence[str] = ()
     input_size: tuple[int, int] | None = None
+    class_names: tuple[str, ...] = ()

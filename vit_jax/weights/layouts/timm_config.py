@@ -108,8 +108,9 @@ def with_arguments(config: ViTConfig, arguments: Mapping[str, Any], origin: str)
         changes["rope"] = {"cat": "eva", "dinov3": "dinov3"}.get(kind, kind)
         changes.setdefault("rope_theta", 10000.0 if kind == "cat" else 100.0)
         given.pop("rope_rotate_half", None)
-        if kind == "cat":
-            changes["rope_grid"] = given.pop("ref_feat_shape", None) or config.rope_grid
+    grid = given.pop("ref_feat_shape", None)
+    if grid is not None:
+        changes["rope_grid"] = tuple(grid)
     if "qkv_bias" in given:
         changes["qkv_bias"] = given.pop("qkv_bias")
     if given.pop("pre_norm", False) or changes.get("pre_norm"):
@@ -136,6 +137,12 @@ def _pool(pool: str, origin: str) -> str:
             f"{origin}: config.json says global_pool {pool!r}; it must be one of {', '.join(_POOLS)}."
         )
     return _POOLS[pool]
+
+
+def class_names(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes in order, or none if timm's `config.json` does not say them."""
+    names = document.get("label_names") or (document.get("pretrained_cfg") or {}).get("label_names") or ()
+    return tuple(map(str, names))
 
 
 def from_shapes(tensors: Mapping[str, Tensor], origin: str, preprocessing: Any = IMAGENET) -> ViTConfig:

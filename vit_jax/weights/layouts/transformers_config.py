@@ -198,6 +198,16 @@ def input_size(raw: RawCheckpoint) -> tuple[int, int] | None:
     return from_hf(document, _size(raw.documents["config.json"].get("image_size", 224)))[1]
 
 
+def class_names(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes in order, or none if `id2label` only counts them."""
+    labels = document.get("id2label") or {}
+    try:
+        names = tuple(str(labels[key]) for key in sorted(labels, key=int))
+    except (TypeError, ValueError):
+        return ()
+    return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
+
+
 def _size(value: Any) -> tuple[int, int]:
     height, width = value if isinstance(value, list | tuple) else (value, value)
     return int(height), int(width)

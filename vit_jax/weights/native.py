@@ -1,0 +1,90 @@
+"""Our own checkpoints as others' are read: what training, `save` and `Classifier.save` leave behind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vit_jax import trees
+from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.errors import CheckpointError, ConfigError
+from vit_jax.models.config_json import config_from_json, config_to_json
+from vit_jax.models.registry import ModelConfig, model_functions
+from vit_jax.weights.layouts.layout import Layout
+from vit_jax.weights.rules import rule
+from vit_jax.weights.tensors import RawCheckpoint, Tensor
+
+FOLDER = "checkpoints"
+
+
+def is_native(path: Path) -> bool:
+    """Return whether a path is a folder that training or `save` wrote, or one of its checkpoints."""
+    return path.is_dir() and ((path / FOLDER).is_dir() or _step_of(path) is not None)
+
+
+def open_native(path: Path) -> tuple[RawCheckpoint, Layout]:
+    """Return the newest intact checkpoint of a folder, or the one named; of averaged parameters, the average.
+
+    Raises:
+      CheckpointError: there is none, or it was written before checkpoints said what model they hold.
+    """
+    step = _step_of(path)
+    checkpoints = Checkpoints(path.parent if step is not None else path / FOLDER, read_only=True)
+    metadata = checkpoints.newest_metadata() if step is None else checkpoints.metadata(step)
+    if metadata is None:
+        raise CheckpointError(f"{path} holds no checkpoint yet; train first, or give another one.")
+    if "model" not in metadata:
+        raise CheckpointError(
+            f"{path} does not say what model it holds; evaluate or predict with its --workdir."
+        )
+    if any(name.startswith("params/lora/") for name in metadata["arrays"]):
+        raise CheckpointError(
+            f"{path} holds a base and its low-rank factors apart; merge them: Classifier.load(...).save(OTHER)."
+        )
+    try:
+        config = config_from_json(metadata["model"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path} describes no model: {error}") from None
+    part = "ema" if any(name.startswith("ema/") for name in metadata["arrays"]) else "params"
+    raw = RawCheckpoint(str(path), "orbax", _tensors(config, checkpoints, part, metadata["step"]), {})
+    names = tuple(metadata.get("class_names", ()))
+    return raw, Layout(config, [rule(name, name) for name in raw.tensors], class_names=names)
+
+
+def save_native(path: Path, config: ModelConfig, params: Any, class_names: tuple[str, ...]) -> None:
+    """Write parameters as a checkpoint that `load` reads.
+
+    Raises:
+      ConfigError: the folder already holds one.
+    """
+    folder = path / FOLDER
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{str(path)!r} already holds a model; save to another folder.")
+    model = json.loads(json.dumps(config_to_json(config)))
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(0, {"params": params}, {"model": model, "class_names": list(class_names)}, {})
+
+
+def _step_of(path: Path) -> int | None:
+    return int(path.name) if path.name.isdigit() and path.parent.name == FOLDER else None
+
+
+def _tensors(config: ModelConfig, checkpoints: Checkpoints, part: str, step: int) -> dict[str, Tensor]:
+    """Return the parameters; all are restored and verified when the first is read, and let go one by one."""
+    abstract = jax.eval_shape(model_functions(config).init, jax.random.key(0))
+    held: dict[str, np.ndarray] = {}
+
+    def read(name: str) -> np.ndarray:
+        if name not in held:
+            restored = checkpoints.restore_part(part, abstract, step)
+            assert restored is not None
+            held.update({path: np.asarray(leaf) for path, leaf in trees.flatten(restored[0]).items()})
+        return held.pop(name)
+
+    leaves = trees.flatten(abstract)
+    return {
+        name: Tensor(tuple(leaf.shape), np.dtype(np.float32), lambda name=name: read(name))
+        for name, leaf in leaves.items()
+    }
