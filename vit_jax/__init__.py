@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vit_jax.inference.classifier import Classifier
     from vit_jax.inference.predictor import Predictor
     from vit_jax.inference.workdir import evaluate_workdir as evaluate
+    from vit_jax.inference.zero_shot import ZeroShotClassifier
     from vit_jax.models.names import list_models
     from vit_jax.models.registry import create_model, model_config
     from vit_jax.training.config import default_config, load_config
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Classifier": "vit_jax.inference.classifier:Classifier",
     "Predictor": "vit_jax.inference.predictor:Predictor",
+    "ZeroShotClassifier": "vit_jax.inference.zero_shot:ZeroShotClassifier",
     "create_model": "vit_jax.models.registry:create_model",
     "default_config": "vit_jax.training.config:default_config",
     "evaluate": "vit_jax.inference.workdir:evaluate_workdir",
@@ -38,6 +40,7 @@ _PUBLIC = {
 __all__ = [
     "Classifier",
     "Predictor",
+    "ZeroShotClassifier",
     "__version__",
     "create_model",
     "default_config",

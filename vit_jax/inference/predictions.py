@@ -53,7 +53,7 @@ def most_probable(
     """
     predictions = []
     for index, (image, row) in enumerate(zip(several(images), probabilities)):
-        best = np.argsort(-row, kind="stable")[: max(1, top)]
+        best: list[int] = np.argsort(-row, kind="stable")[: max(1, top)].tolist()
         chances = tuple(float(row[i]) for i in best)
         predictions.append(Prediction(name_of(image, index), tuple(names[i] for i in best), chances))
     return predictions

@@ -117,15 +117,18 @@ class ImageTextModel(nnx.Module):
         """Return embeddings of length 1, `(b, e)`, of tokens `(b, n)`."""
         return _unit(self.text(tokens, key))
 
+    def compare(self, image: jax.Array, text: jax.Array) -> jax.Array:
+        """Return logits `(i, t)` of embeddings of length 1 of images `(i, e)` and texts `(t, e)`."""
+        bias = 0 if self.logit_bias is None else self.logit_bias[...]
+        return jnp.exp(self.logit_scale[...]) * (image @ text.T) + bias
+
     def __call__(
         self, images: jax.Array | Patches, tokens: jax.Array, key: jax.Array | None = None
     ) -> Similarities:
         """Compare images `(i, h, w, c)` with texts `(t, n)`."""
         image = self.encode_image(images, fold(key, "image"))
         text = self.encode_text(tokens, fold(key, "text"))
-        logits = jnp.exp(self.logit_scale[...]) * (image @ text.T)
-        bias = 0 if self.logit_bias is None else self.logit_bias[...]
-        return Similarities(logits + bias, image, text)
+        return Similarities(self.compare(image, text), image, text)
 
 
 def _unit(x: jax.Array) -> jax.Array:
