@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tiny import TINY, parameters, pixels, run, tiny
 from vit_jax.models.attention import attention
 
 
@@ -95,3 +96,77 @@ def test_dropout_of_weights_keeps_the_expectation():
     samples = sample(keys)
     error = samples.std(axis=0) / np.sqrt(len(keys))
     assert (np.abs(samples.mean(axis=0) - expected) < 5 * error + 1e-5).all()
+
+
+def around(queries=7, keys=7):
+    rng = np.random.default_rng(1)
+    bias = jnp.asarray(rng.standard_normal((3, queries, keys)), jnp.float32)
+    mask = rng.random((2, 1, queries, keys)) < 0.6
+    mask[..., 0] = True  # every query sees a key
+    return bias, jnp.asarray(mask)
+
+
+@pytest.mark.parametrize("implementation", ["explicit", "xla", "cudnn"])
+def test_bias_and_mask_are_the_formula_with_its_gradients(implementation):
+    bias, mask = around()
+
+    def formula(q, k, v, bias):
+        scores = jnp.einsum("bnhk,bmhk->bhnm", q, k) / np.sqrt(8) + bias
+        weights = jnp.where(mask, jnp.exp(scores), 0)
+        weights = weights / weights.sum(-1, keepdims=True)
+        return jnp.einsum("bhnm,bmhk->bnhk", weights, v)
+
+    def ours(q, k, v, bias):
+        return attention(q, k, v, bias=bias, mask=mask, implementation=implementation)[0]
+
+    def value_and_gradients(function):
+        def loss(*inputs):
+            out = function(*inputs)
+            return jnp.sin(out).sum(), out
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))(*qkv(), bias)
+
+    for one, other in zip(*(jax.tree.leaves(value_and_gradients(f)) for f in (ours, formula))):
+        np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("implementation", ["explicit", "xla"])
+def test_masked_keys_have_no_influence_and_no_gradient(implementation):
+    q, k, v = qkv()
+    seen = jnp.arange(7) < 4
+    mask = seen[None, None, None, :]
+
+    @jax.jit
+    def both(k, v):
+        def loss(k, v):
+            out, _ = attention(q, k, v, mask=mask, implementation=implementation)
+            return jnp.sin(out).sum(), out
+
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(k, v)
+
+    gradients, out = both(k, v)
+    _, other = both(*(jnp.where(seen[:, None, None], x, 100.0) for x in (k, v)))
+    np.testing.assert_array_equal(out, other)
+    np.testing.assert_allclose(out, attention(q, k[:, :4], v[:, :4])[0], atol=1e-6)
+    for gradient in gradients:
+        assert not np.asarray(gradient[:, 4:]).any()
+        assert np.abs(gradient[:, :4]).min() > 0
+
+
+def test_weights_of_masked_keys_are_zero():
+    bias, mask = around()
+    _, weights = attention(*qkv(), bias=bias, mask=mask, return_weights=True)
+    assert not np.asarray(jnp.where(mask, 0, weights)).any()
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
+
+
+def test_keys_without_bias_are_keys_of_bias_zero():
+    config = tiny(k_bias=False)
+    params = parameters(config)
+    bias = params["blocks"]["attn"]["qkv"]["bias"]
+    assert bias.shape == (2, 2, 2, 16)
+    wide = {**params["blocks"]["attn"]["qkv"], "bias": jnp.insert(bias, 1, 0.0, axis=1)}
+    blocks = {**params["blocks"], "attn": {**params["blocks"]["attn"], "qkv": wide}}
+    np.testing.assert_array_equal(
+        run(config, pixels()), run(TINY, pixels(), params={**params, "blocks": blocks})
+    )

@@ -7,7 +7,13 @@ import pytest
 import scipy.ndimage
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.resample import resample_grid, resample_positions, resize_matrix
+from vit_jax.models.resample import (
+    antialiased_weights,
+    resample_grid,
+    resample_patch_kernel,
+    resample_positions,
+    resize_matrix,
+)
 
 # Outputs of timm's resampling of positions and of torch's interpolate.
 CASE = dict(np.load(pathlib.Path(__file__).parents[1] / "reference" / "aux_resample_timm.npz"))
@@ -136,3 +142,60 @@ def test_table_that_does_not_fit_the_grid():
 def test_unknown_method_names_the_nearest():
     with pytest.raises(ConfigError, match=r"'bicubc'.*bilinear.*Did you mean 'bicubic'"):
         resize_matrix(4, 7, "bicubc")
+
+
+# ---- patch kernels
+
+
+def case_kernel(name):
+    return CASE[name].transpose(2, 3, 1, 0)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (12, 12), (16, 16), (8, 10)])
+def test_patch_kernels_equal_timm(size):
+    ours = resample_patch_kernel(case_kernel("in.patch"), size)
+    name = f"{size[0]}" if size[0] == size[1] else f"{size[0]}x{size[1]}"
+    theirs = case_kernel(f"out.patch_pinv_{name}")
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("method", ["flexi", "bilinear"])
+def test_patch_kernel_of_its_own_size_is_itself(method):
+    kernel = case_kernel("in.patch")
+    np.testing.assert_allclose(resample_patch_kernel(kernel, (8, 8), method), kernel, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(12, 12), (16, 9), (8, 31)])
+def test_larger_patches_give_the_tokens_of_the_smaller(size):
+    """Of any patch that was made larger by resizing, so also of a constant one."""
+    rng = np.random.default_rng(0)
+    kernel = case_kernel("in.patch")
+    patches = rng.standard_normal((4, 8, 8, 3)).astype(np.float32)
+    patches[0] = 0.5
+    larger = np.stack([resample_grid(jnp.asarray(patch), size, "bicubic", True) for patch in patches])
+    np.testing.assert_allclose(larger[0], 0.5, atol=1e-6)
+    tokens = np.einsum("bpqc,pqcd->bd", patches, kernel)
+    ours = np.einsum("bpqc,pqcd->bd", larger, resample_patch_kernel(kernel, size))
+    np.testing.assert_allclose(ours, tokens, atol=2e-5)
+
+
+def test_bilinear_kernels_are_resized_as_images():
+    kernel = case_kernel("in.patch")
+    one = resample_grid(jnp.asarray(kernel.reshape(8, 8, -1)), (5, 12), "bilinear", True)
+    np.testing.assert_allclose(
+        resample_patch_kernel(kernel, (5, 12), "bilinear"), one.reshape(5, 12, 3, 5), atol=1e-6
+    )
+
+
+def test_unknown_patch_method():
+    with pytest.raises(ConfigError, match="patch resampling is 'pinv'; it must be one of flexi, bilinear"):
+        resample_patch_kernel(case_kernel("in.patch"), (4, 4), "pinv")
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_weights_of_sizes_at_run_time(method):
+    weights = jax.jit(lambda n: antialiased_weights(jnp.arange(9) % n, n[None], 6, method))
+    for n_out in (1, 3, 6, 9):
+        exact = resize_matrix(6, n_out, method, antialias=True)
+        np.testing.assert_allclose(weights(jnp.int32(n_out))[:n_out], exact, atol=2e-6)

@@ -49,7 +49,8 @@ def attention(
 
     `auto` takes cuDNN on GPUs when dtype and head dimension allow it, XLA's fused form on other
     accelerators, and the explicit form on CPUs, where it is the fastest. Weights and dropout of weights
-    need the explicit form, which is then used whatever was asked for.
+    need the explicit form, which is then used whatever was asked for. Beside a bias or a mask, XLA's form stands
+    in for cuDNN's, whose gradient takes no odd number of tokens with one.
 
     Args:
       q: `(b, n, h, k)`.
@@ -68,6 +69,8 @@ def attention(
         implementation = _best_implementation(q)
     if implementation == "explicit" or return_weights or (dropout_rate and key is not None):
         return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
+    if implementation == "cudnn" and (bias is not None or mask is not None):
+        implementation = "xla"
     attend = partial(jax.nn.dot_product_attention, implementation=implementation)  # pyright: ignore
     return attend(q, k, v, None if bias is None else bias[None].astype(q.dtype), mask), None
 

@@ -68,6 +68,7 @@ class EncoderConfig:
     unroll: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         for field, allowed in CHOICES.items():
             choose(getattr(self, field), allowed, field)
         check_at_least(self, 1, "width", "depth", "heads", "mlp_dim")
@@ -75,6 +76,8 @@ class EncoderConfig:
         check_rates(self, "dropout_rate", "attention_dropout_rate", "drop_path_rate")
         if not self.norm_epsilon > 0:
             raise ConfigError(f"norm_epsilon is {self.norm_epsilon}; it must be above 0.")
+        if self.layer_scale is not None and not _is_number(self.layer_scale):
+            raise ConfigError(f"layer_scale is {self.layer_scale!r}; it must be a number or None.")
         if self.width % self.heads:
             raise ConfigError(
                 f"heads is {self.heads}, which does not divide width {self.width}; choose another."
@@ -84,6 +87,43 @@ class EncoderConfig:
     def head_dim(self) -> int:
         """Width `k` of one attention head."""
         return self.width // self.heads
+
+
+def check_types(config: Any) -> None:
+    """Raise ConfigError unless each field whose default is plain, or a tuple of integers, has a value like it."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(field.default, bool):
+            expected, good = "True or False", isinstance(value, bool)
+        elif isinstance(field.default, int):
+            expected, good = "an integer", _is_integer(value)
+        elif isinstance(field.default, float):
+            expected, good = "a number", _is_number(value)
+        elif isinstance(field.default, str):
+            expected, good = "text", isinstance(value, str)
+        elif isinstance(field.default, tuple):
+            listed = isinstance(value, tuple | list)
+            expected, good = "a list of integers", listed and all(map(_is_integer, value))
+        else:
+            continue
+        if not good:
+            raise ConfigError(f"{field.name} is {value!r}; it must be {expected}.")
+
+
+def check_parts(config: Any, **kinds: type) -> None:
+    """Raise ConfigError unless each field is a configuration of its kind."""
+    for field, kind in kinds.items():
+        value = getattr(config, field)
+        if not isinstance(value, kind):
+            raise ConfigError(f"{field} is {value!r}; it must be a {kind.__name__}.")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_integer(value)
 
 
 def check_at_least(config: Any, smallest: int, *fields: str) -> None:
@@ -112,30 +152,7 @@ def replace(config: C, **changes: Any) -> C:
       ConfigError: a name is not a field (the nearest are named) or a value is not allowed.
     """
     names = [field.name for field in dataclasses.fields(config)]
-    for name, value in changes.items():
+    for name in changes:
         if name not in names:
             raise ConfigError(f"{name!r} is not a model option.{nearest(name, names)}")
-        _check_type(name, value, getattr(type(config), name))
     return dataclasses.replace(config, **changes)
-
-
-def _check_type(name: str, value: Any, default: Any) -> None:
-    if isinstance(default, bool):
-        expected, good = "True or False", isinstance(value, bool)
-    elif isinstance(default, int):
-        expected, good = "an integer", isinstance(value, int) and not isinstance(value, bool)
-    elif isinstance(default, float):
-        expected, good = "a number", isinstance(value, int | float) and not isinstance(value, bool)
-    elif isinstance(default, str):
-        expected, good = "text", isinstance(value, str)
-    elif name == "layer_scale":
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        expected, good = "a number or None", value is None or number
-    elif name == "stem":
-        listed = isinstance(value, tuple | list)
-        good = listed and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
-        expected = "a list of channels, for example (32, 32)"
-    else:
-        return
-    if not good:
-        raise ConfigError(f"{name} is {value!r}; it must be {expected}.")

@@ -15,7 +15,13 @@ from vit_jax.random import fold
 def mae_encoder_config(config: ViTConfig) -> ViTConfig:
     """Return `config` as an MAE encoder: fixed positions, a class token, all tokens out, no head."""
     return replace(
-        config, position="sincos2d_mae", class_token=True, pool="none", num_classes=0, representation_size=0
+        config,
+        position="sincos2d_mae",
+        class_token=True,
+        pool="none",
+        pool_norm="before",
+        num_classes=0,
+        representation_size=0,
     )
 
 

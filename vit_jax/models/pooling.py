@@ -57,7 +57,7 @@ def pool_tokens(
       config: says which pooling; a mean leaves out class, distillation and register tokens.
       attention_pool: the module of pool `map`.
       key: None for evaluation.
-      valid: which tokens count, `(b, prefix + n)` bool; None for all.
+      valid: which tokens count, `(b, n)` bool, for a model without a prefix; None for all.
     """
     if config.distillation_token and config.pool == "cls":
         return x[:, :2].mean(axis=1)
@@ -70,8 +70,5 @@ def pool_tokens(
     patches = x[:, config.prefix_tokens :]
     if config.pool == "patches":
         return patches
-    mean = patches.mean(axis=1)
-    if valid is not None:
-        weights = valid[:, config.prefix_tokens :].astype(x.dtype)[..., None]
-        mean = (patches * weights).sum(axis=1) / weights.sum(axis=1)
+    mean = patches.mean(axis=1, where=None if valid is None else valid[..., None])
     return jnp.concatenate([x[:, 0], mean], axis=1) if config.pool == "cls_mean" else mean

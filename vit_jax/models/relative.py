@@ -32,12 +32,12 @@ class RelativePositions:
     @property
     def rows(self) -> int:
         """Rows `t` of the table."""
-        return (2 * self.grid[0] - 1) * (2 * self.grid[1] - 1) + CLASS_ROWS
+        return _rows(self.grid)
 
     def bias(self, table: jax.Array, grid: tuple[int, int] | None) -> jax.Array:
         """Return what a table `(t, h)` adds to attention scores on a grid, `(h, 1 + n, 1 + n)`, queries first."""
         grid = grid or self.grid
-        return jnp.moveaxis(self.resized(table, grid)[_rows(grid)], -1, 0)
+        return jnp.moveaxis(self.resized(table, grid)[_index(grid)], -1, 0)
 
     def resized(self, table: jax.Array, grid: tuple[int, int]) -> jax.Array:
         """Return a table `(t, h)` for another grid; the class token's rows stay."""
@@ -65,7 +65,9 @@ def geometric_matrix(n_in: int, n_out: int) -> np.ndarray:
     al. 2021, arXiv 2106.08254, in their code). Between them timm interpolates linearly, and so do we; BEiT's code
     takes a cubic spline that scipy has since dropped.
     """
-    low, high, target = 1.01, 1.5, n_out // 2
+    if n_in == 1:
+        return np.ones((n_out, 1))
+    low, factor, high, target = 1.01, 1.01, 1.5, n_out // 2
     while high - low > 1e-6:
         factor = (low + high) / 2
         reached = (1 - factor ** (n_in // 2)) / (1 - factor)
@@ -80,12 +82,16 @@ def geometric_matrix(n_in: int, n_out: int) -> np.ndarray:
     return matrix
 
 
-def _rows(grid: tuple[int, int]) -> np.ndarray:
+def _rows(grid: tuple[int, int]) -> int:
+    return (2 * grid[0] - 1) * (2 * grid[1] - 1) + CLASS_ROWS
+
+
+def _index(grid: tuple[int, int]) -> np.ndarray:
     """Return which row of the table each pair of tokens takes, `(1 + n, 1 + n)`."""
     height, width = grid
     y, x = np.indices(grid).reshape(2, -1)
     rows = (y[:, None] - y + height - 1) * (2 * width - 1) + (x[:, None] - x + width - 1)
-    count = RelativePositions(grid, "bilinear").rows
+    count = _rows(grid)
     index = np.full((len(y) + 1, len(y) + 1), count - 1)
     index[0, 1:], index[1:, 0], index[1:, 1:] = count - 3, count - 2, rows
     return index

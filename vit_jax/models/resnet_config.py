@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_jax.errors import ConfigError, choose, nearest
-from vit_jax.models.encoder_config import check_at_least
+from vit_jax.models.encoder_config import check_at_least, check_types
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,20 @@ class ResNetConfig:
     numerics: str = "google"
 
     def __post_init__(self) -> None:
+        check_types(self)
         for field in ("depths", "channels"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
-        choose(self.numerics, ("google", "timm"), "backbone.numerics")
+        choose(self.numerics, ("google", "timm"), "numerics")
         check_at_least(self, 1, "depths", "channels", "stem_channels")
         if len(self.depths) != len(self.channels):
             raise ConfigError(
                 f"backbone has {len(self.depths)} depths and {len(self.channels)} channels; each stage needs both."
             )
-        for channels in (self.stem_channels, *(c // 4 for c in self.channels)):
-            if channels % 32:
-                raise ConfigError(
-                    f"backbone has a layer of {channels} channels; group norm needs multiples of 32."
-                )
+        if self.stem_channels % 32 or any(channels % 128 for channels in self.channels):
+            raise ConfigError(
+                f"backbone has {self.stem_channels} stem_channels and channels {self.channels}; group norm needs "
+                "multiples of 32 in the stem and of 128 after it."
+            )
 
     @property
     def stride(self) -> int:
@@ -60,4 +61,7 @@ def backbone(value: Any) -> ResNetConfig | None:
     for name in value:
         if name not in names:
             raise ConfigError(f"backbone has no {name!r}; it has {', '.join(names)}.{nearest(name, names)}")
-    return ResNetConfig(**value)
+    try:
+        return ResNetConfig(**value)
+    except ConfigError as error:
+        raise ConfigError(f"backbone: {error}") from None

@@ -14,7 +14,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.models.attention import Surroundings
 from vit_jax.models.embedding import Patches
 from vit_jax.models.encoder import apply_blocks, make_blocks
-from vit_jax.models.layers import Dense, LayerNorm
+from vit_jax.models.layers import Dense, LayerNorm, dropout
 from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.models.vit import VisionTransformer
 from vit_jax.random import fold
@@ -52,12 +52,14 @@ class TextTransformer(nnx.Module):
         Raises:
           ConfigError: there are more tokens than positions.
         """
-        config, n = self.config, tokens.shape[-1]
-        if tokens.ndim != 2 or n > config.context_length:
+        config = self.config
+        if tokens.ndim != 2 or tokens.shape[1] > config.context_length:
             raise ConfigError(
                 f"tokens have shape {tokens.shape}; the model takes (batch, up to {config.context_length})."
             )
+        n = tokens.shape[1]
         x = (self.token_embed[...][tokens] + self.pos_embed[...][:n]).astype(config.dtype)
+        x = dropout(x, config.dropout_rate, fold(key, "embedding"))
         mask = jnp.tril(jnp.ones((1, 1, n, n), bool)) if config.causal else None
         x, _ = apply_blocks(self.blocks, x, fold(key, "blocks"), Surroundings(mask=mask))
         return self.norm(x)
@@ -132,4 +134,5 @@ class ImageTextModel(nnx.Module):
 
 
 def _unit(x: jax.Array) -> jax.Array:
+    x = x.astype(jnp.float32)  # a tower without a head gives its compute dtype
     return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vit_jax.errors import ConfigError, choose
-from vit_jax.models.encoder_config import EncoderConfig, check_at_least
+from vit_jax.models.encoder_config import EncoderConfig, check_at_least, check_parts, check_types
 from vit_jax.models.vit_config import ViTConfig
 
 
@@ -38,6 +38,10 @@ class TextConfig(EncoderConfig):
         choose(self.pool, ("eos", "argmax", "last"), "pool")
         check_at_least(self, 1, "vocab_size", "context_length")
         check_at_least(self, 0, "num_classes", "eos_token")
+        if self.pool == "eos" and self.eos_token >= self.vocab_size:
+            raise ConfigError(
+                f"eos_token is {self.eos_token}, but the tokens are 0 to {self.vocab_size - 1}; choose one of them."
+            )
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,12 @@ class ImageTextConfig:
     logit_bias: bool = False
 
     def __post_init__(self) -> None:
+        check_parts(self, image=ViTConfig, text=TextConfig)
+        check_types(self)
+        if self.image.pool in ("patches", "none"):
+            raise ConfigError(
+                f"the image tower has pool {self.image.pool!r}; choose one with one vector per image, 'cls' or 'map'."
+            )
         sizes = [self.image.output_width, self.text.num_classes or self.text.width]
         if sizes[0] != sizes[1]:
             raise ConfigError(

@@ -1,5 +1,6 @@
 """The Vision Transformer (Dosovitskiy et al. 2020, arXiv 2010.11929) and its plain descendants."""
 
+import math
 import re
 from itertools import pairwise
 from typing import Any
@@ -100,7 +101,7 @@ class VisionTransformer(nnx.Module):
         """
         config = self.config
         if isinstance(images, Patches):
-            self._check_sequences()
+            self._check_sequences(images)
             x = self.patch_embed.project(images.values.astype(config.dtype))
             positions = None
         else:
@@ -113,6 +114,8 @@ class VisionTransformer(nnx.Module):
         if mask is not None:
             if self.mask_token is None:
                 raise ConfigError("a mask was given to a model without mask_token; create it with one.")
+            if mask.shape != x.shape[:2]:
+                raise ConfigError(f"mask has shape {mask.shape}; the patches have {x.shape[:2]}.")
             hidden = jnp.broadcast_to(self.mask_token[...], x.shape).astype(x.dtype)
             x = jnp.where(mask[..., None], hidden, x)
         if isinstance(images, Patches) and self.pos_embed is not None:
@@ -217,9 +220,10 @@ class VisionTransformer(nnx.Module):
                 raise ConfigError(f"{name!r} cannot be captured: this model has no distillation head.")
         return out, {n: values[kind] if i is None else values[kind][i] for n, (kind, i) in wanted.items()}
 
-    def _check_sequences(self) -> None:
+    def _check_sequences(self, images: Patches) -> None:
         config = self.config
-        fixed = {"stem": (), "backbone": None, "class_token": False, "rope": "none", "position_bias": "none"}
+        fixed = {"stem": (), "backbone": None, "rope": "none", "position_bias": "none", "patch_drop_rate": 0}
+        fixed |= {"class_token": False, "register_tokens": 0}
         for field, value in fixed.items():
             if getattr(config, field) != value:
                 raise ConfigError(
@@ -231,13 +235,20 @@ class VisionTransformer(nnx.Module):
                 "patches of images of any shapes need learned positions, resampled bilinear or bicubic; this model "
                 f"has {config.position!r}, {config.resample!r}."
             )
+        size = math.prod(config.patch_size) * config.in_channels
+        (b, _, *given), sizes = images.values.shape, images.sizes.shape
+        if given != [size] or sizes != (b, 2):
+            raise ConfigError(
+                f"patches have shape {images.values.shape} and sizes {sizes}; the model takes (batch, patches, {size}) "
+                "and (batch, 2)."
+            )
 
     def reset_classifier(self, num_classes: int, pool: str | None = None, *, seed: int = 0) -> None:
         """Give the model a new head, starting at zero, and optionally another pooling, in place.
 
         Args:
           num_classes: size of the head; 0 removes it.
-          pool: `cls`, `mean`, `map` or `none`; None keeps the present one.
+          pool: see `ViTConfig`; None keeps the present one.
           seed: seed of the parameters that a new attention pooling needs.
 
         Raises:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_jax.errors import ConfigError, choose, nearest
-from vit_jax.models.encoder_config import EncoderConfig, check_at_least, check_rates, replace
+from vit_jax.models.encoder_config import EncoderConfig, check_at_least, check_parts, check_rates, replace
 from vit_jax.models.preprocessing import INCEPTION, Preprocessing
 from vit_jax.models.resnet_config import ResNetConfig, backbone
 
@@ -107,34 +107,47 @@ class ViTConfig(EncoderConfig):
             object.__setattr__(self, field, pair(getattr(self, field), field))
         if self.rope_grid is not None:
             object.__setattr__(self, "rope_grid", pair(self.rope_grid, "rope_grid"))
-        object.__setattr__(self, "stem", tuple(self.stem))
         object.__setattr__(self, "backbone", backbone(self.backbone))
         object.__setattr__(self, "preprocessing", _preprocessing(self.preprocessing))
         super().__post_init__()
+        object.__setattr__(self, "stem", tuple(self.stem))
         for field, allowed in CHOICES.items():
             choose(getattr(self, field), allowed, field)
         check_at_least(self, 1, "in_channels", "stem")
-        check_at_least(self, 0, "num_classes", "register_tokens", "representation_size")
+        check_at_least(self, 0, "num_classes", "register_tokens", "representation_size", "resample_offset")
         check_rates(self, "patch_drop_rate")
         check_divides(self.image_size, self.token_stride)
         if self.position.startswith("sincos2d") and self.width % 4:
             raise ConfigError(f"width is {self.width}; {self.position} needs a multiple of 4.")
         if self.rope != "none" and self.head_dim % 4:
             raise ConfigError(
-                f"rope needs heads of a width that 4 divides; {self.heads} of {self.width} are not."
+                f"rope needs heads of a width that 4 divides; {self.heads} heads of width {self.width} have not."
             )
+        if not self.rope_theta > 0:
+            raise ConfigError(f"rope_theta is {self.rope_theta}; it must be above 0.")
+        if self.rope_grid is not None and self.rope != "eva":
+            raise ConfigError(f"rope_grid is {self.rope_grid}, which only rope 'eva' has; set it to None.")
         if self.pool in ("cls", "cls_mean") and not self.class_token:
             raise ConfigError(
                 f"pool is {self.pool!r} but class_token is False; use pool 'mean' or 'map', or a class token."
             )
-        if self.pool == "cls_mean" and self.pool_norm == "after":
-            raise ConfigError("pool 'cls_mean' needs pool_norm 'before'; the norm is over one width.")
+        if self.pool == "cls_mean" and (self.pool_norm == "after" or self.representation_size):
+            raise ConfigError(
+                "pool 'cls_mean' is twice as wide as a token; it needs pool_norm 'before' and representation_size 0."
+            )
         if self.patch_drop_rate and (self.rope != "none" or self.position_bias != "none"):
             raise ConfigError("patch_drop_rate needs positions that are added to tokens; set it to 0.")
         if self.distillation_token and not (self.class_token and self.pool in ("cls", "patches", "none")):
             raise ConfigError("distillation_token needs a class token and pool 'cls', 'patches' or 'none'.")
-        if self.position_bias != "none" and not self.class_token:
-            raise ConfigError("position_bias needs a class token: its tables have entries for one.")
+        if self.distillation_token and (self.pool_norm == "after" or self.representation_size):
+            raise ConfigError(
+                "distillation_token needs pool_norm 'before' and representation_size 0: each token has its own head."
+            )
+        if self.position_bias != "none" and not (self.class_token and self.prefix_tokens == 1):
+            raise ConfigError(
+                "position_bias needs a class token and no distillation or register tokens: its tables have entries "
+                "for one token before the patches."
+            )
 
     @property
     def token_stride(self) -> tuple[int, int]:
@@ -188,11 +201,21 @@ class MaeConfig:
     decoder: ViTConfig
 
     def __post_init__(self) -> None:
-        for field, none in (("rope", "none"), ("position_bias", "none"), ("distillation_token", False)):
-            if getattr(self.encoder, field) != none:
+        check_parts(self, encoder=ViTConfig, decoder=ViTConfig)
+        needed = {"rope": "none", "position_bias": "none", "backbone": None, "patch_drop_rate": 0}
+        needed |= {"distillation_token": False, "pool_norm": "before"}
+        for part, config in (("encoder", self.encoder), ("decoder", self.decoder)):
+            for field, value in needed.items():
+                if getattr(config, field) != value:
+                    raise ConfigError(
+                        f"the {part} of a masked autoencoder has {field} {getattr(config, field)!r}; it must be "
+                        f"{value!r}."
+                    )
+        for field in ("grid", "class_token"):
+            ours, theirs = getattr(self.encoder, field), getattr(self.decoder, field)
+            if ours != theirs:
                 raise ConfigError(
-                    f"the encoder of a masked autoencoder has {field} {getattr(self.encoder, field)!r}; positions "
-                    "must be added to tokens, and there is no distillation."
+                    f"a masked autoencoder's encoder has {field} {ours} and its decoder {theirs}; they must be equal."
                 )
 
 
