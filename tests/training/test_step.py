@@ -16,6 +16,7 @@ from vit_jax.objectives.options import ClassificationOptions, MaeOptions
 from vit_jax.objectives.registry import build_objective
 from vit_jax.training.state import TrainState, init_state
 from vit_jax.training.step import Ema, compile_step, make_step
+from vit_jax.trees import flatten
 
 MODEL = tiny(depth=1)
 OBJECTIVES = {
@@ -246,3 +247,24 @@ def test_init_state_is_deterministic_by_seed_and_its_average_is_the_parameters()
     assert_trees_close(one.ema, one.params, rtol=0, atol=0)
     assert not np.array_equal(one.params["pos_embed"], other.params["pos_embed"])
     assert init_state(Pull(), optimizer, 0, with_ema=False).ema is None
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_parameters_that_are_not_trained_have_no_gradient(accumulation):
+    objective = build_objective(OBJECTIVES["plain"], MODEL, DataInfo(5))
+    batch, optimizer = labelled(8), OPTIMIZERS["sgd"]
+    state = state_of(objective, optimizer)
+    paths = flatten(state.params)
+    frozen = {path for path in paths if not path.startswith("head/")}
+    options = dict(seed=0, accumulation=accumulation)
+    runs = [
+        jax.jit(make_step(objective, optimizer, lambda step: 0.1, frozen=names, **options))(state, batch)
+        for names in (frozen, ())
+    ]
+    (alone, own), (whole, every) = runs
+    for path, leaf in flatten(alone.params).items():
+        same = np.array_equal(leaf, paths[path])
+        assert same == (path in frozen), path
+        if path not in frozen:
+            np.testing.assert_allclose(leaf, flatten(whole.params)[path], rtol=1e-6, atol=1e-8)
+    assert 0 < float(own["gradient_norm"]) < float(every["gradient_norm"])

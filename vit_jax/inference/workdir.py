@@ -96,6 +96,11 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
             f"workdir {str(workdir)!r} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}."
         )
     newest = newest if step is None else checkpoints.metadata(step)
+    if "config" not in newest:
+        raise CheckpointError(
+            f"{str(workdir)!r} holds a model that was saved, not a training run; use it as a checkpoint: "
+            f"--checkpoint {workdir}."
+        )
     return Saved(
         checkpoints,
         newest["step"],

@@ -17,7 +17,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vit_jax.errors import ConfigError, nearest
-from vit_jax.training.config_checks import normalise, validate
+from vit_jax.training.config_checks import OPEN_SECTIONS, normalise, validate
 from vit_jax.training.defaults import default_config, flatten, tuples
 from vit_jax.training.overrides import apply_override
 
@@ -100,8 +100,11 @@ def from_json(text: str) -> ConfigDict:
 
 def read_saved(values: dict[str, Any]) -> ConfigDict:
     """Return the configuration that was saved with a checkpoint; keys it did not know yet have their defaults."""
-    config = default_config()
-    config.update(from_json(json.dumps(values)))
+    config, saved = default_config(), from_json(json.dumps(values))
+    config.update(saved)
+    for section in OPEN_SECTIONS:  # These are whole as they are.
+        name = section.removesuffix(".")
+        config[name] = saved[name]
     return config
 
 

@@ -1,0 +1,121 @@
+"""Embeddings are what the head sees, of any number of files, of runs and of published checkpoints."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.images import COLOURS, colour_folder
+from tests.runs import run
+from vit_jax.errors import DataError
+from vit_jax.inference.features import FeatureExtractor, list_images
+from vit_jax.inference.predictor import Predictor
+from vit_jax.models.functional import parameters
+from vit_jax.weights.load import load
+
+REFERENCE = Path(__file__).parent.parent / "reference" / "vit_timm_token.safetensors"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return colour_folder(tmp_path_factory.mktemp("images") / "colours", per_class=(3, 2))
+
+
+@pytest.fixture(scope="module")
+def extractor():
+    return dataclasses.replace(FeatureExtractor.load(str(REFERENCE)), batch_size=4)
+
+
+def test_features_are_the_input_of_the_head(extractor, images):
+    files = sorted((images / "train").rglob("*.png"))
+    features = extractor.features(files)
+    assert (features.shape, features.dtype) == ((9, 32), np.float32)
+    model = load(REFERENCE, verbose=False)
+    inputs = extractor._preprocessor(files)
+    logits, captured = jax.jit(lambda m, x: m(x, capture=("pre_logits",)))(model, jnp.asarray(inputs))
+    np.testing.assert_allclose(features, captured["pre_logits"], rtol=1e-5, atol=1e-5)
+    head = parameters(model)["head"]
+    np.testing.assert_allclose(features @ head["kernel"] + head["bias"], logits, rtol=1e-4, atol=1e-4)
+
+
+def test_batches_and_padding_do_not_matter(extractor, images):
+    files = sorted((images / "train").rglob("*.png"))
+    together = extractor.features(files)
+    for count in (1, 4, 5):
+        np.testing.assert_array_equal(extractor.features(files[:count]), together[:count])
+    assert extractor.features([]).shape == (0, 32)
+
+
+def test_which_images(images):
+    files, classes = list_images([str(images / "train")])
+    assert len(files) == 9
+    assert classes == [name for name in COLOURS for _ in range(3)]
+    files, classes = list_images([str(images)])
+    assert (len(files), classes[0], classes[-1]) == (15, "blue", "red")
+    files, classes = list_images([str(images / "train" / "red"), str(images / "val")])
+    assert (len(files), classes) == (9, None)
+    assert list_images([files[0]]) == ([files[0]], None)
+    with pytest.raises(DataError, match=r"image 'nowhere.png' does not exist"):
+        list_images(["nowhere.png"])
+
+
+def test_the_command(extractor, images, tmp_path):
+    output = tmp_path / "features.npz"
+    outcome = run(
+        "features", "--checkpoint", REFERENCE, "--output", output, images / "val", "--batch-size", "4"
+    )
+    assert outcome.status == 0, outcome.err
+    assert outcome.out == f"{output}: 6 embeddings of width 32, 3 classes\n"
+    with np.load(output) as arrays:
+        assert sorted(arrays) == ["class_names", "features", "files", "labels"]
+        assert arrays["labels"].tolist() == [0, 0, 1, 1, 2, 2]
+        assert tuple(arrays["class_names"]) == COLOURS
+        files = arrays["files"].tolist()
+        np.testing.assert_array_equal(arrays["features"], extractor.features(files))
+    assert files == [str(images / "val" / name / f"{i}.png") for name in COLOURS for i in range(2)]
+
+
+def test_a_bad_image_is_named_and_nothing_is_written(images, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not an image")
+    outcome = run("features", "--checkpoint", REFERENCE, "--output", tmp_path / "f.npz", images / "val", bad)
+    assert (outcome.status, outcome.out, outcome.err.count("\n")) == (3, "", 1)
+    assert str(bad) in outcome.err
+    assert not (tmp_path / "f.npz").exists()
+    outcome = run("features", "--checkpoint", REFERENCE, "--output", tmp_path / "none" / "f.npz", bad)
+    assert (outcome.status, outcome.err.count("\n")) == (6, 1)
+    assert "there is no folder" in outcome.err
+
+
+def test_of_a_run_of_our_own(trained):
+    extractor = FeatureExtractor.load(trained.workdir)
+    predictor = Predictor.load(trained.workdir)
+    samples = sorted((Path(trained.workdir) / "samples").glob("*.png"))
+    features = extractor.features(samples)
+    head = predictor.params["head"]
+    chances = jax.nn.softmax(features @ head["kernel"] + head["bias"])
+    np.testing.assert_allclose(chances, predictor.probabilities(samples), rtol=1e-4)
+
+
+def test_of_a_masked_autoencoder(compile_cache, images, tmp_path):
+    config = tmp_path / "mae.py"
+    config.write_text("""
+from vit_jax.training.config import default_config
+
+def get_config():
+    config = default_config()
+    config.duration = "1 steps"
+    config.model.update(name="vit_mu_patch4_8", width=16, depth=1, heads=2, mlp_dim=32, image_size=16)
+    config.objective.update(name="mae", decoder_width=16, decoder_depth=1, decoder_heads=2)
+    config.data.update(source="synthetic", size=8, batch_size=8)
+    config.log.update(tensorboard=False, progress=False)
+    return config
+""")
+    workdir = tmp_path / "run"
+    assert run("train", "--config", config, "--workdir", workdir).status == 0
+    extractor = FeatureExtractor.load(workdir)
+    assert (extractor.model.pool, extractor.model.num_classes) == ("cls", 0)
+    assert extractor.features(sorted((images / "val").rglob("*.png"))).shape == (6, 16)

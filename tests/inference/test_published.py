@@ -1,0 +1,116 @@
+"""Published checkpoints where runs are expected: predicted with, evaluated, started from."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.images import COLOURS, colour_folder
+from tests.runs import run
+from vit_jax.errors import CheckpointError, ConfigError
+from vit_jax.inference.classifier import Classifier
+from vit_jax.inference.predictor import Predictor
+from vit_jax.inference.published import is_checkpoint, is_run
+from vit_jax.weights.load import load
+from vit_jax.weights.save import save
+
+REFERENCE = Path(__file__).parent.parent / "reference" / "vit_timm_token.safetensors"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return colour_folder(tmp_path_factory.mktemp("images") / "colours")
+
+
+@pytest.fixture(scope="module")
+def classifier(compile_cache, images):
+    """A classifier fine-tuned on the colours."""
+    options = dict(epochs=2, batch_size=8, learning_rate=1e-2, progress=False, unroll=1)
+    # A margin of 8 pixels: transformers cannot halve an odd one as timm does.
+    classifier = Classifier(str(REFERENCE), preprocessing={"crop": 0.8}, **options)
+    assert classifier.config.optimizer.layer_decay == 0.75
+    return classifier.fit(images / "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("vit_tiny_patch16_224", False),
+        ("ViT-B/16", False),
+        ("B/16@384", False),
+        ("timm/vit_tiny_patch16_224.augreg_in21k", True),
+        ("hf-hub:google/vit-base-patch16-224", True),
+        ("facebook/dinov2-base", True),
+        ("gs://vit_models/augreg/B_16.npz", True),
+        (str(REFERENCE), True),
+    ],
+)
+def test_names_of_weights_and_of_architectures(name, weights):
+    assert is_checkpoint(name) == weights
+
+
+def test_which_paths_are_runs(trained, tmp_path):
+    assert is_run(trained.workdir)
+    assert is_run(f"{trained.workdir}/checkpoints/6")
+    assert is_run(tmp_path / "missing")
+    assert is_run(str(tmp_path / "missing"))
+    for name in (str(REFERENCE), str(tmp_path / "missing.npz"), "timm/vit_tiny", "gs://a/b", tmp_path):
+        assert not is_run(name)
+
+
+def test_predict_with_a_checkpoint(images):
+    file = images / "val" / "red" / "0.png"
+    rows = run("predict", "--checkpoint", REFERENCE, file, "--json", "--top", "7").json()
+    predictor = Predictor.load(str(REFERENCE))
+    pixels = predictor._preprocessor([file])
+    chances = np.asarray(jax.nn.softmax(load(REFERENCE, verbose=False)(pixels)))[0]
+    assert [p["class"] for p in rows[0]["predictions"]] == [str(i) for i in np.argsort(-chances)]
+    np.testing.assert_allclose(
+        [p["probability"] for p in rows[0]["predictions"]], np.sort(chances)[::-1], rtol=1e-4
+    )
+    with pytest.raises(ConfigError, match="is not a training run, so it has no steps"):
+        Predictor.load(str(REFERENCE), 3)
+    outcome = run("predict", "--checkpoint", images / "none.safetensors", file)
+    assert (outcome.status, outcome.err.count("\n")) == (4, 1)
+    assert "does not exist" in outcome.err
+
+
+@pytest.mark.parametrize("format", ["timm", "hf", "orbax"])
+def test_a_fine_tuned_model_predicts_the_same_after_conversion_and_back(classifier, images, tmp_path, format):
+    files = sorted((images / "val").rglob("*.png"))
+    predictor = classifier._fitted()
+    expected = predictor.predict(files, top=3)
+    save(predictor.network, tmp_path / "there", format, class_names=classifier.class_names)
+    there = Predictor.load(str(tmp_path / "there"))
+    assert there.predict(files, top=3) == expected
+    save(there.network, tmp_path / "back", "orbax", class_names=COLOURS)
+    assert Predictor.load(tmp_path / "back").predict(files, top=3) == expected
+
+
+def test_evaluate_a_checkpoint(classifier, images, tmp_path):
+    save(classifier._fitted().network, tmp_path / "saved", "hf", class_names=COLOURS)
+    data = ("--config.data.source=folder", "--config.data.path", images, "--config.data.eval_split=val")
+    metrics = run("evaluate", "--checkpoint", tmp_path / "saved", *data, "--json").json()
+    files = sorted((images / "val").rglob("*.png"))
+    labels = [COLOURS.index(file.parent.name) for file in files]
+    assert metrics["accuracy"] == pytest.approx(classifier.score(list(map(str, files)), labels))
+    outcome = run("evaluate", "--checkpoint", REFERENCE, *data)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert "has 7 classes and the data has 3; evaluate it on data with its own classes" in outcome.err
+
+
+def test_a_saved_model_is_no_run(classifier, tmp_path):
+    save(classifier._fitted().network, tmp_path / "saved", "orbax", class_names=COLOURS)
+    outcome = run("evaluate", "--workdir", tmp_path / "saved")
+    assert (outcome.status, outcome.err.count("\n")) == (4, 1)
+    assert "use it as a checkpoint" in outcome.err
+
+
+def test_the_classifier_is_saved_and_loaded_without_its_checkpoint(classifier, images, tmp_path):
+    classifier.save(tmp_path / "mine")
+    again = Classifier.load(tmp_path / "mine")
+    files = sorted(map(str, (images / "val").rglob("*.png")))
+    np.testing.assert_array_equal(again.predict_proba(files), classifier.predict_proba(files))
+    with pytest.raises(CheckpointError):
+        Classifier("no/such.safetensors").fit(str(images))
