@@ -16,7 +16,7 @@ from tests.inference.texts import (
 from tests.weights.checks import refused
 from tests.weights.servers import publish, serve
 from vit_jax.errors import ConfigError
-from vit_jax.inference.tokenizer import Tokenizer
+from vit_jax.inference.tokenizer import MAX_SIZE, Tokenizer
 from vit_jax.models.text_config import TextConfig
 
 CLIP = TextConfig(vocab_size=60, context_length=8, pool="eos", eos_token=59)
@@ -173,6 +173,14 @@ def test_a_damaged_tokenizer(tmp_path):
     for content in (b"", b"{}", b'{"model": 3}', b"\xff"):
         (tmp_path / "tokenizer.json").write_bytes(content)
         refused(lambda: Tokenizer.load(tmp_path, CLIP), "is no tokenizer")
+    document = json.loads(siglip_tokenizer().to_str())
+    document["model"]["unk_id"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    tokenizer = Tokenizer.load(tmp_path, SIGLIP)
+    refused(lambda: tokenizer("é"), "is no tokenizer that works")  # only now it shows
+    with open(tmp_path / "tokenizer.json", "wb") as file:
+        file.truncate(MAX_SIZE + 1)
+    refused(lambda: Tokenizer.load(tmp_path, CLIP), "too many for a tokenizer")
 
 
 def test_only_texts(tmp_path):

@@ -13,26 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import CheckpointError
-from vit_jax.weights.tensors import reading
 
-MAX_SIZE = 100_000_000
 _UNIGRAM = 1
 _UNKNOWN = 2  # kind of the piece that stands for what is not in the vocabulary
 _END = "</s>"
 
 
-def read_unigram(file: Path) -> Any:
+def parse_unigram(content: bytes, file: Path) -> Any:
     """Return a tokenizer (of the library `tokenizers`) that splits texts as `sentencepiece` and adds the end token.
+
+    Args:
+      content: of the file.
+      file: its path, for messages.
 
     Raises:
       CheckpointError: the file is damaged, or its model is not a unigram language model with an end token.
     """
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    with reading(file):
-        if file.stat().st_size > MAX_SIZE:
-            raise CheckpointError(f"{file} has more than {MAX_SIZE} bytes, too many for a vocabulary.")
-        content = file.read_bytes()
     try:
         pieces, kind, characters = _parse(content)
         texts = [text for text, _, _ in pieces]

@@ -8,19 +8,22 @@ what stands for a text, and its attention is causal, so that nothing depends on 
 
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vit_jax.errors import CheckpointError, ConfigError
+from vit_jax.errors import CheckpointError, ConfigError, VitError
+from vit_jax.inference.sentencepiece import parse_unigram
 from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.weights.fetch import fetch
 from vit_jax.weights.tensors import parse_json, reading, short
 
 FILES = ("tokenizer.json", "spiece.model")
+MAX_SIZE = 100_000_000  # Gemma's has 34 million bytes
 # Where the tokenizer of a model lies whose weights are published without one, by the size of its vocabulary.
 PUBLISHED = {
     49_408: "openai/clip-vit-base-patch32",
@@ -66,9 +69,10 @@ class Tokenizer:
 
             config = text_config(open_pretrained(source).config, source)
         file = _find(source, config)
-        library = _open(file)
+        with _understanding(file):
+            library = _open(file)
+            ending = library.encode("").ids
         kind = _kind(library, config)
-        ending = library.encode("").ids
         if config.causal and (not ending or ending[-1] != _end_token(config)):
             raise CheckpointError(
                 f"{file} ends texts with {f'token {ending[-1]}' if ending else 'no token'}, the model with token "
@@ -90,7 +94,8 @@ class Tokenizer:
         texts = [texts] if isinstance(texts, str) else texts
         rows = np.full((len(texts), self.config.context_length), self.pad_token, np.int64)
         for row, text in zip(rows, texts):
-            ids = self._library.encode(self._clean(_checked(text))).ids
+            with _understanding(self.origin):
+                ids = self._library.encode(self._clean(_checked(text))).ids
             row[: len(ids)] = ids
         if rows.size and rows.max() >= self.config.vocab_size:
             raise CheckpointError(
@@ -135,20 +140,33 @@ def _find(source: str | Path, config: TextConfig) -> Path:
 
 
 def _open(file: Path) -> Any:
+    with reading(file):
+        if file.stat().st_size > MAX_SIZE:
+            raise CheckpointError(f"{file} has more than {MAX_SIZE} bytes, too many for a tokenizer.")
+        content = file.read_bytes()
     if file.suffix == ".model":
-        from vit_jax.inference.sentencepiece import read_unigram
-
-        return read_unigram(file)
+        return parse_unigram(content, file)
     # Here because only texts need it.
     from tokenizers import Tokenizer as Library
 
-    with reading(file):
-        text = file.read_bytes()
+    return Library.from_buffer(content)
+
+
+@contextmanager
+def _understanding(origin: object) -> Iterator[None]:
+    """Turn what the library says about a damaged tokenizer, at once or when it meets a text, into one line."""
     try:
-        return Library.from_buffer(text)
-    except Exception as error:  # the library raises nothing more special
+        yield
+    except VitError:
+        raise
+    except BaseException as error:
+        # The library raises plain exceptions, and where it fails itself one that is not even an `Exception`.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         why = str(error).partition("\n")[0]
-        raise CheckpointError(f"{file} is no tokenizer: {short(why)}; download it again.") from None
+        raise CheckpointError(
+            f"{origin} is no tokenizer that works: {short(why)}; download it again."
+        ) from None
 
 
 def _kind(library: Any, config: TextConfig) -> str:
