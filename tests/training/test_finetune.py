@@ -171,5 +171,5 @@ def test_what_is_refused(images, tmp_path):
             build(configuration(images, **changes))
     with pytest.raises(CheckpointError, match="width is 64, but 32 in the checkpoint"):
         build(configuration(images, model__width=64))
-    with pytest.raises(ConfigError, match="'widht' is not a model option. Did you mean 'width'"):
+    with pytest.raises(ConfigError, match=r"'widht' is not a model option\. Did you mean 'width'"):
         configuration(images, model__widht=64)
