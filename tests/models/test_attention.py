@@ -127,7 +127,7 @@ def test_bias_and_mask_are_the_formula_with_its_gradients(implementation):
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True))(*qkv(), bias)
 
     for one, other in zip(*(jax.tree.leaves(value_and_gradients(f)) for f in (ours, formula))):
-        np.testing.assert_allclose(one, other, rtol=0, atol=3e-6)
+        np.testing.assert_allclose(one, other, rtol=2e-6, atol=3e-6)
 
 
 @pytest.mark.parametrize("implementation", ["explicit", "xla"])

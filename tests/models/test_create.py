@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from tests.tiny import TINY, pixels
+from tests.tiny import TINY, pixels, tiny
 from vit_jax.errors import ConfigError
+from vit_jax.models.mae import mae_encoder_config
 from vit_jax.models.registry import create_model, model_config
-from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.models.resnet_config import ResNetConfig
+from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,60 @@ from vit_jax.models.vit_config import ViTConfig, replace
         (dict(layer_scale=True), "layer_scale is True; it must be a number or None"),
         (dict(pool=None), "pool is None; it must be text"),
         (dict(drop_path=0.1), "'drop_path' is not a model option. Did you mean 'drop_path_rate'"),
+        (dict(k_bias="no"), "k_bias is 'no'; it must be True or False"),
+        (dict(attention_norm=1), "attention_norm is 1; it must be True or False"),
+        (dict(mlp_norm=None), "mlp_norm is None; it must be True or False"),
+        (dict(distillation_token=1), "distillation_token is 1; it must be True or False"),
+        (dict(mask_token="yes"), "mask_token is 'yes'; it must be True or False"),
+        (dict(head_bias=0), "head_bias is 0; it must be True or False"),
+        (dict(dynamic_image_pad=2), "dynamic_image_pad is 2; it must be True or False"),
+        (dict(position_bias="block"), "position_bias is 'block'; .* Did you mean 'blocks'"),
+        (
+            dict(position_bias="blocks", class_token=False, pool="mean"),
+            "position_bias needs a class token and no",
+        ),
+        (dict(position_bias="shared", register_tokens=1), "position_bias needs a class token and no dist"),
+        (
+            dict(position_bias="blocks", distillation_token=True),
+            "position_bias needs a class token and no dist",
+        ),
+        (dict(rope="eva02"), "rope is 'eva02'; it must be one of none, eva, dinov3. Did you mean 'eva'"),
+        (
+            dict(rope="eva", width=36),
+            "rope needs heads of a width that 4 divides; 2 of width 18 are given",
+        ),
+        (dict(rope_theta=0), "rope_theta is 0; it must be above 0"),
+        (dict(rope_theta="100"), "rope_theta is '100'; it must be a number"),
+        (dict(rope="eva", rope_grid=[4, 0]), r"rope_grid is \[4, 0\]; it must be a positive integer or two"),
+        (
+            dict(rope="dinov3", rope_grid=4),
+            r"rope_grid is \(4, 4\), which only rope 'eva' has; set it to None",
+        ),
+        (dict(rope="eva", patch_drop_rate=0.1), "patch_drop_rate needs positions that are added to tokens"),
+        (dict(distillation_token=True, pool="mean"), "distillation_token needs a class token and pool 'cls'"),
+        (dict(distillation_token=True, pool_norm="after"), "distillation_token needs pool_norm 'before' and"),
+        (dict(distillation_token=True, representation_size=8), "distillation_token needs pool_norm 'before'"),
+        (dict(pool="cls_mean", class_token=False), "pool is 'cls_mean' but class_token is False"),
+        (dict(pool="cls_mean", pool_norm="after"), "pool 'cls_mean' is twice as wide as a token; it needs"),
+        (
+            dict(pool="cls_mean", representation_size=8),
+            "pool 'cls_mean' is twice as wide as a token; it needs",
+        ),
+        (dict(resample_offset=-1.0), "resample_offset is -1.0; it must be 0 or more"),
+        (dict(bias_resample="cubic"), "bias_resample is 'cubic'; it must be one of geometric, bilinear"),
+        (dict(backbone=50), "backbone is 50; it must be None, a ResNetConfig or a dict of its fields"),
+        (dict(backbone={"depth": (3,)}), "backbone has no 'depth'; .* Did you mean 'depths'"),
+        (dict(backbone={"depths": 3}), "backbone: depths is 3; it must be a list of integers"),
+        (dict(backbone={"depths": [1], "channels": ["a"]}), r"channels is \['a'\]; it must be a list of int"),
+        (dict(backbone={"depths": [0], "channels": [128]}), r"depths is \(0,\); it must be at least 1"),
+        (dict(backbone={"depths": [1, 2], "channels": [128]}), "backbone has 2 depths and 1 channels"),
+        (dict(backbone={"depths": [1], "channels": [130]}), r"channels \(130,\); group norm needs multiples"),
+        (dict(backbone={"stem_channels": 48}), "backbone has 48 stem_channels and .*; group norm needs mul"),
+        (
+            dict(backbone={"numerics": "torch"}),
+            "backbone: numerics is 'torch'; it must be one of google, timm",
+        ),
+        (dict(backbone={}, image_size=20), "image height 20 is not divisible by patch size 16; .* 16 or 32"),
         (dict(preprocessing=3), "preprocessing is 3; it must be a Preprocessing or a dict"),
         (dict(preprocessing={"means": (0.5,)}), "preprocessing has no 'means'; .* Did you mean 'mean'"),
     ],
@@ -69,11 +125,65 @@ def test_wrong_configurations_get_one_clear_line(changes, message):
     assert "\n" not in str(info.value)
 
 
-def test_a_configuration_survives_json():
-    config = model_config("deit3_small_patch16_224", stem=(8, 8), image_size=(32, 64))
+def test_configurations_are_checked_however_they_are_made():
+    with pytest.raises(ConfigError, match="width is '64'; it must be an integer"):
+        ViTConfig(width="64")
+    with pytest.raises(ConfigError, match="stem is 8; it must be a list of integers"):
+        ViTConfig(stem=8)
+    with pytest.raises(ConfigError, match="depths is 2; it must be a list of integers"):
+        ResNetConfig(depths=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("deit3_small_patch16_224", dict(stem=(8, 8), image_size=(32, 64))),
+        ("vit_base_r50_s16_224", {}),
+        ("eva02_base_patch14_224", {}),
+        ("beit_base_patch16_224", dict(resample_offset=1)),
+    ],
+)
+def test_a_configuration_survives_json(name, options):
+    config = model_config(name, **options)
     again = ViTConfig(**json.loads(json.dumps(dataclasses.asdict(config))))
     assert again == config
     assert hash(again) == hash(config)
+
+
+ENCODER = mae_encoder_config(TINY)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "message"),
+    [
+        (dict(rope="eva"), {}, "the encoder of a masked autoencoder has rope 'eva'; it must be 'none'"),
+        ({}, dict(rope="eva"), "the decoder of a masked autoencoder has rope 'eva'; it must be 'none'"),
+        (dict(position_bias="blocks"), {}, "encoder .* has position_bias 'blocks'; it must be 'none'"),
+        (dict(distillation_token=True), {}, "encoder .* has distillation_token True; it must be False"),
+        (dict(pool_norm="after"), {}, "encoder .* has pool_norm 'after'; it must be 'before'"),
+        (dict(patch_drop_rate=0.5), {}, "encoder .* has patch_drop_rate 0.5; it must be 0"),
+        (dict(backbone={}), {}, "encoder .* has backbone ResNetConfig.*; it must be None"),
+        ({}, dict(image_size=32), r"encoder has grid \(4, 4\) and its decoder \(8, 8\); they must be equal"),
+        (
+            dict(class_token=False),
+            {},
+            "encoder has class_token False and its decoder True; they must be equal",
+        ),
+    ],
+)
+def test_masked_autoencoders_that_cannot_be(encoder, decoder, message):
+    with pytest.raises(ConfigError, match=message) as info:
+        MaeConfig(replace(ENCODER, **encoder), replace(ENCODER, **decoder))
+    assert "\n" not in str(info.value)
+    with pytest.raises(ConfigError, match=r"decoder is \{\}; it must be a ViTConfig"):
+        MaeConfig(ENCODER, {})
+
+
+def test_any_encoder_becomes_one_of_a_masked_autoencoder():
+    config = mae_encoder_config(
+        tiny(class_token=False, pool="mean", pool_norm="after", representation_size=8)
+    )
+    assert MaeConfig(config, config).encoder.feature_width == 32
 
 
 def test_create_model_takes_every_option_and_a_seed():

@@ -121,7 +121,7 @@ class ViTConfig(EncoderConfig):
             raise ConfigError(f"width is {self.width}; {self.position} needs a multiple of 4.")
         if self.rope != "none" and self.head_dim % 4:
             raise ConfigError(
-                f"rope needs heads of a width that 4 divides; {self.heads} heads of width {self.width} have not."
+                f"rope needs heads of a width that 4 divides; {self.heads} of width {self.head_dim} are given."
             )
         if not self.rope_theta > 0:
             raise ConfigError(f"rope_theta is {self.rope_theta}; it must be above 0.")
