@@ -1,5 +1,6 @@
 """Training that starts from a checkpoint: what is loaded, what is trained, and that the file is needed only once."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -107,6 +108,9 @@ def test_the_report_is_told_once(images, tmp_path, capfd):
     assert "adamw: 0 parameters decayed, 99 parameters not decayed, 44,928 parameters frozen" in err
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
     train(config, tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["images_per_second"] > 0
+    assert summary["flops_per_second"] is None  # most of the backward pass was left out
     again = capfd.readouterr().err
     assert again.startswith("resuming after step 2")
     assert "parameters loaded" not in again

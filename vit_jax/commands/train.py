@@ -43,12 +43,12 @@ def _summary_text(summary: dict[str, Any]) -> str:
     )
     lines.append(f"time: {seconds}")
     if summary["images_per_second"]:
-        rate = (
-            f"{summary['images_per_second']:,.0f} images/s, {summary['flops_per_second'] / 1e9:,.1f} GFLOP/s"
-        )
-        lines.append(
-            rate + (f", MFU {summary['mfu']:.1%}" if summary["mfu"] else "") + f" on {summary['devices']}"
-        )
+        rate = f"{summary['images_per_second']:,.0f} images/s"
+        if summary["flops_per_second"]:
+            rate += f", {summary['flops_per_second'] / 1e9:,.1f} GFLOP/s"
+        if summary["mfu"]:
+            rate += f", MFU {summary['mfu']:.1%}"
+        lines.append(f"{rate} on {summary['devices']}")
     lines.append(f"checkpoint: {summary['checkpoint']}")
     if "figure" in summary:
         lines.append(f"figure: {summary['figure']}")

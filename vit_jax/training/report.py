@@ -18,6 +18,7 @@ from vit_jax.objectives.pictures import to_uint8
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.hardware import peak_flops
 from vit_jax.training.metrics import Clock
+from vit_jax.training.optimizer import treatments
 from vit_jax.training.state import TrainState
 from vit_jax.version import __version__
 
@@ -28,14 +29,17 @@ SPEED = ("seconds", "images_per_second", "flops_per_second", "mfu", "devices", "
 def performance(experiment: Experiment, clock: Clock, steps: int) -> dict[str, Any]:
     """Return speed and cost of `steps` steps: wall time by cause, images/s, FLOP/s and, where known, MFU.
 
-    FLOPs are analytic: forward and backward of the model, without what checkpointing computes again.
+    FLOPs are analytic: forward and backward of the model, without what checkpointing computes again. Where parameters
+    are frozen, part of the backward pass is left out, and FLOP/s are not known.
     """
     device, devices = experiment.mesh.devices.flat[0], experiment.mesh.devices.size
     images = steps * experiment.config.data.batch_size
     times = clock.seconds()
     seconds = times["step"] + times["data_wait"]
     rate = images / seconds if images and seconds else None
-    flops = None if rate is None else rate * experiment.objective.train_flops
+    table = treatments(experiment.config.optimizer, experiment.abstract_state.params)
+    whole = not any(how.frozen for how in table.values())
+    flops = rate * experiment.objective.train_flops if rate and whole else None
     peak = peak_flops(device)
     return {
         "parameters": trees.count(experiment.abstract_state.params),
