@@ -88,6 +88,7 @@ def save_parameters(
     if format == "orbax":
         save_native(target, config, trees.unflatten(dict(params)), tuple(class_names))
         return f"{target}: {len(params)} parameters"
+    config, params = _slots(config, params, format)
     documents, rules = _describe(config, format, class_names)
     covered = {path for rule in rules for path in rule.ours}
     homeless = sorted(params.keys() - covered)
@@ -116,6 +117,26 @@ def save_parameters(
     return "\n".join(
         [f"{target}: {len(arrays.names)} arrays, {' and '.join(documents) or 'no description'}", *notes]
     )
+
+
+def _slots(
+    config: ModelConfig, params: Mapping[str, Any], format: str
+) -> tuple[ModelConfig, Mapping[str, Any]]:
+    """Return an equal model whose position table has slots where the format wants them.
+
+    transformers' tables always have one for the class token; timm's have none where there are registers.
+    """
+    if not isinstance(config, ViTConfig) or not config.class_token or config.position != "learned":
+        return config, params
+    table, token = np.asarray(params["pos_embed"]), np.asarray(params["class_token"])
+    own = 1 + int(config.distillation_token)
+    if format == "timm" and config.register_tokens and config.class_position and own == 1:
+        changed = {"class_token": token + table[:1], "pos_embed": table[1:]}
+        return dataclasses.replace(config, class_position=False), {**params, **changed}
+    if format == "hf" and not config.class_position:
+        changed = {"pos_embed": np.concatenate([np.zeros_like(table[:own]), table])}
+        return dataclasses.replace(config, class_position=True), {**params, **changed}
+    return config, params
 
 
 class _Arrays:
@@ -219,7 +240,10 @@ def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str
         return
     for field in dataclasses.fields(ours):
         name, one, other = field.name, getattr(ours, field.name), getattr(theirs, field.name)
-        if name in _RUNNING or one == other or (name == "eos_token" and ours.pool != "eos"):
+        unused = (name == "eos_token" and ours.pool != "eos") or (
+            name == "activation" and ours.mlp == "swiglu"
+        )
+        if name in _RUNNING or one == other or unused:
             continue
         if isinstance(one, ViTConfig | TextConfig | MaeConfig):
             yield from _differences(one, other, f"{prefix}{name}.")

@@ -23,6 +23,11 @@ _FIXED = (
     "backbone", "distillation_token", "pre_norm", "mlp", "rope", "mlp_norm", "attention_norm", "norm_epsilon", "k_bias",
     "position",
 )  # fmt: skip
+# Architectures of the papers that timm does not list; it builds them from a nearby one.
+_NOT_TIMMS = {
+    "vit_enormous_patch14_224", "vit_giantopt_patch16_256", "vit_giantopt_patch16_384", "vit_huge_patch16_224",
+    "vit_medium_patch16_224", "vit_mu_patch16_224", "vit_so400m_patch14_224", "vit_so400m_patch14_378",
+}  # fmt: skip
 _POOLS = {"cls": "token", "mean": "avg", "map": "map", "none": ""}
 _ARGUMENTS = {
     "patch_size": "patch_size", "width": "embed_dim", "depth": "depth", "heads": "num_heads", "class_token": "class_token",
@@ -45,9 +50,14 @@ def document(config: ViTConfig, class_names: Sequence[str] = ()) -> tuple[dict[s
             f"timm has no pool {config.pool!r}; save the model without a head, or in another format."
         )
     architecture, base = _architecture(config)
-    arguments: dict[str, Any] = {"img_size": list(config.image_size)}
+    arguments: dict[str, Any] = {
+        "img_size": list(config.image_size),
+        "global_pool": _POOLS[config.pool],
+    }
     for field, name in _ARGUMENTS.items():
         if getattr(config, field) != getattr(base, field):
+            if field == "activation" and config.mlp == "swiglu":
+                continue  # gated by SiLU, whatever it says
             value = getattr(config, field)
             arguments[name] = list(value) if isinstance(value, tuple) else value
     if config.mlp_dim * base.width != base.mlp_dim * config.width:
@@ -95,7 +105,11 @@ def _architecture(config: ViTConfig) -> tuple[str, ViTConfig]:
     fields = [field.name for field in dataclasses.fields(ViTConfig) if field.name not in _FREE]
     for name in model_names.list_models():
         known = model_names.resolve(name)[1]
-        if not isinstance(known, ViTConfig) or timm.is_eva(known) != timm.is_eva(config):
+        if (
+            name in _NOT_TIMMS
+            or not isinstance(known, ViTConfig)
+            or timm.is_eva(known) != timm.is_eva(config)
+        ):
             continue
         distance = sum(getattr(known, field) != getattr(config, field) for field in fields)
         distance += (known.layer_scale is None) != (config.layer_scale is None)
