@@ -77,10 +77,10 @@ def programs(compile_cache):
     built, compiled = {}, {}
     real_build, real_compile = loop.build, loop.compile_step
 
-    def build_once(config, sources=None):
+    def build_once(config, sources=None, earlier=None):
         key = (to_json(config), sources)
         if key not in built:
-            built[key] = real_build(config, sources)
+            built[key] = real_build(config, sources, earlier=earlier)
         return built[key]
 
     def compile_once(step, *shardings):
