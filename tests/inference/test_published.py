@@ -53,9 +53,16 @@ def test_names_of_weights_and_of_architectures(name, weights):
 def test_which_paths_are_runs(trained, tmp_path):
     assert is_run(trained.workdir)
     assert is_run(f"{trained.workdir}/checkpoints/6")
+    assert is_run(tmp_path)  # empty
     assert is_run(tmp_path / "missing")
     assert is_run(str(tmp_path / "missing"))
-    for name in (str(REFERENCE), str(tmp_path / "missing.npz"), "timm/vit_tiny", "gs://a/b", tmp_path):
+    for name in (
+        str(REFERENCE),
+        str(tmp_path / "missing.npz"),
+        "timm/vit_tiny",
+        "gs://a/b",
+        REFERENCE.parent,
+    ):
         assert not is_run(name)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.images import COLOURS, colour_folder
+from tests.runs import run as command
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.inference.features import FeatureExtractor
@@ -145,6 +146,21 @@ def test_and_is_evaluated_and_used_without_it(run, images):
         jax.nn.softmax(predictor.network(pixels)), predictor.probabilities(files), rtol=1e-4, atol=1e-6
     )
     assert FeatureExtractor.load(workdir).features(files).shape == (4, 32)
+
+
+def test_and_converted_with_its_factors_merged(run, images, tmp_path):
+    _, workdir, _ = run
+    outcome = command("convert", workdir, tmp_path / "hf", "--format", "hf")
+    assert outcome.status == 0, outcome.err
+    assert "config.json and preprocessor_config.json" in outcome.out
+    ours, theirs = Predictor.load(workdir), Predictor.load(tmp_path / "hf")
+    assert theirs.objective.data.class_names == COLOURS
+    merged = flatten(theirs.params)
+    assert merged.keys() == flatten(ours.params).keys()
+    for path, leaf in flatten(ours.params).items():
+        np.testing.assert_array_equal(merged[path], leaf)
+    refused = command("convert", tmp_path / "none.npz", tmp_path / "out", "--format", "hf")
+    assert (refused.status, refused.err.count("\n")) == (4, 1)
 
 
 def test_a_run_of_a_version_that_did_not_say_its_model(trained, tmp_path):

@@ -28,6 +28,8 @@ def is_checkpoint(name: str) -> bool:
 def is_run(source: str | Path) -> bool:
     """Return whether a path or name means a training run (or one of its checkpoints), not a published checkpoint."""
     path = Path(source)
+    if path.is_dir() and ((path / "metrics.jsonl").exists() or not any(path.iterdir())):
+        return True  # it has not come to a checkpoint yet, perhaps
     if path.exists():
         # What `vit_jax.save` writes looks like a run that has no configuration.
         steps = path.parent if path.name.isdigit() and path.parent.name == FOLDER else path / FOLDER
