@@ -73,8 +73,7 @@ def test_wrong_tokens(shape):
         functions(TEXT).apply(parameters(TEXT), jnp.zeros(shape, jnp.int32))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("config", [CLIP, SIGLIP], ids=["clip", "siglip"])
+@pytest.mark.parametrize(("config", "dtype"), [(CLIP, "float32"), (SIGLIP, "bfloat16")])
 def test_similarities(config, dtype):
     towers = [replace(tower, dtype=dtype) for tower in (config.image, config.text)]
     computed = ImageTextConfig(*towers, config.logit_bias)

@@ -142,7 +142,7 @@ def check_rates(config: Any, *fields: str) -> None:
             raise ConfigError(f"{field} is {getattr(config, field)}; it must be at least 0 and below 1.")
 
 
-C = TypeVar("C", bound=EncoderConfig)
+C = TypeVar("C", bound=Any)
 
 
 def replace(config: C, **changes: Any) -> C:
