@@ -43,7 +43,8 @@ def get_config(arg="layer_decay"):
 
     config.data.source = "folder"
     # Objects stay recognisable: at least a third of the image is seen.
-    config.data.train_transforms = "decode({channels})|random_resized_crop({size}, scale=(0.35, 1.0), interpolation={interpolation})|flip_lr"
+    crop = "random_resized_crop({size}, scale=(0.35, 1.0), interpolation={interpolation})"
+    config.data.train_transforms = f"decode({{channels}})|{crop}|flip_lr"
     config.data.batch_size = 32
 
     config.optimizer.weight_decay = 0.05
