@@ -1,7 +1,7 @@
 """Models by name."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -50,8 +50,9 @@ def create_model(name: str, *, seed: int = 0, **options: Any) -> Any:
     return build(jax.random.key(seed))
 
 
+@lru_cache(maxsize=16)
 def model_functions(config: ModelConfig) -> ModelFunctions:
-    """Return the pure functions of a model."""
+    """Return the pure functions of a model; tracing them takes time, so the last few are kept."""
     return functions(partial(_class_of(config), config))
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 from vit_jax import trees
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models import names as model_names
+from vit_jax.models.encoder_config import EncoderConfig, replace
 from vit_jax.models.registry import ModelConfig, model_functions
+from vit_jax.models.text_config import TextConfig
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.weights import adapt
 from vit_jax.weights.fetch import fetch
@@ -22,6 +25,7 @@ from vit_jax.weights.layouts.layout import Layout
 from vit_jax.weights.native import is_native, open_native
 from vit_jax.weights.report import Report, few
 from vit_jax.weights.rules import Rule
+from vit_jax.weights.target import Shards, Whole, place
 from vit_jax.weights.tensors import RawCheckpoint
 from vit_jax.weights.understand import understand
 
@@ -62,16 +66,21 @@ class Pretrained:
         """
         flat: dict[str, Any] = {}
         for path in (*self.report.loaded, *self.report.changed):
-            flat[path] = _place(self._read(path), shardings and shardings[path])
+            flat[path] = self._read(path, shardings and shardings[path])
         if self.report.new:
             flat.update(self._new(shardings, seed))
         return trees.unflatten(flat)
 
-    def _read(self, path: str) -> np.ndarray:
+    def _read(self, path: str, sharding: Any) -> jax.Array:
         own = self._prefix + path
-        out = aligned(self._shapes[own])
-        self._rules[own].read(own, self._shapes, lambda name: self._raw.tensors[name].read(), out)
-        return self._changes[path][0](out) if path in self._changes else out
+        rule, shape = self._rules[own], self._shapes[own]
+        in_pieces = sharding is not None and rule.in_blocks and path not in self._changes
+        target = Shards(shape, sharding) if in_pieces and Shards.suits(shape, sharding) else Whole(shape)
+        rule.read(own, self._shapes, lambda name: self._raw.tensors[name].read(), target)
+        if path in self._changes:
+            assert isinstance(target, Whole)
+            return place(np.ascontiguousarray(self._changes[path][0](target.array)), sharding)
+        return target.placed(sharding)
 
     def _new(self, shardings: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
         wanted, functions = set(self.report.new), model_functions(self.config)
@@ -200,14 +209,20 @@ def open_layout(source: str | Path, model: str | ModelConfig | None = None) -> t
 
 
 def _whole(config: ModelConfig, asked: Mapping[str, Any], drop_path_rate: float | None) -> ModelConfig:
+    """Return a model of several parts with options that concern how it runs; others would not fit its weights."""
     if drop_path_rate is not None:
         asked = {**asked, "drop_path_rate": drop_path_rate}
-    if asked:
-        name = next(iter(asked))
-        raise ConfigError(
-            f"{name} cannot change in a model of several parts; load one of them, with part='image', 'text' or 'encoder'."
-        )
-    return config
+    for name in asked:
+        if name not in ("dtype", "attention", "remat", "unroll"):
+            raise ConfigError(
+                f"{name} cannot change in a model of several parts; load one of them, with part='image', 'text' or "
+                "'encoder'."
+            )
+    if isinstance(config, TextConfig):
+        return replace(config, **asked)
+    parts = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    towers = {name: replace(part, **asked) for name, part in parts.items() if isinstance(part, EncoderConfig)}
+    return dataclasses.replace(config, **towers)
 
 
 def _matched(
@@ -295,24 +310,11 @@ class Ignored:
                 )
 
 
+@lru_cache(maxsize=16)
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of every parameter of a model by path; nothing is allocated."""
     abstract = jax.eval_shape(model_functions(config).init, jax.random.key(0))
     return {path: leaf.shape for path, leaf in trees.flatten(abstract).items()}
-
-
-def aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Return an empty float32 array that jax can take over on CPU without copying it: it begins at 64 bytes."""
-    size = int(np.prod(shape, dtype=np.int64)) * 4
-    memory = np.empty(size + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    return memory[start : start + size].view(np.float32).reshape(shape)
-
-
-def _place(array: np.ndarray, sharding: Any) -> jax.Array:
-    if sharding is None:
-        return jax.device_put(array, may_alias=True)
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def _depths(config: ModelConfig) -> Any:

@@ -40,7 +40,7 @@ def rules(config: ViTConfig, names: Container[str] | None = None) -> list[Rule]:
     scale = "gamma_{}" if has("blocks.0.gamma_1", eva) else "ls{}.gamma"
     found = [
         *_attention(config, has("blocks.0.attn.q_proj.weight", eva and config.mlp_norm)),
-        *_mlp(config, has("blocks.0.mlp.fc1_g.weight", eva and config.mlp_norm)),
+        *_mlp(config, has("blocks.0.mlp.fc1_g.weight", eva)),
         *norms("blocks", {"norm1": "blocks.{l}.norm1", "norm2": "blocks.{l}.norm2"}),
     ]
     if config.layer_scale is not None:
