@@ -103,7 +103,7 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
     from vit_jax.errors import ConfigError
     from vit_jax.models.flops import parameter_count
     from vit_jax.models.names import resolve
-    from vit_jax.models.vit_config import replace
+    from vit_jax.models.vit_config import ViTConfig, replace
 
     size = {"image_size": (arguments.image_size,) * 2, "num_classes": CLASSES}
     size |= {"depth": arguments.depth} if arguments.depth else {}
@@ -113,8 +113,10 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
     ]
     for name in arguments.models:
         try:
-            canonical, config = resolve(name)
-            config = replace(config, **size)
+            canonical, known = resolve(name)
+            if not isinstance(known, ViTConfig):
+                raise ConfigError(f"model {name!r} is not one image encoder; name one.")
+            config = replace(known, **size)
         except ConfigError as error:
             parser.error(str(error))
         task = {

@@ -22,10 +22,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Memory and time of loading a checkpoint.")
     parser.add_argument("--model", default="vit_large_patch16_224")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--shards", type=int, default=8, help="simulated devices that parameters are spread over")
+    parser.add_argument(
+        "--shards", type=int, default=8, help="simulated devices that parameters are spread over"
+    )
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -21,6 +21,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import vit_jax
@@ -34,7 +35,7 @@ FAMILIES = ("vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Round trips through timm and transformers.")
     parser.add_argument("--cases", default="tests/reference", help="folder of reference cases")
     cases = sorted(Path(parser.parse_args().cases).glob("*.json"))
     worst, failed = 0.0, 0
@@ -64,8 +65,9 @@ def written_and_read(about: dict[str, Any], path: Path):
         place = Path(folder)
         (place / "in").mkdir()
         try:
+            source: Any
             source, options = prepare(about, path.with_suffix(".safetensors"), place / "in")
-            model = load(source, verbose=False, **options)
+            model = load(source, verbose=False, **dict[str, Any](options))
         except Exception as error:  # a case that is no model, such as losses
             yield "-", f"not a model here: {str(error)[:80]}"
             return
@@ -94,12 +96,13 @@ def losses(model: Any) -> list[str]:
     return lost + ["mask_token"] * bool(getattr(config, "mask_token", False) and config.pool != "patches")
 
 
-def compute(model: Any, arrays: dict[str, np.ndarray]) -> np.ndarray:
+def compute(model: Any, arrays: dict[str, Any]) -> np.ndarray:
     inputs = {name[3:]: value for name, value in arrays.items() if name.startswith("in.")}
-    images = inputs.get("pixel_values", inputs.get("global_crops"))
+    images: Any = inputs.get("pixel_values", inputs.get("global_crops"))
     with jax.default_matmul_precision("highest"):
         if isinstance(model, MaskedAutoencoder):
-            return np.asarray(model(np.transpose(images, (0, 2, 3, 1)), inputs["noise"], 0.75)[0])
+            pixels = jnp.transpose(images, (0, 2, 3, 1))
+            return np.asarray(model(pixels, jnp.asarray(inputs["noise"]), 0.75)[0])
         if isinstance(model, ImageTextModel):
             if images.ndim == 3:
                 from vit_jax.models.embedding import Patches
@@ -149,9 +152,8 @@ def read_transformers(target: Path, arrays: dict[str, np.ndarray]) -> np.ndarray
     kind = getattr(transformers, about["architectures"][0])
     model, info = kind.from_pretrained(target, output_loading_info=True)
     pooler = {name for name in info["missing_keys"] if "pooler.dense" not in name}
-    assert not pooler and not info["unexpected_keys"], (
-        f"{sorted(pooler)[:3]} {sorted(info['unexpected_keys'])[:3]}"
-    )
+    assert not pooler, sorted(pooler)[:3]
+    assert not info["unexpected_keys"], sorted(info["unexpected_keys"])[:3]
     model = model.eval()
     inputs = {name[3:]: value for name, value in arrays.items() if name.startswith("in.")}
     with torch.no_grad():

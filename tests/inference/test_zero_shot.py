@@ -1,14 +1,17 @@
 """Named classes: scores are those of the two towers, whatever the number of texts and images."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.inference.texts import checkpoint, clip_tokenizer, siglip_tokenizer
 from tests.reference.cases import HERE
 from vit_jax import ZeroShotClassifier
+from vit_jax.cli import main
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import preprocessing
 from vit_jax.inference.tokenizer import Tokenizer
@@ -137,3 +140,20 @@ def test_a_checkpoint_without_texts(tmp_path):
     (tmp_path / "model.safetensors").write_bytes((HERE / "vit_timm_token.safetensors").read_bytes())
     with pytest.raises(ConfigError, match="has no text encoder; take one of CLIP or SigLIP"):
         ZeroShotClassifier.load(tmp_path, NAMES)
+
+
+def test_the_command_chooses_among_named_classes(folder, tmp_path, capsys):
+    image = tmp_path / "image.png"
+    Image.fromarray(IMAGES[0]).save(image)
+    command = ["predict", "--checkpoint", str(folder), str(image)]
+    assert main([*command, "--classes", "cat, dog,bee", "--template", "a {}.", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    direct = ZeroShotClassifier.load(folder, NAMES, ("a {}.",)).predict([str(image)])[0]
+    assert [entry["class"] for entry in row["predictions"]] == list(direct.classes)
+    np.testing.assert_allclose(
+        [e["probability"] for e in row["predictions"]], direct.probabilities, rtol=1e-4
+    )
+    assert main([*command, "--template", "a {}."]) == 2
+    assert "--template is about texts" in capsys.readouterr().err
+    assert main(["predict", "--workdir", str(tmp_path), "--classes", "cat", str(image)]) == 2
+    assert "--classes needs --checkpoint" in capsys.readouterr().err

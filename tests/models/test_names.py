@@ -153,3 +153,17 @@ def test_names_and_flops_do_not_import_jax():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("paper", "timms"),
+    [
+        ("R+Ti/16", "vit_tiny_r_s16_p8_224"),
+        ("R26+S/32", "vit_small_r26_s32_224"),
+        ("R26+B/32", "vit_base_r26_s32_224"),
+        ("R50+ViT-B/16", "vit_base_r50_s16_224"),
+        ("R50+L/32@384", "vit_large_r50_s32_384"),
+    ],
+)
+def test_hybrids_have_the_papers_names(paper, timms):
+    assert resolve(paper) == resolve(timms)

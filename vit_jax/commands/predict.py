@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from typing import Any
 
 from vit_jax.commands.source import add_source, source_of
 from vit_jax.errors import ConfigError, DataError
@@ -15,7 +16,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument(
+        "--classes", metavar="A,B,...", help="names to choose from, of a --checkpoint of CLIP or SigLIP"
+    )
+    parser.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="how names stand in text: 'a photo of a {}.'",
+    )
+    parser.add_argument("--tokenizer", metavar="NAME", help="where the text's tokenizer is, if not beside it")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes (default 5)")
+
+
+def _predictor(arguments: argparse.Namespace) -> Any:
+    source = source_of(arguments)
+    if arguments.classes is None:
+        for name, given in (("--template", arguments.template), ("--tokenizer", arguments.tokenizer)):
+            if given:
+                raise ConfigError(f"{name} is about texts; give the names to choose from with --classes.")
+        from vit_jax.inference.predictor import Predictor
+
+        return Predictor.load(source, arguments.step, best=arguments.best)
+    if not isinstance(source, str):
+        raise ConfigError("--classes needs --checkpoint, of CLIP or SigLIP; a training has its own classes.")
+    from vit_jax.inference.zero_shot import TEMPLATES, ZeroShotClassifier
+
+    names = [name.strip() for name in arguments.classes.split(",")]
+    templates = tuple(arguments.template) or TEMPLATES
+    return ZeroShotClassifier.load(source, names, templates, tokenizer=arguments.tokenizer)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -26,10 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         if not os.path.isfile(image):
             reason = "is not a file" if os.path.exists(image) else "does not exist"
             raise DataError(f"image {image!r} {reason}; give paths of image files.")
-    source = source_of(arguments)
-    from vit_jax.inference.predictor import Predictor
-
-    predictor = Predictor.load(source, arguments.step, best=arguments.best)
+    predictor = _predictor(arguments)
     predictions = predictor.predict(arguments.images, arguments.top)
     if arguments.json:
         rows = [

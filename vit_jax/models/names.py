@@ -30,6 +30,13 @@ LETTERS = {
     "G": "gigantic",
     "e": "enormous",
 }
+HYBRIDS = {
+    "R+Ti/16": "vit_tiny_r_s16_p8",
+    "R26+S/32": "vit_small_r26_s32",
+    "R26+B/32": "vit_base_r26_s32",
+    "R50+B/16": "vit_base_r50_s16",
+    "R50+L/32": "vit_large_r50_s32",
+}
 _ANY_CASE = {letter.lower(): size for letter, size in LETTERS.items() if letter[0] not in "gG"}
 _ALIAS = re.compile(r"(?:(?i:vit)-)?([A-Za-z0-9-]+)/([1-9]\d*)(?:@([1-9]\d*))?")
 
@@ -47,7 +54,7 @@ def resolve(name: str) -> tuple[str, ViTConfig | MaeConfig | ImageTextConfig]:
     """Return the canonical name and the configuration of a model.
 
     Args:
-      name: `vit_base_patch16_224`, `timm/vit_base_patch16_clip_224.openai`, `ViT-B/16`, `B/16`, `ViT-B/16@384`,
+      name: `vit_base_patch16_224`, `timm/vit_base_patch16_clip_224.openai`, `ViT-B/16`, `ViT-B/16@384`, `R50+B/16`,
         `facebook/dinov2-base`, `gs://vit_models/imagenet21k/ViT-B_16.npz`. Of the papers' letters, `g` (giant)
         and `G` (gigantic) are different models; elsewhere case does not matter.
 
@@ -69,6 +76,9 @@ def resolve(name: str) -> tuple[str, ViTConfig | MaeConfig | ImageTextConfig]:
 
 def _from_alias(name: str) -> str:
     """Return `vit_base_patch16_384` for `ViT-B/16@384`, and any other text as it is."""
+    hybrid, _, size = name.replace("+ViT-", "+").partition("@")
+    if hybrid in HYBRIDS:
+        return f"{HYBRIDS[hybrid]}_{size or 224}"
     match = _ALIAS.fullmatch(name)
     if match is None:
         return name
@@ -81,7 +91,8 @@ def _aliases() -> list[str]:
     """Return the papers' names of what is listed."""
     letters = {size: letter for letter, size in LETTERS.items()}
     plain = (re.fullmatch(r"vit_([a-z0-9]+)_patch(\d+)_\d+", name) for name in timm_names.architectures())
-    return list(dict.fromkeys(f"ViT-{letters[found[1]]}/{found[2]}" for found in plain if found))
+    names = [f"ViT-{letters[found[1]]}/{found[2]}" for found in plain if found]
+    return list(dict.fromkeys((*names, *HYBRIDS)))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

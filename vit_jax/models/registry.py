@@ -7,7 +7,10 @@ from typing import Any
 import jax
 from flax import nnx
 
+from vit_jax.errors import ConfigError
 from vit_jax.models import names
+from vit_jax.models.dino_head import DinoHead
+from vit_jax.models.dino_head_config import DinoHeadConfig
 from vit_jax.models.functional import ModelFunctions, functions
 from vit_jax.models.mae import MaskedAutoencoder
 from vit_jax.models.text import ImageTextModel, TextTransformer
@@ -15,29 +18,33 @@ from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.models.vit import VisionTransformer
 from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
 
-ModelConfig = ViTConfig | MaeConfig | TextConfig | ImageTextConfig
+ModelConfig = ViTConfig | MaeConfig | TextConfig | ImageTextConfig | DinoHeadConfig
 
 
 def model_config(name: str, **options: Any) -> ViTConfig:
-    """Return the configuration of a named model with options changed.
+    """Return the configuration of a named image model with options changed.
 
     Args:
       name: for example `vit_base_patch16_224` or `ViT-B/16`; see `list_models`.
       **options: any field of `ViTConfig`.
 
     Raises:
-      ConfigError: unknown name or option (the nearest are named), or a value that is not allowed.
+      ConfigError: unknown name or option (the nearest are named), or a value that is not allowed; or a model of
+        several parts.
     """
-    return replace(names.resolve(name)[1], **options)
+    config = names.resolve(name)[1]
+    if not isinstance(config, ViTConfig):
+        raise ConfigError(f"model {name!r} is not one image encoder; name one, or load it with vit_jax.load.")
+    return replace(config, **options)
 
 
 def create_model(name: str, *, seed: int = 0, **options: Any) -> Any:
     """Return a named model with fresh parameters.
 
     Args:
-      name: for example `vit_base_patch16_224` or `ViT-B/16`; see `list_models`.
+      name: for example `vit_base_patch16_224`, `ViT-B/16` or `openai/clip-vit-base-patch32`; see `list_models`.
       seed: seed of the parameters.
-      **options: any field of `ViTConfig`, for example `num_classes`, `image_size`, `in_channels` or
+      **options: any field of the configuration, for example `num_classes`, `image_size`, `in_channels` or
         `drop_path_rate`.
 
     Returns:
@@ -46,8 +53,8 @@ def create_model(name: str, *, seed: int = 0, **options: Any) -> Any:
     Raises:
       ConfigError: unknown name or option (the nearest are named), or a value that is not allowed.
     """
-    build = jax.jit(builder(model_config(name, **options)))
-    return build(jax.random.key(seed))
+    config = replace(names.resolve(name)[1], **options)
+    return jax.jit(builder(config))(jax.random.key(seed))
 
 
 @lru_cache(maxsize=16)
@@ -67,4 +74,5 @@ def _class_of(config: ModelConfig) -> Callable[..., nnx.Module]:
         MaeConfig: MaskedAutoencoder,
         TextConfig: TextTransformer,
         ImageTextConfig: ImageTextModel,
+        DinoHeadConfig: DinoHead,
     }[type(config)]
