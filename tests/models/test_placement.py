@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 
+from tests.models.test_dino_head import HEAD
 from tests.models.test_text import SIGLIP, TEXT, TOKENS
 from tests.models.test_tokens import MASK, TOGETHER
 from tests.tiny import functions, parameters, pixels, tiny
@@ -23,6 +24,7 @@ KINDS = {
     "mae": MaeConfig(ENCODER, replace(ENCODER, position="learned")),
     "text": TEXT,
     "siglip": SIGLIP,
+    "dino_head": HEAD,
 }
 
 

@@ -172,7 +172,12 @@ def sequences(model, inputs, about):
     return {"logits": model(Patches(inputs["patches"], sizes))}
 
 
+def projection_head(model, inputs, about):
+    return {"out": model(inputs["x"])}
+
+
 RUNS = {
+    "dino_head": projection_head,
     "mae_": masked_autoencoder,
     "dinov1_multicrop": dino_crops,
     "clip_": two_towers,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.errors import ConfigError
+from vit_jax.models.dino_head_config import DinoHeadConfig
 from vit_jax.models.encoder_config import replace
 from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.models.vit_config import MaeConfig, ViTConfig
@@ -29,6 +30,8 @@ def config_from_json(fields: Mapping[str, Any]) -> Any:
     if "image" in fields and "text" in fields:
         bias = bool(fields.get("logit_bias", False))
         return ImageTextConfig(_one(ViTConfig, fields["image"]), _one(TextConfig, fields["text"]), bias)
+    if "bottleneck_dim" in fields:
+        return _one(DinoHeadConfig, fields)
     return _one(TextConfig if "vocab_size" in fields else ViTConfig, fields)
 
 

@@ -39,6 +39,7 @@ RULES: Rules = (
     (r"(^|/)pool/mlp/(fc2|down)/kernel$", "tensor(-2) fsdp"),
     (r"(^|/)(stem/\d+|patch_embed|embed|pre_logits|head|head_distillation)/(kernel|bias)$", "fsdp"),
     (r"(^|/)backbone/.*/kernel$", "fsdp"),
+    (r"(^|/)(layers/\d+/(kernel|bias)|prototypes/kernel)$", "fsdp"),
     (r"(^|/)token_embed$", "fsdp"),
     (
         r"(^|/)((class|distillation|mask)_token|register_tokens|pos_embed|position_bias|pool/probe)$",

@@ -267,7 +267,7 @@ def _matched(
     for name in raw.tensors:
         if name in used or any(fnmatch.fnmatch(name, pattern) for pattern in layout.computed):
             continue
-        if name in known:
+        if name in known or any(fnmatch.fnmatch(name, pattern) for pattern in layout.others):
             report.dropped[name] = "not part of the model"
         elif ignored(name):
             report.dropped[name] = "unknown, ignored"

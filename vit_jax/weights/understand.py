@@ -10,6 +10,7 @@ from vit_jax.models.preprocessing import IMAGENET, INCEPTION
 from vit_jax.models.text_config import ImageTextConfig
 from vit_jax.models.vit_config import MaeConfig, ViTConfig
 from vit_jax.weights.layouts import (
+    dino_head,
     google,
     meta,
     open_clip,
@@ -48,6 +49,8 @@ def understand(raw: RawCheckpoint, model: ViTConfig | None = None) -> tuple[RawC
     if "conv_proj.weight" in raw.tensors:
         config = model or torchvision.describe(raw)
         return raw, Layout(config, torchvision.rules(config))
+    if (head := dino_head.prefix_of(raw)) is not None:
+        return raw, Layout(dino_head.describe(raw, head), dino_head.rules(head))
     if _is_transformers(raw):
         raise CheckpointError(
             f"{raw.origin} has transformers' names but no config.json beside it; put the repository's config.json there."
@@ -75,7 +78,13 @@ def _timm(raw: RawCheckpoint, model: ViTConfig | None) -> Layout:
         return Layout(config, meta.mae_rules(config, raw.tensors), timm.COMPUTED)
     config = dataclasses.replace(config, mask_token=config.mask_token or "mask_token" in raw.tensors)
     names = timm_config.class_names(raw.documents.get("config.json", {}))
-    return Layout(config, timm.rules(config, raw.tensors), timm.COMPUTED, class_names=names)
+    return Layout(
+        config,
+        timm.rules(config, raw.tensors),
+        timm.COMPUTED,
+        class_names=names,
+        others=dino_head.BESIDE_BACKBONE,
+    )
 
 
 def _google(raw: RawCheckpoint, prefix: str, model: ViTConfig | None) -> tuple[RawCheckpoint, Layout]:

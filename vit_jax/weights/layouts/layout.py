@@ -17,6 +17,7 @@ class Layout:
       computed: patterns of arrays in the file that are computed and not learned.
       input_size: of the images that the library feeds the model, if it is not that of the positions.
       class_names: in order of logits, if the file says them.
+      others: patterns of arrays in the file that belong to something else than the model.
     """
 
     config: ModelConfig
@@ -24,3 +25,4 @@ class Layout:
     computed: Sequence[str] = ()
     input_size: tuple[int, int] | None = None
     class_names: tuple[str, ...] = ()
+    others: Sequence[str] = ()

@@ -43,7 +43,8 @@ def refined(config: ViTConfig, raw: RawCheckpoint) -> ViTConfig | MaeConfig:
     """Return what arrays alone do not say and their names do: a masked autoencoder, or how DINO resizes positions."""
     if "decoder_embed.weight" in raw.tensors:
         return MaeConfig(dataclasses.replace(config, mask_token=False), _decoder(config, raw.tensors))
-    if config.layer_scale is not None and config.class_position and config.position == "learned":
+    dino = config.layer_scale is not None or any(name.startswith("projection_head.") for name in raw.tensors)
+    if dino and config.class_position and config.position == "learned":
         return dataclasses.replace(
             config,
             resample_antialias=bool(config.register_tokens),
