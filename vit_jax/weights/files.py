@@ -118,7 +118,11 @@ def _open_sharded(index: Path, part: str | None) -> tuple[str, dict[str, Tensor]
 
 def _documents(folder: Path) -> dict[str, Any]:
     """The JSON files beside the weights that say what they are."""
-    return {name: _parse(folder / name) for name in DOCUMENTS if (folder / name).is_file()}
+    found = {name: _parse(folder / name) for name in DOCUMENTS if (folder / name).is_file()}
+    for name, document in found.items():
+        if not isinstance(document, dict):
+            raise CheckpointError(f"{folder / name} holds no values by name; download it again.")
+    return found
 
 
 def _parse(file: Path) -> Any:

@@ -136,6 +136,10 @@ def from_hf(config: Mapping[str, Any], image_size: Size) -> tuple[Preprocessing,
         listed = ", ".join(f"{number} {name}" for number, name in RESAMPLE.items())
         raise CheckpointError(f"{where}: resample is {code!r}; it must be one of {listed}.")
     rounding = "even" if kept == resized and mode == "squash" else "down"
+    # Our own word: transformers passes over it, and reading what we wrote gives our pixels.
+    rounding = _choice(
+        config.get("crop_rounding", rounding), CHOICES["crop_rounding"], f"{where}: crop_rounding"
+    )
     preprocessing = Preprocessing(mean, std, RESAMPLE[code], kept[0] / resized[0], mode, rounding)
     if preprocessing.resized(kept) != resized:
         raise CheckpointError(
@@ -150,8 +154,8 @@ def to_hf(
     """Return a transformers `preprocessor_config.json`.
 
     Args:
-      preprocessing: of the model; transformers has no `crop_rounding` other than `down`, and what is cropped from
-        a `corner` it leaves to the patches.
+      preprocessing: of the model; transformers has no `crop_rounding` other than `down`, so another is written for
+        us to read, and what is cropped from a `corner` is left to the patches.
       image_size: height and width of the model's images.
       processor: the family's own class. Where it cannot do what is asked in every version of transformers,
         `BitImageProcessor`, which can, is written instead.
@@ -180,6 +184,11 @@ def to_hf(
         "resample": {name: code for code, name in RESAMPLE.items()}[preprocessing.interpolation],
         "do_center_crop": crops,
         **({"crop_size": _height_width(image_size)} if crops else {}),
+        **(
+            {"crop_rounding": preprocessing.crop_rounding}
+            if crops and preprocessing.crop_rounding != "down"
+            else {}
+        ),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,

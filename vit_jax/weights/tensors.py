@@ -19,6 +19,7 @@ from vit_jax.errors import CheckpointError, ResourceError
 
 MAX_DIMENSIONS = 32
 MAX_TENSORS = 100_000
+LARGEST = 10_000_000  # no number in the description of a model is more
 
 
 @dataclass(frozen=True)

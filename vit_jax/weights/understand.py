@@ -5,9 +5,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from vit_jax.errors import CheckpointError
+from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.preprocessing import IMAGENET, INCEPTION
-from vit_jax.models.text_config import ImageTextConfig
+from vit_jax.models.registry import ModelConfig
+from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.models.vit_config import MaeConfig, ViTConfig
 from vit_jax.weights.layouts import (
     dino_head,
@@ -16,6 +17,7 @@ from vit_jax.weights.layouts import (
     open_clip,
     timm,
     timm_config,
+    timm_shapes,
     torchvision,
     transformers,
     transformers_config,
@@ -28,7 +30,7 @@ from vit_jax.weights.tensors import RawCheckpoint
 KINDS = "timm, transformers, Google's vision_transformer and big_vision, OpenCLIP, torchvision, Meta's and Microsoft's code"
 
 
-def understand(raw: RawCheckpoint, model: ViTConfig | None = None) -> tuple[RawCheckpoint, Layout]:
+def understand(raw: RawCheckpoint, model: ModelConfig | None = None) -> tuple[RawCheckpoint, Layout]:
     """Return a checkpoint, its arrays under their library's current names, and what they are.
 
     Args:
@@ -40,6 +42,8 @@ def understand(raw: RawCheckpoint, model: ViTConfig | None = None) -> tuple[RawC
     """
     document = raw.documents.get("config.json", {})
     prefix = google.prefix_of(raw.tensors)
+    if model is not None:
+        _check_kind(raw, model)
     if prefix is not None:
         return _google(raw, prefix, model)
     if "model_type" in document:
@@ -47,32 +51,42 @@ def understand(raw: RawCheckpoint, model: ViTConfig | None = None) -> tuple[RawC
     if "visual.conv1.weight" in raw.tensors:
         return raw, Layout(config := open_clip.describe(raw), open_clip.rules(config), open_clip.COMPUTED)
     if "conv_proj.weight" in raw.tensors:
-        config = model or torchvision.describe(raw)
+        config = model if isinstance(model, ViTConfig) else torchvision.describe(raw)
         return raw, Layout(config, torchvision.rules(config))
     if (head := dino_head.prefix_of(raw)) is not None:
         return raw, Layout(dino_head.describe(raw, head), dino_head.rules(head))
     if _is_transformers(raw):
         raise CheckpointError(
-            f"{raw.origin} has transformers' names but no config.json beside it; put the repository's config.json there."
+            f"{raw.origin} has transformers' names but no config.json beside it; put that of its repository there."
         )
     raw = meta.renamed(raw)
     if not any(name.startswith(("blocks.0.", "patch_embed.", "embeds.")) for name in raw.tensors):
         raise CheckpointError(
-            f"{raw.origin} holds arrays that no known library names like this, such as {next(iter(raw.tensors), 'none')!r}; "
-            f"known are {KINDS}."
+            f"{raw.origin} holds arrays that no known library names like this, such as "
+            f"{next(iter(raw.tensors), 'none')!r}; known are {KINDS}."
         )
     return raw, _timm(raw, model)
 
 
-def _timm(raw: RawCheckpoint, model: ViTConfig | None) -> Layout:
-    if model is not None:
+def _check_kind(raw: RawCheckpoint, model: ModelConfig) -> None:
+    """Raise ConfigError for a model that a file of its kind cannot hold."""
+    pair = any(name.startswith(("img/", "params/img/", "visual.")) for name in raw.tensors)
+    if isinstance(model, TextConfig) or isinstance(model, ImageTextConfig) != pair:
+        raise ConfigError(
+            f"model is a {type(model).__name__}, but {raw.origin} holds "
+            f"{'a pair of towers' if pair else 'an image model'}; leave model out to find out which."
+        )
+
+
+def _timm(raw: RawCheckpoint, model: ModelConfig | None) -> Layout:
+    if isinstance(model, ViTConfig | MaeConfig):
         config: ViTConfig | MaeConfig = model
     elif "architecture" in raw.documents.get("config.json", {}):
         config = timm_config.from_document(raw)
     else:
         # Without timm's own description, these names come from the authors' code; BEiT's pixels are in [-1, 1].
         beit = any(name.endswith("relative_position_bias_table") for name in raw.tensors)
-        config = timm_config.from_shapes(raw.tensors, raw.origin, INCEPTION if beit else IMAGENET)
+        config = timm_shapes.from_shapes(raw.tensors, raw.origin, INCEPTION if beit else IMAGENET)
         config = meta.refined(config, raw)
     if isinstance(config, MaeConfig):
         return Layout(config, meta.mae_rules(config, raw.tensors), timm.COMPUTED)
@@ -87,7 +101,7 @@ def _timm(raw: RawCheckpoint, model: ViTConfig | None) -> Layout:
     )
 
 
-def _google(raw: RawCheckpoint, prefix: str, model: ViTConfig | None) -> tuple[RawCheckpoint, Layout]:
+def _google(raw: RawCheckpoint, prefix: str, model: ModelConfig | None) -> tuple[RawCheckpoint, Layout]:
     raw = dataclasses.replace(raw, tensors=google.merged(raw.tensors, prefix))
     config = model or google.describe(raw, prefix)
     make: Callable[..., Any] = (
@@ -97,9 +111,10 @@ def _google(raw: RawCheckpoint, prefix: str, model: ViTConfig | None) -> tuple[R
 
 
 def _transformers(raw: RawCheckpoint) -> Layout:
-    model_type = raw.documents["config.json"]["model_type"]
+    document = raw.documents["config.json"]
+    model_type = document["model_type"]
     if model_type in transformers_config.TOWERS:
-        config, sequences = transformers_towers_config.from_document(raw)
+        config, sequences, size = transformers_towers_config.from_document(raw)
         if isinstance(config, ViTConfig):
             found = transformers_towers.siglip_image_rules(config, sequences)
             if model_type.startswith("clip"):
@@ -108,12 +123,12 @@ def _transformers(raw: RawCheckpoint) -> Layout:
             found = transformers_towers.clip_rules(config)
         else:
             found = transformers_towers.siglip_rules(config, sequences)
-        return Layout(config, found, transformers_towers.COMPUTED)
-    config, model_type, prefix = transformers_config.from_document(raw)
+        return Layout(config, found, transformers_towers.COMPUTED, size)
+    config, prefix, size = transformers_config.from_document(raw)
     if isinstance(config, MaeConfig):
-        return Layout(config, transformers.mae_rules(config, raw.tensors), transformers.COMPUTED)
-    size = transformers_config.input_size(raw)
-    names = transformers_config.class_names(raw.documents["config.json"])
+        return Layout(config, transformers.mae_rules(config, raw.tensors), transformers.COMPUTED, size)
+    names = transformers_config.class_names(document)
+    names = names if len(names) == config.num_classes else ()
     return Layout(config, transformers.rules(config, model_type, prefix), transformers.COMPUTED, size, names)
 
 

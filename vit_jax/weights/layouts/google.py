@@ -135,7 +135,7 @@ def merged(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _image(shapes: Mapping[str, tuple[int, ...]], origin: str) -> ViTConfig:
-    p, q, channels, width = shapes["embedding/kernel"]
+    p, q, channels, _ = shapes["embedding/kernel"]
     fields = _encoder(shapes, "Transformer/")
     class_token = "cls" in shapes
     places = ("Transformer/posembed_input/pos_embedding", "Transformer/pos_embedding", "pos_embedding")

@@ -1,30 +1,30 @@
-"""What model timm's configuration, or the shapes of its arrays alone, describe."""
+"""What model timm's `config.json` describes."""
 
-import dataclasses
-import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models import names as model_names
-from vit_jax.models.preprocessing import IMAGENET
-from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.models.preprocessing import covered
+from vit_jax.models.vit_config import ViTConfig, pair, replace
 from vit_jax.weights.preprocessing_formats import from_timm
-from vit_jax.weights.tensors import RawCheckpoint, Tensor
+from vit_jax.weights.tensors import LARGEST, RawCheckpoint
 
 # Arguments of timm's classes that say how a model trains, or say again what the weights say.
 _WITHOUT_EFFECT = {
-    "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate", "weight_init",
-    "fix_init", "strict_img_size", "qkv_fused", "pretrained", "features_only", "scale_attn_norm",
+    "drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate",
+    "weight_init", "fix_init", "strict_img_size", "qkv_fused", "pretrained", "features_only", "scale_attn_norm",
 }  # fmt: skip
 _PLAIN = {
     "img_size": "image_size", "patch_size": "patch_size", "in_chans": "in_channels", "num_classes": "num_classes",
-    "embed_dim": "width", "depth": "depth", "num_heads": "heads", "class_token": "class_token", "reg_tokens": "register_tokens",
-    "num_reg_tokens": "register_tokens", "init_values": "layer_scale", "qk_norm": "qk_norm", "pre_norm": "pre_norm",
+    "embed_dim": "width", "depth": "depth", "num_heads": "heads", "class_token": "class_token",
+    "reg_tokens": "register_tokens", "num_reg_tokens": "register_tokens", "init_values": "layer_scale", "qk_norm": "qk_norm", "pre_norm": "pre_norm",
     "dynamic_img_size": "dynamic_image_size", "dynamic_img_pad": "dynamic_image_pad", "scale_mlp": "mlp_norm",
     "scale_attn_inner": "attention_norm", "rope_temperature": "rope_theta",
 }  # fmt: skip
+_NUMBERS = {"embed_dim", "depth", "num_heads", "mlp_ratio", "rope_temperature"}
+_ROPES = {"cat": "eva", "dinov3": "dinov3"}
+_THETA = {"eva": 10000.0, "dinov3": 100.0}
 _POOLS = {"token": "cls", "avg": "mean", "map": "map", "": "none"}
 
 
@@ -36,27 +36,31 @@ def from_document(raw: RawCheckpoint) -> ViTConfig:
       ConfigError: the architecture is none of ours.
     """
     about = raw.documents["config.json"]
+    known, arguments = (_object(about, name, raw.origin) for name in ("pretrained_cfg", "model_args"))
     try:
-        config = model_names.resolve(about["architecture"])[1]
+        config = model_names.resolve(str(about["architecture"]))[1]
+        if not isinstance(config, ViTConfig):
+            raise ConfigError("it is no model of timm's.")
     except ConfigError as error:
         raise CheckpointError(
-            f"{raw.origin}: config.json says architecture {about['architecture']!r}; {error}"
+            f"{raw.origin}: config.json says architecture {about['architecture']!r:.60}; {error}"
         ) from None
-    if not isinstance(config, ViTConfig):
-        raise CheckpointError(
-            f"{raw.origin}: config.json says architecture {about['architecture']!r}, not timm's."
-        )
-    known = dict(about.get("pretrained_cfg") or {})
-    arguments = dict(about.get("model_args") or {})
     for name in ("num_classes", "global_pool"):
         if about.get(name) is not None:
             arguments.setdefault(name, about[name])
-    size = (known.get("input_size") or (3, *config.image_size))[-2:]
-    arguments.setdefault("img_size", size)
-    config = with_arguments(config, arguments, raw.origin)
-    if {"mean", "std"} <= known.keys():
-        config = dataclasses.replace(config, preprocessing=from_timm(known)[0])
-    return config
+    described = {"mean", "std"} <= known.keys()
+    preprocessing, size = from_timm({"input_size": (config.in_channels, *config.image_size), **known})
+    preprocessing = preprocessing if described else config.preprocessing
+    try:
+        size = pair(arguments.get("img_size", size), "img_size")
+        patch = pair(arguments.get("patch_size", config.patch_size), "patch_size")
+        # Patches leave out what does not fill one, at the right and the bottom.
+        scale = config.backbone.stride if config.backbone else 1
+        preprocessing, size = covered(preprocessing, size, (patch[0] * scale, patch[1] * scale))
+    except ConfigError as error:
+        raise CheckpointError(f"{raw.origin}: config.json describes no model: {error}") from None
+    config = with_arguments(config, {**arguments, "img_size": size}, raw.origin)
+    return replace(config, preprocessing=preprocessing)
 
 
 def with_arguments(config: ViTConfig, arguments: Mapping[str, Any], origin: str) -> ViTConfig:
@@ -71,19 +75,25 @@ def with_arguments(config: ViTConfig, arguments: Mapping[str, Any], origin: str)
       CheckpointError: an argument we do not know, or a value it cannot have.
     """
     given = {name: value for name, value in arguments.items() if name not in _WITHOUT_EFFECT}
+    for name in given.keys() & _NUMBERS:
+        if (
+            isinstance(given[name], bool)
+            or not isinstance(given[name], int | float)
+            or not 0 < given[name] < LARGEST
+        ):
+            raise CheckpointError(
+                f"{origin}: config.json says {name} {given[name]!r:.60}; it must be a number above 0."
+            )
     changes: dict[str, Any] = {}
     for name, field in _PLAIN.items():
         if name in given:
             value = given.pop(name)
             changes[field] = tuple(value) if isinstance(value, list) else value
     width, depth = changes.get("width", config.width), changes.get("depth", config.depth)
-    if "rope_theta" in changes:
-        changes["rope_theta"] = float(changes["rope_theta"])
-    packed = (
-        config.mlp == "swiglu" and config.rope == "none"
-    )  # both halves are counted in timm's hidden width
-    if given.pop("swiglu_mlp", False):
-        changes["mlp"] = "swiglu"
+    # Both halves are counted in timm's hidden width where they are one array.
+    packed = config.mlp == "swiglu" and config.rope == "none"
+    if "swiglu_mlp" in given:
+        changes["mlp"] = "swiglu" if given.pop("swiglu_mlp") else "mlp"
     if "mlp_ratio" in given:
         changes["mlp_dim"] = int(width * given.pop("mlp_ratio")) // (2 if packed else 1)
     elif width != config.width:
@@ -101,29 +111,23 @@ def with_arguments(config: ViTConfig, arguments: Mapping[str, Any], origin: str)
     if "use_abs_pos_emb" in given:
         changes["position"] = "learned" if given.pop("use_abs_pos_emb") else "none"
     for name, kind in (("use_rel_pos_bias", "blocks"), ("use_shared_rel_pos_bias", "shared")):
-        if given.pop(name, False):
+        wanted = given.pop(name, None)
+        if wanted:
             changes["position_bias"] = kind
-    if given.pop("use_rot_pos_emb", False):
-        kind = given.pop("rope_type", "cat")
-        changes["rope"] = {"cat": "eva", "dinov3": "dinov3"}.get(kind, kind)
-        changes.setdefault("rope_theta", 10000.0 if kind == "cat" else 100.0)
-        given.pop("rope_rotate_half", None)
-    grid = given.pop("ref_feat_shape", None)
-    if grid is not None:
-        changes["rope_grid"] = tuple(grid)
+        elif wanted is False and config.position_bias == kind:
+            changes.setdefault("position_bias", "none")
+    changes = {**_rope(config, given, origin), **changes}
     if "qkv_bias" in given:
         changes["qkv_bias"] = given.pop("qkv_bias")
-    if given.pop("pre_norm", False) or changes.get("pre_norm"):
-        changes["patch_bias"] = False
+    if "pre_norm" in changes:  # the norm's own bias stands in for the patches'
+        changes["patch_bias"] = not changes["pre_norm"]
     activation = given.pop("act_layer", None)
     if activation is not None:
-        changes["activation"] = {"quick_gelu": "quick_gelu", "gelu_tanh": "gelu_tanh", "gelu": "gelu"}.get(
-            activation, activation
-        )
+        changes["activation"] = activation
     if given:
         name, value = next(iter(given.items()))
         raise CheckpointError(
-            f"{origin}: config.json has model_args {name}={value!r}, which this library does not know."
+            f"{origin}: config.json has model_args {name}={value!r:.60}, which this library does not know."
         )
     try:
         return replace(config, **{"depth": depth, **changes})
@@ -131,101 +135,43 @@ def with_arguments(config: ViTConfig, arguments: Mapping[str, Any], origin: str)
         raise CheckpointError(f"{origin}: config.json describes no model: {error}") from None
 
 
-def _pool(pool: str, origin: str) -> str:
-    if pool not in _POOLS:
+def _rope(config: ViTConfig, given: dict[str, Any], origin: str) -> dict[str, Any]:
+    """Take the arguments of rotary positions out of `given` and return the fields they stand for."""
+    on, kind = given.pop("use_rot_pos_emb", config.rope != "none"), given.pop("rope_type", None)
+    given.pop("rope_rotate_half", None)
+    grid = given.pop("ref_feat_shape", None)
+    if not on:
+        return {"rope": "none", "rope_grid": None}
+    fields: dict[str, Any] = {} if grid is None else {"rope_grid": grid}
+    if kind is None and config.rope != "none":
+        return fields
+    kind = kind or "cat"
+    rope = _ROPES.get(kind) if isinstance(kind, str) else None
+    if rope is None:
         raise CheckpointError(
-            f"{origin}: config.json says global_pool {pool!r}; it must be one of {', '.join(_POOLS)}."
+            f"{origin}: config.json says rope_type {kind!r:.60}; it must be one of {', '.join(_ROPES)}."
+        )
+    return {"rope": rope, **({} if rope == config.rope else {"rope_theta": _THETA[rope]}), **fields}
+
+
+def _pool(pool: Any, origin: str) -> str:
+    if not isinstance(pool, str) or pool not in _POOLS:
+        raise CheckpointError(
+            f"{origin}: config.json says global_pool {pool!r:.60}; it must be one of {', '.join(_POOLS)}."
         )
     return _POOLS[pool]
 
 
 def class_names(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the classes in order, or none if timm's `config.json` does not say them."""
-    names = document.get("label_names") or (document.get("pretrained_cfg") or {}).get("label_names") or ()
-    return tuple(map(str, names))
+    known = document.get("pretrained_cfg")
+    names = document.get("label_names") or (known.get("label_names") if isinstance(known, Mapping) else None)
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def from_shapes(tensors: Mapping[str, Tensor], origin: str, preprocessing: Any = IMAGENET) -> ViTConfig:
-    """Return the model that arrays with timm's names belong to.
-
-    Heads are 64 wide except where a published size says otherwise, and images square.
-
-    Raises:
-      CheckpointError: the arrays do not say enough.
-    """
-    shape: Callable[[str], tuple[int, ...]] = lambda name: tensors[name].shape if name in tensors else ()
-    patch = shape("patch_embed.proj.weight")
-    depth = len({m[1] for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))})
-    if len(patch) != 4 or not depth or ("cls_token" not in tensors and "pos_embed" not in tensors):
-        raise CheckpointError(
-            f"{origin} does not say what model it is; give its name, for example "
-            "load(..., model='vit_base_patch16_224')."
-        )
-    width = patch[0]
-    class_token, distilled = "cls_token" in tensors, "dist_token" in tensors
-    rows = shape("pos_embed")[1] if "pos_embed" in tensors else 0
-    table = shape("rel_pos_bias.relative_position_bias_table") or shape(
-        "blocks.0.attn.relative_position_bias_table"
-    )
-    n, class_position = rows, True
-    if rows:
-        own = int(class_token) + int(distilled)
-        class_position = bool(own) and math.isqrt(rows - own) ** 2 == rows - own
-        n = rows - own * class_position
-    elif table:
-        n = ((math.isqrt(table[0] - 3) + 1) // 2) ** 2
-    side = math.isqrt(n) or 224 // patch[2]
-    fc1, fc2 = shape("blocks.0.mlp.fc1.weight"), shape("blocks.0.mlp.fc2.weight")
-    split = "blocks.0.mlp.fc1_g.weight" in tensors
-    gated = split or (bool(fc1) and fc1[0] != fc2[1])
-    scaled = "blocks.0.ls1.gamma" in tensors or "blocks.0.gamma_1" in tensors
-    head = shape("head.weight")
-    pool = (
-        "map"
-        if "attn_pool.latent" in tensors
-        else "mean"
-        if "fc_norm.weight" in tensors or not class_token
-        else "cls"
-    )
-    return ViTConfig(
-        image_size=(side * patch[2], side * patch[3]),
-        patch_size=(patch[2], patch[3]),
-        in_channels=patch[1],
-        width=width,
-        depth=depth,
-        heads=heads_of(width, gated),
-        mlp_dim=fc2[1],
-        num_classes=head[0] if head else 0,
-        class_token=class_token,
-        distillation_token=distilled,
-        register_tokens=shape("reg_token")[1] if "reg_token" in tensors else 0,
-        mask_token="mask_token" in tensors,
-        position="learned" if rows else "none",
-        class_position=class_position or not class_token,
-        position_bias="none"
-        if not table
-        else "shared"
-        if "rel_pos_bias.relative_position_bias_table" in tensors
-        else "blocks",
-        rope="none" if rows or table else "dinov3",
-        pool=pool,
-        pool_norm="after" if "fc_norm.weight" in tensors else "before",
-        qkv_bias="blocks.0.attn.qkv.bias" in tensors or "blocks.0.attn.q_bias" in tensors,
-        k_bias="blocks.0.attn.q_bias" not in tensors,
-        patch_bias="patch_embed.proj.bias" in tensors,
-        pre_norm="norm_pre.weight" in tensors,
-        qk_norm="blocks.0.attn.q_norm.weight" in tensors,
-        layer_scale=1e-5 if scaled else None,
-        mlp="swiglu" if gated else "mlp",
-        mlp_norm="blocks.0.mlp.norm.weight" in tensors,
-        init="trunc_normal",
-        preprocessing=preprocessing,
-    )
-
-
-def heads_of(width: int, gated: bool = False) -> int:
-    """Return the number of heads that published models of a width have."""
-    special = {1152: 16, 1280: 16, 1408: 16, 1664: 16, 1792: 16, 32: 2}
-    if width == 1536:
-        return 24 if gated else 16  # DINOv2's giant, and big_vision's
-    return special.get(width, max(1, width // 64))
+def _object(about: Mapping[str, Any], name: str, origin: str) -> dict[str, Any]:
+    """Return the values by name that a document holds under a name."""
+    value = about.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{origin}: config.json says {name} {value!r:.60}; it must be values by name.")
+    return dict(value)

@@ -14,9 +14,9 @@ from vit_jax.weights.rules import Rule
 # Fields that stand in `model_args`, or that timm takes from the arrays' shapes or has no part in.
 _FREE = {
     "image_size", "num_classes", "in_channels", "preprocessing", "pool", "pool_norm", "resample", "resample_antialias",
-    "resample_offset", "bias_resample", "dynamic_image_size", "dynamic_image_pad", "dropout_rate", "attention_dropout_rate",
-    "drop_path_rate", "drop_path_schedule", "patch_drop_rate", "init", "head_bias_init", "layer_scale", "dtype", "attention",
-    "remat", "unroll", "mask_token",
+    "resample_offset", "bias_resample", "dynamic_image_size", "dynamic_image_pad", "dropout_rate",
+    "attention_dropout_rate", "drop_path_rate", "drop_path_schedule", "patch_drop_rate", "init", "head_bias_init",
+    "layer_scale", "dtype", "attention", "remat", "unroll", "mask_token",
 }  # fmt: skip
 # What no argument changes; only the architecture's name says it.
 _FIXED = (
@@ -30,8 +30,8 @@ _NOT_TIMMS = {
 }  # fmt: skip
 _POOLS = {"cls": "token", "mean": "avg", "map": "map", "none": ""}
 _ARGUMENTS = {
-    "patch_size": "patch_size", "width": "embed_dim", "depth": "depth", "heads": "num_heads", "class_token": "class_token",
-    "qkv_bias": "qkv_bias", "qk_norm": "qk_norm", "activation": "act_layer",
+    "patch_size": "patch_size", "width": "embed_dim", "depth": "depth", "heads": "num_heads",
+    "class_token": "class_token", "qkv_bias": "qkv_bias", "qk_norm": "qk_norm", "activation": "act_layer",
 }  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def document(config: ViTConfig, class_names: Sequence[str] = ()) -> tuple[dict[s
 
 
 def _architecture(config: ViTConfig) -> tuple[str, ViTConfig]:
-    """Return the published architecture nearest to a model: a model of timm's same class with the fewest differences."""
+    """Return the published architecture nearest to a model: of timm's same class, with the fewest differences."""
     best: tuple[int, str, ViTConfig] | None = None
     fields = [field.name for field in dataclasses.fields(ViTConfig) if field.name not in _FREE]
     for name in model_names.list_models():

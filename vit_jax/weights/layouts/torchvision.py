@@ -4,7 +4,7 @@ from vit_jax.errors import CheckpointError
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.weights.layouts.blocks import FROM_HEADS, TO_HEADS, norms
-from vit_jax.weights.layouts.timm_config import heads_of
+from vit_jax.weights.layouts.timm_shapes import heads_of
 from vit_jax.weights.rules import CONV, FLAT, ROW, Rule, affine, norm, rule
 from vit_jax.weights.tensors import RawCheckpoint
 

@@ -1,14 +1,14 @@
-"""What model transformers' `config.json` describes, and the `config.json` of a model."""
+"""What model transformers' `config.json` describes."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError, nearest
-from vit_jax.models.preprocessing import IMAGENET, INCEPTION, Preprocessing
-from vit_jax.models.vit_config import MaeConfig, ViTConfig
+from vit_jax.models.preprocessing import IMAGENET, INCEPTION, Preprocessing, covered
+from vit_jax.models.vit_config import MaeConfig, ViTConfig, pair
 from vit_jax.weights.layouts.transformers import PREFIXES
-from vit_jax.weights.preprocessing_formats import from_hf
-from vit_jax.weights.tensors import RawCheckpoint
+from vit_jax.weights.preprocessing_formats import Size, from_hf
+from vit_jax.weights.tensors import LARGEST, RawCheckpoint, Tensor
 
 TOWERS = ("clip", "siglip", "siglip2", "clip_vision_model", "siglip_vision_model")
 ACTIVATIONS = {
@@ -26,13 +26,27 @@ DEFAULTS = dict(
     hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072, hidden_act="gelu",
     layer_norm_eps=1e-12, image_size=224, patch_size=16, num_channels=3, qkv_bias=True,
 )  # fmt: skip
+_BEIT = dict(
+    use_shared_relative_position_bias=False, use_relative_position_bias=False, use_absolute_position_embeddings=False,
+    use_mean_pooling=True, layer_scale_init_value=0.1,
+)  # fmt: skip
+_DINOV2 = dict(
+    layer_norm_eps=1e-6, mlp_ratio=4.0, use_swiglu_ffn=False, layerscale_value=1.0, num_register_tokens=0
+)
 _OWN_DEFAULTS: dict[str, dict[str, Any]] = {
+    "beit": _BEIT,
+    "data2vec-vision": _BEIT,
     "vit_msn": dict(layer_norm_eps=1e-6),
-    "dinov2": dict(layer_norm_eps=1e-6, mlp_ratio=4, use_swiglu_ffn=False),
-    "dinov2_with_registers": dict(layer_norm_eps=1e-6, mlp_ratio=4, use_swiglu_ffn=False, num_register_tokens=4),
+    "vit_mae": dict(
+        decoder_hidden_size=512, decoder_num_hidden_layers=8, decoder_num_attention_heads=16,
+        decoder_intermediate_size=2048,
+    ),
+    "dinov2": _DINOV2,
+    "dinov2_with_registers": {**_DINOV2, "num_register_tokens": 4},
     "dinov3_vit": dict(
-        hidden_size=384, num_attention_heads=6, intermediate_size=1536, layer_norm_eps=1e-5, rope_theta=100.0, query_bias=True,
-        key_bias=False, value_bias=True, use_gated_mlp=False, num_register_tokens=0,
+        hidden_size=384, num_attention_heads=6, intermediate_size=1536, layer_norm_eps=1e-5, rope_theta=100.0,
+        query_bias=True, key_bias=False, value_bias=True, use_gated_mlp=False, num_register_tokens=0,
+        layerscale_value=1.0,
     ),
 }  # fmt: skip
 PREPROCESSING = {
@@ -42,52 +56,84 @@ PREPROCESSING = {
 }
 
 
-def settings(model_type: str, document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a `config.json` with what it leaves out."""
-    return {**DEFAULTS, **_OWN_DEFAULTS.get(model_type, {}), **document}
+def settings(defaults: Mapping[str, Any], document: Any, origin: str) -> dict[str, Any]:
+    """Return the values of a `config.json`, or a part of one, with what it leaves out.
+
+    Args:
+      defaults: what transformers assumes; a value must be of the same kind.
+      document: the values by name.
+      origin: for messages.
+
+    Raises:
+      CheckpointError: a value is of another kind.
+      ConfigError: a size is none.
+    """
+    if not isinstance(document, Mapping):
+        raise CheckpointError(f"{origin}: config.json has {document!r:.60} where values by name belong.")
+    given = {name: value for name, value in document.items() if value is not None}
+    for name, default in defaults.items():
+        value = given.get(name, default)
+        kinds: Any = type(default)
+        if name in ("image_size", "patch_size"):
+            if max(pair(value, name)) > LARGEST:
+                raise ConfigError(f"{name} is {value}, more than {LARGEST} pixels.")
+            continue
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            kinds = int | float if isinstance(default, float) else int
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not isinstance(value, kinds) or (
+            kinds not in (bool, str) and not (number and abs(value) < LARGEST)
+        ):
+            expected = {bool: "true or false", int: "a whole number", str: "text"}.get(kinds, "a number")
+            raise CheckpointError(f"{origin}: config.json says {name} {value!r:.60}; it must be {expected}.")
+    return {**defaults, **given}
 
 
-def from_document(raw: RawCheckpoint) -> tuple[ViTConfig | MaeConfig, str, str]:
-    """Return the model of transformers' `config.json`, its `model_type` and the prefix of its names.
+def from_document(raw: RawCheckpoint) -> tuple[ViTConfig | MaeConfig, str, Size | None]:
+    """Return the model of transformers' `config.json`, the prefix of its names and the size of its inputs if known.
 
     Raises:
       CheckpointError: it is a model we do not have, or says something we do not know.
     """
-    document = raw.documents["config.json"]
-    model_type = document.get("model_type")
+    model_type = raw.documents["config.json"].get("model_type")
     if model_type not in PREFIXES:
         known = (*PREFIXES, *TOWERS)
         raise CheckpointError(
-            f"{raw.origin}: config.json says model_type {model_type!r}, which is not one of {', '.join(known)}."
+            f"{raw.origin}: config.json says model_type {model_type!r:.60}, which is not one of {', '.join(known)}."
             f"{nearest(str(model_type), known)}"
         )
-    about = settings(model_type, document)
     prefix = PREFIXES[model_type]
     if not any(name.startswith(prefix) for name in raw.tensors):
         prefix = ""
     try:
-        config = _config(model_type, about, prefix, raw)
+        defaults = {**DEFAULTS, **_OWN_DEFAULTS.get(model_type, {})}
+        about = settings(defaults, raw.documents["config.json"], raw.origin)
+        config, size = _config(model_type, about, prefix, raw)
         if model_type == "vit_mae" and any(name.startswith("decoder.") for name in raw.tensors):
-            return MaeConfig(config, _decoder(about, config)), model_type, prefix
+            return MaeConfig(config, _decoder(about, config)), prefix, size
     except ConfigError as error:
         raise CheckpointError(f"{raw.origin}: config.json describes no model: {error}") from None
-    return config, model_type, prefix
+    return config, prefix, size
 
 
 def activation(name: Any, origin: str) -> str:
     """Return our word for transformers' `hidden_act`."""
     if name not in ACTIVATIONS:
         raise CheckpointError(
-            f"{origin}: config.json says hidden_act {name!r}; it must be one of {', '.join(ACTIVATIONS)}."
+            f"{origin}: config.json says hidden_act {name!r:.60}; it must be one of {', '.join(ACTIVATIONS)}."
         )
     return ACTIVATIONS[name]
 
 
-def _config(model_type: str, about: dict[str, Any], prefix: str, raw: RawCheckpoint) -> ViTConfig:
+def _config(
+    model_type: str, about: dict[str, Any], prefix: str, raw: RawCheckpoint
+) -> tuple[ViTConfig, Size | None]:
     names, width = raw.tensors, about["hidden_size"]
+    patch_size = pair(about["patch_size"], "patch_size")
+    preprocessing, image_size, input_size = processed(raw, about, PREPROCESSING.get(model_type, IMAGENET))
     fields: dict[str, Any] = dict(
-        image_size=_size(about["image_size"]),
-        patch_size=_size(about["patch_size"]),
+        image_size=image_size,
+        patch_size=patch_size,
         in_channels=about["num_channels"],
         width=width,
         depth=about["num_hidden_layers"],
@@ -102,20 +148,20 @@ def _config(model_type: str, about: dict[str, Any], prefix: str, raw: RawCheckpo
         resample="bicubic",
         resample_antialias=model_type == "dinov2_with_registers",
         bias_resample="bilinear",
-        preprocessing=_preprocessing(model_type, raw),
-        **_output(names, prefix, about),
+        preprocessing=preprocessing,
+        **_output(raw.tensors, prefix, patch_size[0] * patch_size[1] * about["num_channels"]),
     )
     if model_type == "deit":
         fields.update(distillation_token=True)
     elif model_type in ("beit", "data2vec-vision"):
-        shared, own = about.get("use_shared_relative_position_bias"), about.get("use_relative_position_bias")
+        shared, own = about["use_shared_relative_position_bias"], about["use_relative_position_bias"]
         fields.update(
             k_bias=False,
-            position="learned" if about.get("use_absolute_position_embeddings") else "none",
+            position="learned" if about["use_absolute_position_embeddings"] else "none",
             position_bias="shared" if shared else "blocks" if own else "none",
-            layer_scale=about.get("layer_scale_init_value", 0.1) or None,
+            layer_scale=about["layer_scale_init_value"] or None,
         )
-        if fields["pool"] != "patches" and about.get("use_mean_pooling", True):
+        if fields["pool"] != "patches" and about["use_mean_pooling"]:
             fields.update(pool="mean", pool_norm="after")
     elif model_type.startswith("dinov2"):
         gated = about["use_swiglu_ffn"]
@@ -123,9 +169,8 @@ def _config(model_type: str, about: dict[str, Any], prefix: str, raw: RawCheckpo
         fields.update(
             mlp="swiglu" if gated else "mlp",
             mlp_dim=(int(hidden * 2 / 3) + 7) // 8 * 8 if gated else hidden,
-            layer_scale=about.get("layerscale_value", 1.0),
-            mask_token=f"{prefix}embeddings.mask_token" in names,
-            register_tokens=about.get("num_register_tokens", 0),
+            layer_scale=about["layerscale_value"],
+            register_tokens=about["num_register_tokens"],
             class_position=True,
         )
         if fields["num_classes"]:
@@ -133,7 +178,7 @@ def _config(model_type: str, about: dict[str, Any], prefix: str, raw: RawCheckpo
     elif model_type == "dinov3_vit":
         fields.update(
             mlp="swiglu" if about["use_gated_mlp"] else "mlp",
-            layer_scale=about.get("layerscale_value", 1.0),
+            layer_scale=about["layerscale_value"],
             register_tokens=about["num_register_tokens"],
             qkv_bias=about["query_bias"] and about["value_bias"],
             k_bias=about["key_bias"],
@@ -144,23 +189,22 @@ def _config(model_type: str, about: dict[str, Any], prefix: str, raw: RawCheckpo
         )
     elif model_type == "ijepa":
         fields.update(pool="mean")
-    return ViTConfig(**fields)
+    return ViTConfig(**fields), input_size
 
 
-def _output(names: Container[str], prefix: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the head, which the arrays themselves say best."""
-    classes = len(about.get("id2label") or {0: "LABEL_0", 1: "LABEL_1"})
-    fields: dict[str, Any] = {"num_classes": 0, "pool": "cls"}
-    if "classifier.weight" in names or "cls_classifier.weight" in names:
-        fields.update(num_classes=classes)
-    elif "lm_head.weight" in names:
-        fields.update(num_classes=about.get("vocab_size", 8192), pool="patches")
-    elif "decoder.0.weight" in names:
-        patch = _size(about["patch_size"])
-        fields.update(num_classes=patch[0] * patch[1] * about["num_channels"], pool="patches")
-    elif f"{prefix}pooler.dense.weight" in names:
-        fields.update(representation_size=about.get("pooler_output_size") or about["hidden_size"])
-    return fields
+def _output(tensors: Mapping[str, Tensor], prefix: str, pixels: int) -> dict[str, Any]:
+    """Return the fields of the head, which the arrays themselves say best; `pixels` is the numbers in a patch."""
+
+    def rows(*names: str) -> int:
+        return next((tensors[name].shape[0] for name in names if name in tensors and tensors[name].shape), 0)
+
+    if classes := rows("classifier.weight", "cls_classifier.weight"):
+        return {"num_classes": classes, "pool": "cls"}
+    if codes := rows("lm_head.weight"):
+        return {"num_classes": codes, "pool": "patches"}
+    if "decoder.0.weight" in tensors:
+        return {"num_classes": pixels, "pool": "patches"}
+    return {"num_classes": 0, "pool": "cls", "representation_size": rows(f"{prefix}pooler.dense.weight")}
 
 
 def _decoder(about: Mapping[str, Any], encoder: ViTConfig) -> ViTConfig:
@@ -169,10 +213,10 @@ def _decoder(about: Mapping[str, Any], encoder: ViTConfig) -> ViTConfig:
         image_size=encoder.image_size,
         patch_size=encoder.patch_size,
         in_channels=encoder.in_channels,
-        width=about.get("decoder_hidden_size", 512),
-        depth=about.get("decoder_num_hidden_layers", 8),
-        heads=about.get("decoder_num_attention_heads", 16),
-        mlp_dim=about.get("decoder_intermediate_size", 2048),
+        width=about["decoder_hidden_size"],
+        depth=about["decoder_num_hidden_layers"],
+        heads=about["decoder_num_attention_heads"],
+        mlp_dim=about["decoder_intermediate_size"],
         num_classes=p * q * encoder.in_channels,
         pool="patches",
         activation=encoder.activation,
@@ -183,31 +227,32 @@ def _decoder(about: Mapping[str, Any], encoder: ViTConfig) -> ViTConfig:
     )
 
 
-def _preprocessing(model_type: str, raw: RawCheckpoint) -> Preprocessing:
-    document = raw.documents.get("preprocessor_config.json")
-    if document is None:
-        return PREPROCESSING.get(model_type, IMAGENET)
-    return from_hf(document, _size(raw.documents["config.json"].get("image_size", 224)))[0]
+def processed(
+    raw: RawCheckpoint, about: Mapping[str, Any], otherwise: Preprocessing
+) -> tuple[Preprocessing, Size, Size | None]:
+    """Return how images become inputs, the size of the positions, and that of the inputs if a file says it.
 
-
-def input_size(raw: RawCheckpoint) -> tuple[int, int] | None:
-    """Return the size of the images that the preprocessing beside a model makes, or None if there is none."""
+    Args:
+      raw: the checkpoint.
+      about: values of `config.json`: `image_size` and `patch_size`.
+      otherwise: the preprocessing where no `preprocessor_config.json` says it; it is for images of the positions' size.
+    """
+    own, patch = pair(about["image_size"], "image_size"), pair(about["patch_size"], "patch_size")
     document = raw.documents.get("preprocessor_config.json")
-    if document is None:
-        return None
-    return from_hf(document, _size(raw.documents["config.json"].get("image_size", 224)))[1]
+    preprocessing, size = (otherwise, own) if document is None else from_hf(document, own)
+    # Patches leave out what does not fill one, at the right and the bottom.
+    preprocessing, size = covered(preprocessing, size, patch)
+    side = covered(preprocessing, own, patch)[1]
+    return preprocessing, side, None if document is None else size
 
 
 def class_names(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the classes in order, or none if `id2label` only counts them."""
-    labels = document.get("id2label") or {}
+    labels = document.get("id2label")
+    if not isinstance(labels, Mapping):
+        return ()
     try:
         names = tuple(str(labels[key]) for key in sorted(labels, key=int))
     except (TypeError, ValueError):
         return ()
     return () if all(name == f"LABEL_{i}" for i, name in enumerate(names)) else names
-
-
-def _size(value: Any) -> tuple[int, int]:
-    height, width = value if isinstance(value, list | tuple) else (value, value)
-    return int(height), int(width)
