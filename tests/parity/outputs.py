@@ -7,6 +7,7 @@ import numpy as np
 from vit_jax.models.embedding import Patches, unpatchify
 from vit_jax.models.mae import MaskedAutoencoder, random_masking
 from vit_jax.models.text import ImageTextModel
+from vit_jax.objectives import dino_losses
 
 CAPTURE = ("embedded", "blocks", "attention", "encoded", "pooled", "pre_logits")
 
@@ -33,6 +34,36 @@ def computation(name, about, inputs, model):
         return found, gradient
 
     return outputs, given[differentiated]
+
+
+def function_values(name, about, inputs):
+    """Return by name what our functions without parameters make of a case's inputs."""
+    given = {key[len("in.") :]: jnp.asarray(value) for key, value in inputs.items() if key.startswith("in.")}
+    return jax.jit(lambda given: FUNCTIONS[name](given, about["config"]))(given)
+
+
+def self_distillation(inputs, config):
+    """Some steps of DINO's losses; the teacher's scores grow by 0.1 from one to the next."""
+    (start, end, warmup), momentum, temperature = config["warmup"], config["momentum"], config["student_temp"]
+    found, center = {}, jnp.zeros(inputs["t"].shape[-1])
+    for step in range(3):
+        scores = inputs["t"] + 0.1 * step
+        sharpness = dino_losses.teacher_temperature(step, start, end, warmup)
+        targets = dino_losses.teacher_targets(scores, center, sharpness)
+        found[f"dino.{step}"] = dino_losses.dino_loss(inputs["s"], targets, temperature)
+        center = dino_losses.update_center(center, scores, momentum)
+        found[f"center.{step}"] = center[None, None]
+    center = jnp.zeros(inputs["tp"].shape[-1])
+    for step in range(2):
+        scores = inputs["tp"] + 0.1 * step
+        targets = dino_losses.teacher_targets(scores, center, end)
+        found[f"ibot.{step}"] = dino_losses.ibot_loss(inputs["sp"], targets, inputs["mask"], temperature)
+        center = dino_losses.update_center(center, scores, momentum)
+        found[f"ibot_center.{step}"] = center[None]
+    return found | {"koleo": dino_losses.koleo_loss(inputs["feat"])}
+
+
+FUNCTIONS = {"dino_losses_lightly": self_distillation}
 
 
 def image_model(model, inputs, about):
