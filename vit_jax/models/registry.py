@@ -11,8 +11,6 @@ from vit_jax.errors import ConfigError
 from vit_jax.models import names
 from vit_jax.models.dino_head import DinoHead
 from vit_jax.models.dino_head_config import DinoHeadConfig
-from vit_jax.models.dino_head import DinoHead
-from vit_jax.models.dino_head_config import DinoHeadConfig
 from vit_jax.models.functional import ModelFunctions, functions
 from vit_jax.models.mae import MaskedAutoencoder
 from vit_jax.models.text import ImageTextModel, TextTransformer
@@ -20,7 +18,7 @@ from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.models.vit import VisionTransformer
 from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
 
-ModelConfig = ViTConfig | MaeConfig | TextConfig | ImageTextConfig | DinoHeadConfig | DinoHeadConfig
+ModelConfig = ViTConfig | MaeConfig | TextConfig | ImageTextConfig | DinoHeadConfig
 
 
 def model_config(name: str, **options: Any) -> ViTConfig:
@@ -76,6 +74,5 @@ def _class_of(config: ModelConfig) -> Callable[..., nnx.Module]:
         MaeConfig: MaskedAutoencoder,
         TextConfig: TextTransformer,
         ImageTextConfig: ImageTextModel,
-        DinoHeadConfig: DinoHead,
         DinoHeadConfig: DinoHead,
     }[type(config)]
