@@ -54,6 +54,8 @@ class Checkpoints:
       monitor: name of the metric that decides what is best.
       monitor_mode: `max` or `min`.
       read_only: never write; for evaluation and prediction.
+      frugal: copy arrays a few at a time while they are written, instead of all before `save` returns; they must stay
+        as they are until `close`.
       report: called with one line for each step that is skipped or set aside.
 
     Raises:
@@ -69,6 +71,7 @@ class Checkpoints:
         monitor: str = "accuracy",
         monitor_mode: str = "max",
         read_only: bool = False,
+        frugal: bool = False,
         report: Callable[[str], None] = _LOGGER.warning,
     ):
         choose(monitor_mode, ("max", "min"), "monitor_mode")
@@ -78,7 +81,7 @@ class Checkpoints:
             )
         self.directory = Path(directory).absolute()
         self.monitor, self.monitor_mode = monitor, monitor_mode
-        self._report = report
+        self._report, self._frugal = report, frugal
         self._unreadable: set[int] = set()
         self._metrics: dict[int, Mapping[str, float]] = {}
         self._in_flight: int | None = None
@@ -268,12 +271,21 @@ class Checkpoints:
             return ocp.CheckpointManager(
                 self.directory,
                 item_names=(STATE, METADATA),
+                item_handlers={STATE: self._handler()},
                 options=ocp.CheckpointManagerOptions(
                     cleanup_tmp_directories=True,  # what a killed run left half written
                     lightweight_initialize=True,
                     preservation_policy=retention,
                 ),
             )
+
+    def _handler(self) -> ocp.PyTreeCheckpointHandler:
+        if not self._frugal:
+            return ocp.PyTreeCheckpointHandler()
+        return ocp.PyTreeCheckpointHandler(
+            save_device_host_concurrent_gb=0.25,  # pyright: ignore[reportArgumentType]
+            is_prioritized_key_fn=lambda path: False,
+        )
 
     def _is_saved(self, step: int, mark: str) -> bool:
         if step in self._unreadable or step not in self.steps():

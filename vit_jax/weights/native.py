@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from vit_jax import trees
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.config_json import config_from_json, config_to_json
+from vit_jax.models.lora import ROOT, Lora
 from vit_jax.models.registry import ModelConfig, model_functions
 from vit_jax.weights.layouts.layout import Layout
 from vit_jax.weights.rules import rule
@@ -39,16 +41,14 @@ def open_native(path: Path) -> tuple[RawCheckpoint, Layout]:
         raise CheckpointError(
             f"{path} does not say what model it holds; evaluate or predict with its --workdir."
         )
-    if any(name.startswith("params/lora/") for name in metadata["arrays"]):
-        raise CheckpointError(
-            f"{path} holds a base and its low-rank factors apart; merge them: Classifier.load(...).save(OTHER)."
-        )
+    part = "ema" if any(name.startswith("ema/") for name in metadata["arrays"]) else "params"
+    adapted = any(name.startswith(f"{part}/{ROOT}/") for name in metadata["arrays"])
     try:
         config = config_from_json(metadata["model"])
-    except ConfigError as error:
+        lora = Lora(**metadata["config"]["lora"]) if adapted else None
+    except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} describes no model: {error}") from None
-    part = "ema" if any(name.startswith("ema/") for name in metadata["arrays"]) else "params"
-    raw = RawCheckpoint(str(path), "orbax", _tensors(config, checkpoints, part, metadata["step"]), {})
+    raw = RawCheckpoint(str(path), "orbax", _tensors(config, lora, checkpoints, part, metadata["step"]), {})
     names = tuple(metadata.get("class_names", ()))
     return raw, Layout(config, [rule(name, name) for name in raw.tensors], class_names=names)
 
@@ -63,7 +63,7 @@ def save_native(path: Path, config: ModelConfig, params: Any, class_names: tuple
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{str(path)!r} already holds a model; save to another folder.")
     model = json.loads(json.dumps(config_to_json(config)))
-    with Checkpoints(folder) as checkpoints:
+    with Checkpoints(folder, frugal=True) as checkpoints:
         checkpoints.save(0, {"params": params}, {"model": model, "class_names": list(class_names)}, {})
 
 
@@ -71,20 +71,32 @@ def _step_of(path: Path) -> int | None:
     return int(path.name) if path.name.isdigit() and path.parent.name == FOLDER else None
 
 
-def _tensors(config: ModelConfig, checkpoints: Checkpoints, part: str, step: int) -> dict[str, Tensor]:
+def _tensors(
+    config: ModelConfig, lora: Lora | None, checkpoints: Checkpoints, part: str, step: int
+) -> dict[str, Tensor]:
     """Return the parameters; all are restored and verified when the first is read, and let go one by one."""
-    abstract = jax.eval_shape(model_functions(config).init, jax.random.key(0))
+    plain = jax.eval_shape(model_functions(config).init, jax.random.key(0))
     held: dict[str, np.ndarray] = {}
+    lock = Lock()
 
     def read(name: str) -> np.ndarray:
-        if name not in held:
-            restored = checkpoints.restore_part(part, abstract, step)
-            assert restored is not None
-            held.update({path: np.asarray(leaf) for path, leaf in trees.flatten(restored[0]).items()})
-        return held.pop(name)
+        with lock:
+            if name not in held:
+                restored = checkpoints.restore_part(part, _with_factors(plain, lora), step)
+                assert restored is not None
+                whole = jax.jit(lora.merge)(restored[0]) if lora else restored[0]
+                held.update({path: np.asarray(leaf) for path, leaf in trees.flatten(whole).items()})
+            return held.pop(name)
 
-    leaves = trees.flatten(abstract)
     return {
         name: Tensor(tuple(leaf.shape), np.dtype(np.float32), lambda name=name: read(name))
-        for name, leaf in leaves.items()
+        for name, leaf in trees.flatten(plain).items()
     }
+
+
+def _with_factors(params: Any, lora: Lora | None) -> Any:
+    """Return the shapes of parameters with those of the low-rank factors beside them, as training saves them."""
+    if lora is None:
+        return params
+    factors = jax.eval_shape(lora.init, jax.random.key(0), params)
+    return {**params, ROOT: factors}
