@@ -96,6 +96,8 @@ def computing(config):
         # What counts of a crop is the size that images are resized to.
         crop = config.image_size[0] / config.preprocessing.resized(config.image_size)[0]
         neutral["preprocessing"] = dataclasses.replace(config.preprocessing, crop=crop, crop_rounding="even")
+    if getattr(config, "pool", "") == "last":
+        neutral["eos_token"] = 0
     if config.mlp == "swiglu":  # gated by SiLU, whatever it says
         neutral["activation"] = "silu"
     return replace(config, **neutral)

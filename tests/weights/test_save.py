@@ -12,12 +12,13 @@ from tests.weights.models import (
     MAE,
     PLAIN,
     SIGLIP_PAIR,
+    SQUASH,
     assert_same,
     computing,
     flat,
     opened,
     write,
-)  # fmt: skip
+)
 from vit_jax.models.encoder_config import replace
 
 ROUND_TRIPS = {
@@ -62,7 +63,9 @@ ROUND_TRIPS = {
         "pre_logits": replace(GOOGLE, representation_size=24),
         "no class token": replace(GOOGLE, class_token=False, pool="mean"),
         "class without position": replace(GOOGLE, class_position=False),
-        "sincos": replace(GOOGLE, position="sincos2d_big_vision", class_token=False, pool="mean", image_size=224, patch_size=32),
+        "sincos": replace(
+            GOOGLE, position="sincos2d_big_vision", class_token=False, pool="mean", image_size=224, patch_size=32
+        ),
         "map": replace(GOOGLE, class_token=False, pool="map"),
         "hybrid": HYBRID,
         "siglip": replace(SIGLIP_PAIR, image=replace(SIGLIP_PAIR.image, preprocessing=SQUASH)),

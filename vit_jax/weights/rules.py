@@ -170,12 +170,12 @@ class Rule:
         parts = {ours: shapes[ours][1:] if self.in_blocks else shapes[ours] for ours in self.ours}
         joined = self._joined_shape(list(parts.values()))
         part = joined if len(self.theirs) == 1 else joined[: self.axis] + joined[self.axis + 1 :]
-        start = 0
-        for ours, shape in parts.items():
-            rows = shape[self.axis] if len(shape) == len(joined) and joined else 1
-            if ours == path:
-                break
-            start += rows
+        counts = {
+            ours: shape[self.axis] if len(shape) == len(joined) and joined else 1
+            for ours, shape in parts.items()
+        }
+        start = sum(list(counts.values())[: self.ours.index(path)])
+        rows = counts[path]
         if len(self.theirs) == 1:
             whole = self._one(self.theirs[0], read, part)
             if len(self.ours) > 1:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,21 @@ from vit_jax import trees
 from vit_jax.errors import CheckpointError, ConfigError, choose
 from vit_jax.models.functional import parameters
 from vit_jax.models.registry import ModelConfig
-from vit_jax.models.text_config import ImageTextConfig, TextConfig
-from vit_jax.models.vit_config import MaeConfig, ViTConfig
+from vit_jax.models.text_config import ImageTextConfig
+from vit_jax.models.vit_config import ViTConfig
 from vit_jax.weights import npz_format, safetensors_format
+from vit_jax.weights.arrays import Arrays
+from vit_jax.weights.differences import differences
 from vit_jax.weights.layouts import google, timm_document, transformers_document
 from vit_jax.weights.native import save_native
 from vit_jax.weights.preprocessing_formats import to_hf
 from vit_jax.weights.rules import Rule
-from vit_jax.weights.tensors import RawCheckpoint, Tensor, replacing
+from vit_jax.weights.tensors import RawCheckpoint, replacing
 from vit_jax.weights.understand import understand
 
 FORMATS = ("timm", "hf", "npz", "orbax")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 LIBRARIES = {"timm": "timm", "hf": "transformers", "npz": "Google's npz"}
-# What says how a model is trained or run, and not what it computes.
-_RUNNING = {
-    "dropout_rate", "attention_dropout_rate", "drop_path_rate", "drop_path_schedule", "patch_drop_rate", "init",
-    "head_bias_init", "dtype", "attention", "remat", "unroll", "dynamic_image_size", "dynamic_image_pad", "resample",
-    "resample_antialias", "resample_offset", "bias_resample",
-}  # fmt: skip
 
 
 def save(
@@ -98,7 +94,7 @@ def save_parameters(
                 f"{LIBRARIES[format]} has no place for {parameter}; choose another format, or lose it: "
                 f"ignore=[{parameter!r}]."
             )
-    arrays = _Arrays({path: params[path] for path in covered & params.keys()}, rules, np.dtype(DTYPES[dtype]))
+    arrays = Arrays({path: params[path] for path in covered & params.keys()}, rules, np.dtype(DTYPES[dtype]))
     written = RawCheckpoint(str(target), format, arrays.tensors(), documents)
     lost = {path: f"{path}, which is left out" for path in homeless} | _lost(config, written, format, ignore)
     for word in ignore:
@@ -139,45 +135,6 @@ def _slots(
     return config, params
 
 
-class _Arrays:
-    """Their arrays, made one at a time from our parameters."""
-
-    def __init__(self, params: Mapping[str, Any], rules: Sequence[Rule], dtype: np.dtype):
-        self.params, self.dtype = params, dtype
-        covered = {path for rule in rules for path in rule.ours}
-        if left := sorted(params.keys() - covered):
-            raise ConfigError(
-                f"the format has no place for {left[0]}; choose another, or load the model without it."
-            )
-        if not all(getattr(leaf, "is_fully_addressable", True) for leaf in params.values()):
-            raise ConfigError(
-                "the model lies on several hosts; save it with format='orbax', and convert that."
-            )
-        # On CPU these are views; from an accelerator each parameter comes over once.
-        hosted = {path: np.asarray(leaf) for path, leaf in params.items()}
-        self.names: dict[str, Callable[[], np.ndarray]] = {
-            name: make for rule in rules for name, make in rule.write(hosted)
-        }
-        # Shapes are found by the same functions on arrays that take no memory.
-        empty = {path: np.broadcast_to(np.float32(0), np.shape(leaf)) for path, leaf in params.items()}
-        self.shapes = {name: make().shape for rule in rules for name, make in rule.write(empty)}
-
-    def specs(self) -> Iterator[tuple[str, tuple[int, ...], np.dtype]]:
-        """Yield name, shape and dtype of each array."""
-        yield from ((name, shape, self.dtype) for name, shape in self.shapes.items())
-
-    def read(self, name: str) -> np.ndarray:
-        """Return an array."""
-        return np.asarray(self.names[name](), self.dtype, order="C")
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the arrays as if they had been written."""
-        return {
-            name: Tensor(shape, self.dtype, lambda name=name: self.read(name))
-            for name, shape in self.shapes.items()
-        }
-
-
 def _describe(
     config: ModelConfig, format: str, class_names: Sequence[str]
 ) -> tuple[dict[str, Any], Sequence[Rule]]:
@@ -192,7 +149,9 @@ def _describe(
         return {"config.json": document}, rules
     if format == "hf":
         document, rules = transformers_document.document(config, class_names)
-        image = config.image if isinstance(config, ImageTextConfig) else getattr(config, "encoder", config)
+        image: Any = (
+            config.image if isinstance(config, ImageTextConfig) else getattr(config, "encoder", config)
+        )
         processor = transformers_document.PROCESSORS.get(document["model_type"])
         if processor is None:  # SigLIP 2's images of any shapes have a processor of their own
             return {"config.json": document}, rules
@@ -217,7 +176,7 @@ def _lost(config: ModelConfig, written: RawCheckpoint, format: str, ignore: Sequ
     except CheckpointError as error:
         raise ConfigError(f"{LIBRARIES[format]} cannot hold this model: {error}") from None
     lines: dict[str, str] = {}
-    for name, ours, theirs in _differences(config, read):
+    for name, ours, theirs in differences(config, read):
         line = f"{name} {ours}, which becomes {theirs}"
         # npz says nothing of preprocessing; that its readers resize in another way is worth a note.
         note = format == "npz" and name.endswith((".interpolation", ".crop", ".crop_mode"))
@@ -232,37 +191,3 @@ def _lost(config: ModelConfig, written: RawCheckpoint, format: str, ignore: Sequ
 def _named(name: str, ignore: Sequence[str]) -> bool:
     """Return whether a field or a parameter, or what it is part of, is to be ignored."""
     return any(name == word or name.startswith((f"{word}/", f"{word}.")) for word in ignore)
-
-
-def _differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if type(ours) is not type(theirs):
-        yield "kind", type(ours).__name__, type(theirs).__name__
-        return
-    for field in dataclasses.fields(ours):
-        name, one, other = field.name, getattr(ours, field.name), getattr(theirs, field.name)
-        unused = (name == "eos_token" and ours.pool != "eos") or (
-            name == "activation" and ours.mlp == "swiglu"
-        )
-        if name in _RUNNING or one == other or unused:
-            continue
-        if isinstance(one, ViTConfig | TextConfig | MaeConfig):
-            yield from _differences(one, other, f"{prefix}{name}.")
-        elif name == "layer_scale" and one is not None and other is not None:
-            continue  # where training starts; the scales themselves are arrays
-        elif name == "preprocessing":
-            for part in dataclasses.fields(one):
-                a, b = getattr(one, part.name), getattr(other, part.name)
-                if part.name == "crop":  # what counts is the size that images are resized to
-                    a, b = one.resized(ours.image_size), other.resized(theirs.image_size)
-                # Where an odd crop starts is less than a pixel, and each library has one way only.
-                if part.name != "crop_rounding" and not _close(a, b):
-                    yield f"{prefix}preprocessing.{part.name}", a, b
-        else:
-            yield prefix + name, one, other
-
-
-def _close(a: Any, b: Any) -> bool:
-    if isinstance(a, str):
-        return a == b
-    a, b = np.atleast_1d(a), np.atleast_1d(b)
-    return (a.size == b.size or 1 in (a.size, b.size)) and bool(np.allclose(a, b, rtol=1e-6, atol=0))

@@ -27,7 +27,10 @@ from vit_jax.weights.layouts import (
 from vit_jax.weights.layouts.layout import Layout
 from vit_jax.weights.tensors import RawCheckpoint
 
-KINDS = "timm, transformers, Google's vision_transformer and big_vision, OpenCLIP, torchvision, Meta's and Microsoft's code"
+KINDS = (
+    "timm, transformers, Google's vision_transformer and big_vision, OpenCLIP, torchvision, "
+    "Meta's and Microsoft's code"
+)
 
 
 def understand(raw: RawCheckpoint, model: ModelConfig | None = None) -> tuple[RawCheckpoint, Layout]:

@@ -16,9 +16,10 @@ _WITHOUT_EFFECT = {
     "weight_init", "fix_init", "strict_img_size", "qkv_fused", "pretrained", "features_only", "scale_attn_norm",
 }  # fmt: skip
 _PLAIN = {
-    "img_size": "image_size", "patch_size": "patch_size", "in_chans": "in_channels", "num_classes": "num_classes",
-    "embed_dim": "width", "depth": "depth", "num_heads": "heads", "class_token": "class_token",
-    "reg_tokens": "register_tokens", "num_reg_tokens": "register_tokens", "init_values": "layer_scale", "qk_norm": "qk_norm", "pre_norm": "pre_norm",
+    "img_size": "image_size", "patch_size": "patch_size", "in_chans": "in_channels",
+    "num_classes": "num_classes", "embed_dim": "width", "depth": "depth", "num_heads": "heads",
+    "class_token": "class_token", "reg_tokens": "register_tokens", "num_reg_tokens": "register_tokens",
+    "init_values": "layer_scale", "qk_norm": "qk_norm", "pre_norm": "pre_norm",
     "dynamic_img_size": "dynamic_image_size", "dynamic_img_pad": "dynamic_image_pad", "scale_mlp": "mlp_norm",
     "scale_attn_inner": "attention_norm", "rope_temperature": "rope_theta",
 }  # fmt: skip
