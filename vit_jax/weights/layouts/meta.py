@@ -36,7 +36,25 @@ def renamed(raw: RawCheckpoint) -> RawCheckpoint:
         for pattern, replacement in RENAMED:
             new = re.sub(pattern, replacement, new)
         tensors[new] = tensor
+    for name in [
+        name for name in tensors if name.endswith(".attn.qkv.bias_mask")
+    ]:  # DINOv3: keys have no bias
+        del tensors[name]
+        bias = tensors.pop(name.removesuffix("_mask"), None)
+        if bias is not None and len(bias.shape) == 1:
+            parts = {
+                f"{name.removesuffix('qkv.bias_mask')}{part}_bias": (bias, i)
+                for i, part in ((0, "q"), (2, "v"))
+            }
+            tensors |= {own: _third(*which) for own, which in parts.items()}
     return dataclasses.replace(raw, tensors=tensors)
+
+
+def _third(tensor: Tensor, index: int) -> Tensor:
+    width = tensor.shape[0] // 3
+    return dataclasses.replace(
+        tensor, shape=(width,), read=lambda: tensor.read()[index * width : (index + 1) * width]
+    )
 
 
 def refined(config: ViTConfig, raw: RawCheckpoint) -> ViTConfig | MaeConfig:

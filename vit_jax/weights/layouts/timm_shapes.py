@@ -48,6 +48,10 @@ def from_shapes(
     fc1, fc2 = shape("blocks.0.mlp.fc1.weight"), shape("blocks.0.mlp.fc2.weight")
     split = "blocks.0.mlp.fc1_g.weight" in tensors
     gated = split or (bool(fc1) and fc1[0] != fc2[1])
+    # EVA-02 alone has queries, keys and values apart; its rotary positions are as on the grid it was trained on first.
+    rope = (
+        "eva" if rows and "blocks.0.attn.q_proj.weight" in tensors else "none" if rows or table else "dinov3"
+    )
     scaled = "blocks.0.ls1.gamma" in tensors or "blocks.0.gamma_1" in tensors
     head = shape("head.weight")
     pool = (
@@ -63,7 +67,7 @@ def from_shapes(
         in_channels=patch[1],
         width=width,
         depth=depth,
-        heads=heads_of(width, gated),
+        heads=heads_of(width, gated, rope),
         mlp_dim=fc2[1],
         num_classes=head[0] if head else 0,
         class_token=class_token,
@@ -77,7 +81,9 @@ def from_shapes(
         else "shared"
         if "rel_pos_bias.relative_position_bias_table" in tensors
         else "blocks",
-        rope="none" if rows or table else "dinov3",
+        rope=rope,
+        rope_theta=10000.0 if rope == "eva" else 100.0,
+        rope_grid=(16, 16) if rope == "eva" else None,
         pool=pool,
         pool_norm="after" if "fc_norm.weight" in tensors else "before",
         qkv_bias="blocks.0.attn.qkv.bias" in tensors or "blocks.0.attn.q_bias" in tensors,
@@ -88,14 +94,18 @@ def from_shapes(
         layer_scale=1e-5 if scaled else None,
         mlp="swiglu" if gated else "mlp",
         mlp_norm="blocks.0.mlp.norm.weight" in tensors,
+        attention_norm="blocks.0.attn.norm.weight" in tensors,
+        norm_epsilon=1e-5 if rope == "dinov3" else 1e-6,
         init="trunc_normal",
         preprocessing=preprocessing,
     )
 
 
-def heads_of(width: int, gated: bool = False) -> int:
+def heads_of(width: int, gated: bool = False, rope: str = "none") -> int:
     """Return the number of heads that published models of a width have."""
     special = {1152: 16, 1280: 16, 1408: 16, 1664: 16, 1792: 16, 32: 2}
+    if rope == "dinov3":
+        special = {1280: 20, 4096: 32, 32: 2}
     if width == 1536:
         return 24 if gated else 16  # DINOv2's giant, and big_vision's
     return special.get(width, max(1, width // 64))
