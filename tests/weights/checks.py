@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vit_jax.errors import CheckpointError
+from vit_jax.errors import CheckpointError, VitError
 
 
 def same(tensors, arrays):
@@ -26,6 +26,15 @@ def refused(action, why, may_pass=False):
         assert why in line, line
         return line
     assert may_pass, "not refused"
+    return ""
+
+
+def line_of(action):
+    """What an action refuses with, or nothing if it does not."""
+    try:
+        action()
+    except VitError as error:
+        return str(error)
     return ""
 
 

@@ -20,6 +20,7 @@ from vit_jax.models.preprocessing import (
     INCEPTION_STD,
     Preprocessing,
 )
+from vit_jax.weights.tensors import LARGEST
 
 Size = tuple[int, int]
 
@@ -252,7 +253,9 @@ def _pair(value: Any, where: str) -> Size:
         sides = (value.get("height"), value.get("width"))
     else:
         sides = value if isinstance(value, list | tuple) else (value, value)
-    if len(sides) != 2 or not all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in sides):
+    if len(sides) != 2 or not all(
+        isinstance(s, int) and not isinstance(s, bool) and 0 < s < LARGEST for s in sides
+    ):
         raise CheckpointError(f"{where} is {value!r}; it must be height and width in pixels.")
     return sides[0], sides[1]
 
@@ -272,7 +275,7 @@ def _positive(value: Any, where: str) -> float:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def _choice(value: Any, allowed: Iterable[str], where: str) -> str:

@@ -154,8 +154,9 @@ class Rule:
         elif self.per_layer:
 
             def fill(layer: int) -> None:
+                own = replace(self, theirs=tuple(name.format(l=layer) for name in self.theirs))
                 with target.part(layer) as out:
-                    self._fill(path, shapes, lambda name: read(name.format(l=layer)), out)
+                    own._fill(path, shapes, read, out)
 
             # Reading waits for the disk and transposing for memory, so blocks are read side by side.
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:

@@ -9,6 +9,7 @@ from vit_jax.models.preprocessing import CLIP, Preprocessing
 from vit_jax.models.text_config import ImageTextConfig, TextConfig
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.weights.layouts.blocks import FROM_HEADS, TO_HEADS, norms
+from vit_jax.weights.layouts.transformers_config import settings
 from vit_jax.weights.preprocessing_formats import from_open_clip
 from vit_jax.weights.rules import CONV, FLAT, Rule, affine, norm, plain_matrix, rule
 from vit_jax.weights.tensors import RawCheckpoint
@@ -42,15 +43,20 @@ def describe(raw: RawCheckpoint) -> ImageTextConfig:
     Raises:
       CheckpointError: the model is none that we have.
     """
-    document = raw.documents.get("open_clip_config.json", {})
-    about = document.get("model_cfg", {})
+    where = f"{raw.origin}: open_clip_config.json"
     try:
+        document = settings({"model_cfg": {}}, raw.documents.get("open_clip_config.json", {}), where)
+        parts: dict[str, Any] = {"vision_cfg": {}, "text_cfg": {}, "quick_gelu": not document["model_cfg"]}
+        about = settings(parts, document["model_cfg"], where)
         shapes = {name: tensor.shape for name, tensor in raw.tensors.items()}
-        image = _image(shapes, about.get("vision_cfg", {}), bool(about.get("quick_gelu", not about)))
-        text = _text(shapes, about.get("text_cfg", {}), image.activation)
+        seen = settings({"head_width": 64}, about["vision_cfg"], where)
+        image = _image(shapes, seen["head_width"] or 64, about["quick_gelu"])
+        width = shapes["token_embedding.weight"][1]
+        heads = settings({"heads": max(1, width // 64)}, about["text_cfg"], where)["heads"]
+        text = _text(shapes, heads, image.activation)
         known = document.get("preprocess_cfg")
-        settings = from_open_clip(known)[0] if known else CLIP_CROP
-        image = dataclasses.replace(image, preprocessing=settings)
+        preprocessing = from_open_clip(known)[0] if known else CLIP_CROP
+        image = dataclasses.replace(image, preprocessing=preprocessing)
         return ImageTextConfig(image, text, logit_bias="logit_bias" in shapes)
     except (KeyError, IndexError, ValueError) as error:
         raise CheckpointError(
@@ -63,14 +69,14 @@ def describe(raw: RawCheckpoint) -> ImageTextConfig:
 CLIP_CROP = Preprocessing(CLIP.mean, CLIP.std, "bicubic", 1.0)
 
 
-def _image(shapes: Mapping[str, tuple[int, ...]], about: Mapping[str, Any], quick: bool) -> ViTConfig:
+def _image(shapes: Mapping[str, tuple[int, ...]], head_width: int, quick: bool) -> ViTConfig:
     width, channels, p, q = shapes["visual.conv1.weight"]
     side = int((shapes["visual.positional_embedding"][0] - 1) ** 0.5)
     return ViTConfig(
         image_size=(side * p, side * q),
         patch_size=(p, q),
         in_channels=channels,
-        heads=width // about.get("head_width", 64),
+        heads=width // head_width,
         num_classes=shapes["visual.proj"][1],
         head_bias=False,
         patch_bias=False,
@@ -80,10 +86,10 @@ def _image(shapes: Mapping[str, tuple[int, ...]], about: Mapping[str, Any], quic
     )
 
 
-def _text(shapes: Mapping[str, tuple[int, ...]], about: Mapping[str, Any], activation: str) -> TextConfig:
-    vocab_size, width = shapes["token_embedding.weight"]
+def _text(shapes: Mapping[str, tuple[int, ...]], heads: int, activation: str) -> TextConfig:
+    vocab_size, _ = shapes["token_embedding.weight"]
     return TextConfig(
-        heads=about.get("heads", width // 64),
+        heads=heads,
         vocab_size=vocab_size,
         context_length=shapes["positional_embedding"][0],
         num_classes=shapes["text_projection"][1],

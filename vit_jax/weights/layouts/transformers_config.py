@@ -56,20 +56,20 @@ PREPROCESSING = {
 }
 
 
-def settings(defaults: Mapping[str, Any], document: Any, origin: str) -> dict[str, Any]:
-    """Return the values of a `config.json`, or a part of one, with what it leaves out.
+def settings(defaults: Mapping[str, Any], document: Any, where: str) -> dict[str, Any]:
+    """Return the values of a description, or a part of one, with what it leaves out.
 
     Args:
-      defaults: what transformers assumes; a value must be of the same kind.
+      defaults: what the library assumes; a value must be of the same kind.
       document: the values by name.
-      origin: for messages.
+      where: checkpoint and file, for messages.
 
     Raises:
       CheckpointError: a value is of another kind.
       ConfigError: a size is none.
     """
     if not isinstance(document, Mapping):
-        raise CheckpointError(f"{origin}: config.json has {document!r:.60} where values by name belong.")
+        raise CheckpointError(f"{where} has {document!r:.60} where values by name belong.")
     given = {name: value for name, value in document.items() if value is not None}
     for name, default in defaults.items():
         value = given.get(name, default)
@@ -82,10 +82,15 @@ def settings(defaults: Mapping[str, Any], document: Any, origin: str) -> dict[st
             kinds = int | float if isinstance(default, float) else int
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not isinstance(value, kinds) or (
-            kinds not in (bool, str) and not (number and abs(value) < LARGEST)
+            kinds not in (bool, str, dict) and not (number and abs(value) < LARGEST)
         ):
-            expected = {bool: "true or false", int: "a whole number", str: "text"}.get(kinds, "a number")
-            raise CheckpointError(f"{origin}: config.json says {name} {value!r:.60}; it must be {expected}.")
+            expected = {
+                bool: "true or false",
+                int: "a whole number",
+                str: "text",
+                dict: "values by name",
+            }.get(kinds, "a number")
+            raise CheckpointError(f"{where} says {name} {value!r:.60}; it must be {expected}.")
     return {**defaults, **given}
 
 
@@ -107,7 +112,7 @@ def from_document(raw: RawCheckpoint) -> tuple[ViTConfig | MaeConfig, str, Size 
         prefix = ""
     try:
         defaults = {**DEFAULTS, **_OWN_DEFAULTS.get(model_type, {})}
-        about = settings(defaults, raw.documents["config.json"], raw.origin)
+        about = settings(defaults, raw.documents["config.json"], f"{raw.origin}: config.json")
         config, size = _config(model_type, about, prefix, raw)
         if model_type == "vit_mae" and any(name.startswith("decoder.") for name in raw.tensors):
             return MaeConfig(config, _decoder(about, config)), prefix, size

@@ -56,15 +56,16 @@ def from_document(raw: RawCheckpoint) -> tuple[ImageTextConfig | ViTConfig, bool
     kernel = raw.tensors.get("vision_model.embeddings.patch_embedding.weight")
     sequences = document["model_type"].startswith("siglip2") and kernel is not None and len(kernel.shape) == 2
     both = "text_model.final_layer_norm.weight" in raw.tensors
+    where = f"{raw.origin}: config.json"
     try:
-        about = settings(DEFAULTS[family][""], document, raw.origin)
+        about = settings(DEFAULTS[family][""], document, where)
         words, vision = about.get("text_config", {}), about.get("vision_config", {} if both else about)
         projection = about["projection_dim"] if family == "clip" and both else 0
-        seen = settings(DEFAULTS[family]["vision_config"], vision, raw.origin)
+        seen = settings(DEFAULTS[family]["vision_config"], vision, where)
         image, size = _image(family, seen, projection, sequences, raw)
         if not both:
             return image, sequences, size
-        read = settings(DEFAULTS[family]["text_config"], words, raw.origin)
+        read = settings(DEFAULTS[family]["text_config"], words, where)
         text = _text(family, read, projection, raw.origin)
         return ImageTextConfig(image, text, family == "siglip"), sequences, size
     except ConfigError as error:

@@ -1,0 +1,37 @@
+"""Segmentation models go through transformers' files and ours and come back bit for bit."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.models.test_upernet import BARE, PIXELS
+from tests.tiny import functions, parameters
+from vit_jax.errors import ConfigError
+from vit_jax.models.functional import parameters as parameters_of
+from vit_jax.models.upernet_config import UperNetConfig
+from vit_jax.models.vit_config import replace
+from vit_jax.weights.load import load, open_pretrained
+from vit_jax.weights.save import save
+
+# transformers' BEiT resizes tables bilinearly and patches are square.
+MODEL = replace(PIXELS, encoder=replace(BARE, bias_resample="bilinear", init="trunc_normal", unroll=0))
+
+
+@pytest.mark.parametrize("format", ["hf", "orbax"])
+def test_round_trip(tmp_path, format):
+    params = parameters(MODEL)
+    names = [f"thing {i}" for i in range(MODEL.num_classes)]
+    save(functions(MODEL).bind(params), tmp_path / "model", format, class_names=names)
+    opened = open_pretrained(tmp_path / "model")
+    assert opened.class_names == tuple(names)
+    assert not opened.report.dropped
+    model = load(tmp_path / "model")
+    assert isinstance(model.config, UperNetConfig)
+    assert replace(model.config, encoder=MODEL.encoder) == MODEL
+    jax.tree.map(np.testing.assert_array_equal, parameters_of(model), params)
+
+
+@pytest.mark.parametrize("format", ["timm", "npz"])
+def test_libraries_without_such_models(tmp_path, format):
+    with pytest.raises(ConfigError, match="timm has no UperNet|holds image encoders"):
+        save(functions(MODEL).bind(parameters(MODEL)), tmp_path / "model", format)
