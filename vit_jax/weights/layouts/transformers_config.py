@@ -100,12 +100,12 @@ def from_document(raw: RawCheckpoint) -> tuple[ViTConfig | MaeConfig, str, Size 
     Raises:
       CheckpointError: it is a model we do not have, or says something we do not know.
     """
-    model_type = raw.documents["config.json"].get("model_type")
+    model_type = str(raw.documents["config.json"]["model_type"])
     if model_type not in PREFIXES:
         known = (*PREFIXES, *TOWERS)
         raise CheckpointError(
             f"{raw.origin}: config.json says model_type {model_type!r:.60}, which is not one of {', '.join(known)}."
-            f"{nearest(str(model_type), known)}"
+            f"{nearest(model_type, known)}"
         )
     prefix = PREFIXES[model_type]
     if not any(name.startswith(prefix) for name in raw.tensors):
