@@ -44,7 +44,7 @@ from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
         (dict(width=34, position="sincos2d_mae"), "width is 34; sincos2d_mae needs a multiple of 4"),
         (dict(class_token=False), "pool is 'cls' but class_token is False"),
         (dict(pool="avg"), "pool is 'avg'; it must be one of cls, mean, cls_mean, map, patches, none"),
-        (dict(pool_norm="none"), "pool_norm is 'none'; it must be one of before, after"),
+        (dict(pool_norm="middle"), "pool_norm is 'middle'; it must be one of before, after, none"),
         (dict(position="sincos"), "position is 'sincos'; .* Did you mean 'sincos2d_mae'"),
         (dict(mlp="swiglu2"), "mlp is 'swiglu2'; .* Did you mean 'swiglu'"),
         (dict(activation="gelu_new"), "activation is 'gelu_new'; .* Did you mean .*'gelu'"),

@@ -8,6 +8,7 @@ from jax.sharding import AbstractMesh
 from tests.models.test_dino_head import HEAD
 from tests.models.test_text import SIGLIP, TEXT, TOKENS
 from tests.models.test_tokens import MASK, TOGETHER
+from tests.models.test_upernet import PIXELS
 from tests.tiny import functions, parameters, pixels, tiny
 from vit_jax import trees
 from vit_jax.models.mae import mae_encoder_config
@@ -25,6 +26,7 @@ KINDS = {
     "text": TEXT,
     "siglip": SIGLIP,
     "dino_head": HEAD,
+    "upernet": PIXELS,
 }
 
 

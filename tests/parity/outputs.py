@@ -203,12 +203,18 @@ def sequences(model, inputs, about):
     return {"logits": model(Patches(inputs["patches"], sizes))}
 
 
+def segmentation(model, inputs, about):
+    logits = model(jnp.transpose(inputs["pixel_values"], (0, 2, 3, 1)))
+    return {"logits": jnp.transpose(logits, (0, 3, 1, 2))}
+
+
 def projection_head(model, inputs, about):
     return {"out": model(inputs["x"])}
 
 
 RUNS = {
     "dino_head": projection_head,
+    "beit_hf_upernet": segmentation,
     "mae_": masked_autoencoder,
     "dinov1_multicrop": dino_crops,
     "clip_": two_towers,

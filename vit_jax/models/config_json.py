@@ -8,6 +8,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.models.dino_head_config import DinoHeadConfig
 from vit_jax.models.encoder_config import replace
 from vit_jax.models.text_config import ImageTextConfig, TextConfig
+from vit_jax.models.upernet_config import UperNetConfig
 from vit_jax.models.vit_config import MaeConfig, ViTConfig
 
 
@@ -30,6 +31,10 @@ def config_from_json(fields: Mapping[str, Any]) -> Any:
     if "image" in fields and "text" in fields:
         bias = bool(fields.get("logit_bias", False))
         return ImageTextConfig(_one(ViTConfig, fields["image"]), _one(TextConfig, fields["text"]), bias)
+    if "encoder" in fields and "taps" in fields:
+        others = {name: _tuples(value) for name, value in fields.items() if name != "encoder"}
+        encoder = _one(ViTConfig, fields["encoder"])
+        return replace(UperNetConfig(encoder, taps=others["taps"]), **others)
     if "bottleneck_dim" in fields:
         return _one(DinoHeadConfig, fields)
     return _one(TextConfig if "vocab_size" in fields else ViTConfig, fields)

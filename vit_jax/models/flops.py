@@ -112,7 +112,7 @@ def _image_parameters(config: ViTConfig) -> int:
     count += d * (config.prefix_tokens + config.mask_token)
     count += d * config.position_slots * (config.position == "learned")
     count += 2 * d * config.pre_norm
-    count += _encoder_parameters(config)
+    count += _encoder_parameters(config) - 2 * d * (config.pool_norm == "none")
     tables = {"none": 0, "shared": 1, "blocks": config.depth}[config.position_bias]
     rows, columns = config.grid
     count += tables * ((2 * rows - 1) * (2 * columns - 1) + 3) * config.heads

@@ -15,10 +15,12 @@ from vit_jax.models.functional import ModelFunctions, functions
 from vit_jax.models.mae import MaskedAutoencoder
 from vit_jax.models.text import ImageTextModel, TextTransformer
 from vit_jax.models.text_config import ImageTextConfig, TextConfig
+from vit_jax.models.upernet import UperNet
+from vit_jax.models.upernet_config import UperNetConfig
 from vit_jax.models.vit import VisionTransformer
 from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
 
-ModelConfig = ViTConfig | MaeConfig | TextConfig | ImageTextConfig | DinoHeadConfig
+ModelConfig = ViTConfig | MaeConfig | TextConfig | ImageTextConfig | DinoHeadConfig | UperNetConfig
 
 
 def model_config(name: str, **options: Any) -> ViTConfig:
@@ -75,4 +77,5 @@ def _class_of(config: ModelConfig) -> Callable[..., nnx.Module]:
         TextConfig: TextTransformer,
         ImageTextConfig: ImageTextModel,
         DinoHeadConfig: DinoHead,
+        UperNetConfig: UperNet,
     }[type(config)]

@@ -78,7 +78,7 @@ class VisionTransformer(nnx.Module):
         self.position_bias = nnx.Param(jnp.zeros((relative.rows, config.heads))) if shared else None
         self.norm_pre = LayerNorm(d, config.norm_epsilon) if config.pre_norm else None
         self.blocks = make_blocks(config, relative if config.position_bias == "blocks" else None, rngs=rngs)
-        self.norm = LayerNorm(d, config.norm_epsilon)
+        self.norm = LayerNorm(d, config.norm_epsilon) if config.pool_norm != "none" else None
         # nnx.data: these can change between a module and None, see `reset_classifier`.
         self.pool = nnx.data(AttentionPool(config, rngs=rngs) if config.pool == "map" else None)
         size = config.representation_size
@@ -158,7 +158,7 @@ class VisionTransformer(nnx.Module):
         x, captured = apply_blocks(
             self.blocks, x, fold(key, "blocks"), around, outputs=outputs, weights=weights
         )
-        return (self.norm(x) if self.config.pool_norm == "before" else x), captured
+        return (self.norm(x) if self.norm is not None and self.config.pool_norm == "before" else x), captured
 
     def features(self, images: jax.Array | Patches, key: jax.Array | None = None) -> jax.Array:
         """Return encoded tokens `(b, prefix + n, d)` of normalised images `(b, h, w, c)`."""
@@ -201,7 +201,9 @@ class VisionTransformer(nnx.Module):
         )
         valid = images.valid if isinstance(images, Patches) else None
         x = pool_tokens(values["encoded"], self.config, self.pool, fold(key, "pool"), valid)
-        values["pooled"] = x = self.norm(x) if self.config.pool_norm == "after" else x
+        if self.norm is not None and self.config.pool_norm == "after":
+            x = self.norm(x)
+        values["pooled"] = x
         if self.pre_logits is not None:
             x = jnp.tanh(self.pre_logits(x))
         values["pre_logits"] = x

@@ -22,7 +22,7 @@ CHOICES = {
     "position_bias": ("none", "blocks", "shared"),
     "rope": ("none", "eva", "dinov3"),
     "pool": ("cls", "mean", "cls_mean", "map", "patches", "none"),
-    "pool_norm": ("before", "after"),
+    "pool_norm": ("before", "after", "none"),
     "bias_resample": ("geometric", "bilinear"),
     "resample": ("nearest", "bilinear", "bicubic", "zoom"),
 }
@@ -56,7 +56,7 @@ class ViTConfig(EncoderConfig):
       rope_grid: patch grid whose positions `eva` spreads over any other grid; None takes each grid as it is.
       pool: `cls`, `mean` (over patches), `cls_mean` (both, concatenated), `map` (attention pooling, Zhai et al. 2021),
         `patches` (every patch token) or `none` (all tokens).
-      pool_norm: where the final norm stands: `before` the pooling, or `after` it (timm's `fc_norm`).
+      pool_norm: where the final norm stands: `before` the pooling, or `after` it (timm's `fc_norm`); `none` for none.
       representation_size: width of a dense+tanh layer before the head; 0 for none.
       head_bias: whether the head has a bias.
       head_bias_init: initial bias of the head; about -log(classes) suits sigmoid losses.

@@ -40,13 +40,14 @@ RULES: Rules = (
     (r"(^|/)(stem/\d+|patch_embed|embed|pre_logits|head|head_distillation)/(kernel|bias)$", "fsdp"),
     (r"(^|/)backbone/.*/kernel$", "fsdp"),
     (r"(^|/)(layers/\d+/(kernel|bias)|prototypes/kernel)$", "fsdp"),
+    (r"(^|/)(neck|decoder|auxiliary)/.*/kernel$", "fsdp"),
     (r"(^|/)token_embed$", "fsdp"),
     (
         r"(^|/)((class|distillation|mask)_token|register_tokens|pos_embed|position_bias|pool/probe)$",
         "replicate",
     ),
     (r"(^|/)logit_(scale|bias)$", "replicate"),
-    (r"/(scale|bias)$", "replicate"),
+    (r"/(scale|bias|mean|variance)$", "replicate"),
 )
 
 

@@ -23,6 +23,7 @@ from vit_jax.weights.layouts import (
     transformers_config,
     transformers_towers,
     transformers_towers_config,
+    transformers_upernet,
 )
 from vit_jax.weights.layouts.layout import Layout
 from vit_jax.weights.tensors import RawCheckpoint
@@ -131,6 +132,11 @@ def _transformers(raw: RawCheckpoint) -> Layout:
     if isinstance(config, MaeConfig):
         return Layout(config, transformers.mae_rules(config, raw.tensors), transformers.COMPUTED, size)
     names = transformers_config.class_names(document)
+    if model_type == "beit" and transformers_upernet.HEAD in raw.tensors:
+        pixels = transformers_upernet.describe(raw, config)
+        names = names if len(names) == pixels.num_classes else ()
+        found, computed = transformers_upernet.rules(pixels), transformers_upernet.COMPUTED
+        return Layout(pixels, found, computed, size, names, transformers_upernet.UNUSED)
     names = names if len(names) == config.num_classes else ()
     return Layout(config, transformers.rules(config, model_type, prefix), transformers.COMPUTED, size, names)
 

@@ -126,6 +126,8 @@ def _dinov3(config: ViTConfig) -> list[Rule]:
 
 
 def _final_norm(config: ViTConfig, model_type: str, prefix: str) -> list[Rule]:
+    if config.pool_norm == "none":
+        return []
     if model_type == "dinov3_vit":
         return norm("norm", f"{prefix}norm")
     if model_type in ("beit", "data2vec-vision"):

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from vit_jax.errors import ConfigError
+from vit_jax.models.dino_head_config import DinoHeadConfig
 from vit_jax.models.encoder_config import EncoderConfig
 from vit_jax.models.text_config import ImageTextConfig
+from vit_jax.models.upernet_config import UperNetConfig
 from vit_jax.models.vit_config import MaeConfig, ViTConfig
-from vit_jax.weights.layouts import transformers, transformers_towers
+from vit_jax.weights.layouts import transformers, transformers_towers, transformers_upernet
 from vit_jax.weights.layouts.transformers_config import PREFIXES
 from vit_jax.weights.rules import Rule
 
@@ -71,6 +73,14 @@ def document(config: Any, class_names: Sequence[str] = ()) -> tuple[dict[str, An
             "decoder_intermediate_size": decoder.mlp_dim,
         }
         return about, transformers.mae_rules(config)
+    if isinstance(config, UperNetConfig):
+        about = {**_common(config.encoder), **_own(config.encoder, "beit"), "model_type": "beit"}
+        labels = _labels(config.num_classes, class_names)
+        return {**about, **transformers_upernet.document(config), **labels}, transformers_upernet.rules(
+            config
+        )
+    if isinstance(config, DinoHeadConfig):
+        raise ConfigError("transformers has no projection head alone; save it as 'orbax'.")
     if not isinstance(config, ViTConfig):
         raise ConfigError(
             "transformers has no model of a text tower alone that this library writes; save both towers."
@@ -85,10 +95,16 @@ def document(config: Any, class_names: Sequence[str] = ()) -> tuple[dict[str, An
     prefix = PREFIXES[model_type] if config.num_classes else ""
     about = {**_common(config), **_own(config, model_type), "model_type": model_type, "architectures": [name]}
     if config.num_classes and config.pool != "patches":
-        labels = class_names or [f"LABEL_{i}" for i in range(config.num_classes)]
-        about["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        about["label2id"] = {label: i for i, label in enumerate(labels)}
+        about |= _labels(config.num_classes, class_names)
     return about, transformers.rules(config, model_type, prefix)
+
+
+def _labels(num_classes: int, class_names: Sequence[str]) -> dict[str, Any]:
+    labels = class_names or [f"LABEL_{i}" for i in range(num_classes)]
+    return {
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
 
 
 def _model_type(config: ViTConfig) -> str:
