@@ -23,11 +23,9 @@ from tests.weights.models import (
     opened,
     write,
 )
-from vit_jax.cli import main
 from vit_jax.errors import ConfigError
 from vit_jax.models.encoder_config import replace
 from vit_jax.models.preprocessing import IMAGENET, INCEPTION, Preprocessing
-from vit_jax.weights.convert import convert
 from vit_jax.weights.load import load, open_pretrained
 from vit_jax.weights.save import LIBRARIES, save
 
@@ -94,32 +92,6 @@ def test_a_model_is_read_as_it_was_written(format, kind, tmp_path):
     read, params = opened(path, native_size=True)
     assert computing(read) == computing(config)
     assert_same(flat(config), params)
-
-
-def test_formats_convert_into_each_other(tmp_path):
-    config = replace(PLAIN, num_classes=3)
-    write(config, tmp_path / "a", "timm", class_names=("cat", "dog", "owl"))
-    for source, target, format in (("a", "b", "hf"), ("b", "c", "orbax"), ("c", "d", "timm")):
-        said = convert(tmp_path / source, tmp_path / target, format)
-        assert "parameters loaded" in said
-    pretrained = open_pretrained(tmp_path / "d")
-    assert pretrained.class_names == ("cat", "dog", "owl")
-    assert computing(pretrained.config) == computing(config)
-    assert_same(flat(config), opened(tmp_path / "d")[1])
-
-
-def test_the_command_converts(tmp_path, capsys):
-    write(GOOGLE, tmp_path / "model.npz", "npz")
-    assert main(["convert", str(tmp_path / "model.npz"), str(tmp_path / "hf"), "--format", "hf"]) == 0
-    assert "config.json and preprocessor_config.json" in capsys.readouterr().out
-    assert_same(flat(GOOGLE), opened(tmp_path / "hf")[1])
-    assert (
-        main(
-            ["convert", str(tmp_path / "hf"), str(tmp_path / "x.npz"), "--format", "npz", "--ignore", "pool"]
-        )
-        == 2
-    )
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("format", "name"), [("timm", "model"), ("hf", "model"), ("npz", "model.npz")])
