@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.models.test_upernet import BARE, PIXELS
-from tests.tiny import functions, parameters
+from tests.tiny import functions, parameters, tiny
 from vit_jax.errors import ConfigError
 from vit_jax.models.functional import parameters as parameters_of
 from vit_jax.models.preprocessing import Preprocessing
@@ -36,3 +36,10 @@ def test_round_trip(tmp_path, format):
 def test_libraries_without_such_models(tmp_path, format):
     with pytest.raises(ConfigError, match=r"timm has no UperNet|holds image encoders"):
         save(functions(MODEL).bind(parameters(MODEL)), tmp_path / "model", format)
+
+
+@pytest.mark.parametrize("format", ["timm", "npz"])
+def test_encoders_without_a_final_norm_are_refused_by_name(tmp_path, format):
+    config = tiny(pool_norm="none", activation="gelu" if format == "timm" else "gelu_tanh")
+    with pytest.raises(ConfigError, match="cannot say pool_norm none"):
+        save(functions(config).bind(parameters(config)), tmp_path / "model", format)

@@ -61,7 +61,8 @@ def rules(config: ViTConfig, names: Container[str] | None = None, prefix: str = 
         found.append(
             rule("pos_embed", known[0] if known else f"{prefix}{places[0 if modern else 2]}", form=ROW)
         )
-    found += _norm("norm", f"{prefix}Transformer/encoder_norm")
+    if config.pool_norm != "none":
+        found += _norm("norm", f"{prefix}Transformer/encoder_norm")
     if config.pool == "map":
         pool, attention = f"{prefix}MAPHead_0", f"{prefix}MAPHead_0/{NEW[1]}"
         found += [

@@ -63,7 +63,8 @@ def rules(config: ViTConfig, names: Container[str] | None = None) -> list[Rule]:
         found += backbone(config)
     if config.pre_norm:
         found += norm("norm_pre", "norm_pre")
-    found += norm("norm", "fc_norm" if config.pool_norm == "after" else "norm")
+    if config.pool_norm != "none":
+        found += norm("norm", "fc_norm" if config.pool_norm == "after" else "norm")
     if config.pool == "map":
         found += attention_pool()
     if config.representation_size:
