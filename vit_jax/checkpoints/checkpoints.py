@@ -284,7 +284,7 @@ class Checkpoints:
             return ocp.PyTreeCheckpointHandler()
         return ocp.PyTreeCheckpointHandler(
             save_device_host_concurrent_gb=0.25,  # pyright: ignore[reportArgumentType]
-            is_prioritized_key_fn=lambda path: False,
+            is_prioritized_key_fn=lambda path: False,  # pyright: ignore[reportArgumentType]
         )
 
     def _is_saved(self, step: int, mark: str) -> bool:
