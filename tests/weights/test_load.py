@@ -112,6 +112,9 @@ def test_a_model_for_files_that_do_not_say_theirs(source, tmp_path):
     refused(lambda: open_pretrained(tmp_path, model="vit_base_patch16_224"), "blocks")
     with pytest.raises(ConfigError, match="model is a ImageTextConfig"):
         open_pretrained(tmp_path, model=CLIP_PAIR)
+    write(PLAIN, tmp_path / "hf", "hf", ignore=())
+    with pytest.raises(ConfigError, match="says itself what model it holds"):
+        open_pretrained(tmp_path / "hf", model=PLAIN)
 
 
 def test_parameters_go_to_their_shards(source, monkeypatch):

@@ -26,11 +26,13 @@ class ModelFunctions:
       apply: `apply(params, *args, **kwargs)`: the model's call.
       bind: `bind(params) -> module`, to reach other methods; cheap, and fine inside jit. Raises ConfigError for
         parameters of another model.
+      abstract: shapes and dtypes of the parameters, a nested dict.
     """
 
     init: Callable[[jax.Array], Params]
     apply: Callable[..., Any]
     bind: Callable[[Params], Any]
+    abstract: Params
 
 
 def functions(build: Callable[..., nnx.Module]) -> ModelFunctions:
@@ -58,7 +60,8 @@ def functions(build: Callable[..., nnx.Module]) -> ModelFunctions:
     def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
         return bind(params)(*args, **kwargs)
 
-    return ModelFunctions(init, apply, bind)
+    shapes = unflatten({name: leaf for name, (_, leaf) in zip(names, paths)})
+    return ModelFunctions(init, apply, bind, shapes)
 
 
 def parameters(module: nnx.Module) -> Params:

@@ -75,7 +75,7 @@ def _tensors(
     config: ModelConfig, lora: Lora | None, checkpoints: Checkpoints, part: str, step: int
 ) -> dict[str, Tensor]:
     """Return the parameters; all are restored and verified when the first is read, and let go one by one."""
-    plain = jax.eval_shape(model_functions(config).init, jax.random.key(0))
+    plain = model_functions(config).abstract
     held: dict[str, np.ndarray] = {}
     lock = Lock()
 

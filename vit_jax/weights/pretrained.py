@@ -4,7 +4,6 @@ import dataclasses
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -193,11 +192,9 @@ class Ignored:
                 )
 
 
-@lru_cache(maxsize=16)
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return the shape of every parameter of a model by path; nothing is allocated."""
-    abstract = jax.eval_shape(model_functions(config).init, jax.random.key(0))
-    return {path: leaf.shape for path, leaf in trees.flatten(abstract).items()}
+    return {path: leaf.shape for path, leaf in trees.flatten(model_functions(config).abstract).items()}
 
 
 def _depths(config: ModelConfig) -> Callable[[str], int]:

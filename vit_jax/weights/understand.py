@@ -73,7 +73,9 @@ def understand(raw: RawCheckpoint, model: ModelConfig | None = None) -> tuple[Ra
 
 
 def _check_kind(raw: RawCheckpoint, model: ModelConfig) -> None:
-    """Raise ConfigError for a model that a file of its kind cannot hold."""
+    """Raise ConfigError for a model that a file of its kind cannot hold, or where the file says its own."""
+    if "model_type" in raw.documents.get("config.json", {}) or "visual.conv1.weight" in raw.tensors:
+        raise ConfigError(f"{raw.origin} says itself what model it holds; leave model out.")
     pair = any(name.startswith(("img/", "params/img/", "visual.")) for name in raw.tensors)
     if isinstance(model, TextConfig) or isinstance(model, ImageTextConfig) != pair:
         raise ConfigError(
