@@ -1,8 +1,8 @@
 """Peak memory and time of loading a checkpoint, against reading its file.
 
 Makes a ViT-L/16 with random weights in timm's layout (1.2 GB), then, each in a process of its own and in turn, reads
-the file into fresh memory and loads it with `vit_jax.load`. Memory is the process's peak above what it had after its
-imports, in multiples of the file.
+the file into fresh memory, plainly and with the safetensors library, and loads it with `vit_jax.load`. Memory is the
+process's peak above what it had after its imports, in multiples of the file.
 
   python benchmarks/load_checkpoint.py [--model vit_large_patch16_224] [--rounds 3] [--shards 8]
 """
@@ -96,6 +96,13 @@ def read(folder: Path) -> dict[str, float]:
     return measure(run)
 
 
+def read_library(folder: Path) -> dict[str, float]:
+    """Read every array with the safetensors library."""
+    from safetensors.numpy import load_file
+
+    return measure(lambda: load_file(folder / "model.safetensors"))
+
+
 def load(folder: Path) -> dict[str, float]:
     """Load a model."""
     import jax
@@ -126,7 +133,7 @@ def load_sharded(folder: Path) -> dict[str, float]:
     return measure(lambda: jax.block_until_ready(pretrained.params(shardings)))
 
 
-WORK = {"read": read, "load": load, "load, sharded": load_sharded}
+WORK = {"read": read, "safetensors": read_library, "load": load, "load, sharded": load_sharded}
 
 if __name__ == "__main__":
     sys.exit(main())
