@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -141,3 +142,13 @@ def test_every_damage_is_refused_or_read(tmp_path):
     for damaged in damages((tmp_path / "x.npz").read_bytes(), 60):
         (tmp_path / "y.npz").write_bytes(damaged)
         refused(lambda: [t.read() for t in open_npz(tmp_path / "y.npz").values()], "", may_pass=True)
+
+
+def test_arrays_are_read_from_several_threads_at_once(tmp_path):
+    named = {f"a{i}": np.full((50, 1000), i, np.float32) for i in range(40)}
+    np.savez(tmp_path / "many.npz", **named)
+    tensors = npz_format.read(Archive(tmp_path / "many.npz"))
+    with ThreadPoolExecutor(8) as pool:
+        read = dict(zip(tensors, pool.map(lambda tensor: tensor.read(), tensors.values())))
+    for name, array in named.items():
+        np.testing.assert_array_equal(read[name], array)

@@ -1,6 +1,7 @@
 """Zip archives as containers of arrays: a directory checked before use, members read into given memory."""
 
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ class Archive:
         self.path = path
         with self._guard():
             self._zip = zipfile.ZipFile(path)
+            self._lock = threading.Lock()
             members = self._zip.infolist()
         self._members = {member.filename: member for member in members}
         if not 0 < len(members) <= MAX_TENSORS or len(self._members) < len(members):
@@ -69,7 +71,8 @@ class Archive:
         if offset + size > self._members[name].file_size:
             raise self._damaged(f"member {short(name)} ends early")
         out = np.empty(size, np.uint8)
-        with self._guard(), self._zip.open(self._members[name]) as file:
+        # zipfile's members share one file, and its own locks do not make reading from several threads safe.
+        with self._lock, self._guard(), self._zip.open(self._members[name]) as file:
             if offset < 2**16:
                 file.read(offset)  # seeking would switch the checksum off
             else:
