@@ -1,4 +1,4 @@
-"""Fine-tuning of any published checkpoint on your own images; safe defaults for some hundred to some ten thousand.
+"""Fine-tuning of any published checkpoint on your own images; conservative defaults for small data.
 
     vit-jax train --config configs/finetune.py:METHOD --workdir DIR --config.data.path=IMAGES \\
         --config.model.checkpoint=timm/vit_small_patch16_224.augreg_in21k_ft_in1k
@@ -7,7 +7,7 @@ METHOD is one of METHODS below. IMAGES holds `train/CLASS/*.jpg` and `test/CLASS
 --config.data.eval_split=val), or just `CLASS/*.jpg`, of which a tenth is held out; any other source is set with
 --config.data.source. Size, channels and preprocessing are the checkpoint's; the head is new and starts at zero.
 Hardware: anything; `frozen` and `linear_probe` compute no gradient inside the backbone.
-Result: depends on checkpoint and images; README, "Fine-tune from anybody's checkpoint", has what was measured.
+Result: depends on checkpoint and images; this project has measured none yet, the rates are common practice.
 Recipe: ours. Layer-wise decay is that of BEiT (arXiv 2106.08254), low-rank adaptation that of Hu et al. 2021 (arXiv
 2106.09685) with rank and layers as usual for ViTs.
 """

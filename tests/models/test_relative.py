@@ -77,6 +77,7 @@ def test_other_grids(kind, own, grid):
 
 def test_near_offsets_keep_their_rows():
     matrix = geometric_matrix(7, 9)
+    # Exact but for float64 rounding of the places.
     np.testing.assert_allclose(matrix[3:6], np.eye(7)[2:5], atol=1e-12)
     assert matrix[0, 0] == pytest.approx(1, abs=1e-4)
 

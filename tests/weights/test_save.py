@@ -205,3 +205,10 @@ def test_positions_have_the_slots_that_a_library_wants(format, tmp_path):
     assert again.config.class_position != config.class_position
     images = pixels()
     assert np.allclose(model(images), again(images), atol=1e-5)
+
+
+def test_our_own_format_refuses_what_it_would_not_do(tmp_path):
+    for name, option in (("dtype", {"dtype": "bfloat16"}), ("ignore", {"ignore": ["norm_epsilon"]})):
+        with pytest.raises(ConfigError, match=f"keeps everything, in float32; leave out {name}"):
+            write(PLAIN, tmp_path / "ours", "orbax", **option)
+    assert not (tmp_path / "ours").exists()

@@ -22,6 +22,7 @@ from vit_jax.errors import CheckpointError, ResourceError, VitError
 
 Metadata = dict[str, Any]
 STATE, METADATA = "state", "metadata"
+FOLDER = "checkpoints"  # of a workdir
 SHOWN = 4
 
 
@@ -35,6 +36,13 @@ def is_ours(path: Path) -> bool:
     Any of its two parts will do: a damaged checkpoint must be an error, not a fresh start.
     """
     return path.name.isdecimal() and ((path / STATE).is_dir() or (path / METADATA).is_dir())
+
+
+def locate(path: Path) -> tuple[Path, int | None]:
+    """Return the folder of steps that a path means, and the step if it means one: `WORKDIR/checkpoints/STEP`."""
+    if path.name.isdigit() and path.parent.name == FOLDER:
+        return path.parent, int(path.name)
+    return path / FOLDER, None
 
 
 def checksum(metadata: Metadata) -> str:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,21 @@ import numpy as np
 from tqdm import tqdm
 
 from vit_jax.data.folder import EXTENSIONS
-from vit_jax.errors import ConfigError, DataError, ResourceError
+from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.preprocess import Preprocessor
+from vit_jax.inference.predictions import in_batches
 from vit_jax.inference.predictor import Predictor
 from vit_jax.inference.published import is_run
 from vit_jax.inference.workdir import find
 from vit_jax.models.functional import ModelFunctions
 from vit_jax.models.mae import mae_encoder_config
 from vit_jax.models.registry import model_functions
-from vit_jax.models.text_config import ImageTextConfig
-from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
+from vit_jax.models.vit_config import ViTConfig, replace
 from vit_jax.objectives.images import normalise
 from vit_jax.training.defaults import default_config
 from vit_jax.training.hardware import compute_dtype
 from vit_jax.training.model import resolve_model
+from vit_jax.weights.tensors import replacing
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class FeatureExtractor:
         saved = find(source, step, best=best)
         if saved.config.objective.name == "mae":
             model = mae_encoder_config(resolve_model(saved.config, None, saved.model)[0])
-            shapes = jax.eval_shape(model_functions(model).init, jax.random.key(0))
+            shapes = model_functions(model).abstract
             return cls(_headless(model), saved.params(shapes, "encoder"), saved.eval_transforms)
         predictor = Predictor.load(source, step, best=best)
         params = {
@@ -70,15 +71,12 @@ class FeatureExtractor:
         # Here because reading checkpoints takes imports that runs of our own do not need.
         from vit_jax.weights.load import open_pretrained
 
-        whole = open_pretrained(source).config
-        if not isinstance(whole, ViTConfig | MaeConfig | ImageTextConfig):
+        dtype = compute_dtype(default_config().compute_dtype)
+        pretrained = open_pretrained(source, num_classes=0, dtype=dtype)
+        if not isinstance(pretrained.config, ViTConfig):
             raise ConfigError(
                 f"checkpoint {str(source)!r} has no image encoder, so there are no features of images."
             )
-        part = {MaeConfig: "encoder", ImageTextConfig: "image"}.get(type(whole))
-        dtype = compute_dtype(default_config().compute_dtype)
-        pretrained = open_pretrained(source, part=part, num_classes=0, dtype=dtype)
-        assert isinstance(pretrained.config, ViTConfig)
         return cls(_headless(pretrained.config), pretrained.params())
 
     def features(self, files: Sequence[str | Path], *, progress: bool = False) -> np.ndarray:
@@ -97,9 +95,7 @@ class FeatureExtractor:
         rows = []
         with tqdm(total=len(files), unit="image", disable=None if progress else True) as bar:
             for pixels in _read_ahead(self._preprocessor.pixels, batches):
-                padding = [(0, self.batch_size - len(pixels)), (0, 0), (0, 0), (0, 0)]
-                output = self._compute(self.params, np.pad(pixels, padding))
-                rows.append(np.asarray(output, np.float32)[: len(pixels)])
+                rows.append(in_batches(partial(self._compute, self.params), pixels, self.batch_size))
                 bar.update(len(pixels))
         return np.concatenate(rows)
 
@@ -174,13 +170,8 @@ def write_features(extractor: FeatureExtractor, paths: Sequence[str], output: st
     if classes is not None:
         class_names, labels = np.unique(classes, return_inverse=True)
         arrays |= {"labels": labels.astype(np.int32), "class_names": class_names}
-    partial = f"{output}.partial"
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(partial, output)
-    except OSError as error:
-        raise ResourceError(f"{output} cannot be written: {error.strerror or error}.") from error
+    with replacing(Path(output)) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
     return arrays
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vit_jax import trees
 from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.checkpoints.files import locate
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.training.config import validate
@@ -15,7 +16,6 @@ from vit_jax.training.mesh import replicated
 from vit_jax.training.model import resolve_model
 from vit_jax.training.overrides import apply_override
 
-FOLDER = "checkpoints"
 # vit_base_patch16_224 and ViT-B/16@384.
 _ARCHITECTURE = re.compile(r"[\w-]+(/\d+(@\d+)?)?")
 
@@ -32,7 +32,7 @@ def is_run(source: str | Path) -> bool:
         return True  # it has not come to a checkpoint yet, perhaps
     if path.exists():
         # What `vit_jax.save` writes looks like a run that has no configuration.
-        steps = path.parent if path.name.isdigit() and path.parent.name == FOLDER else path / FOLDER
+        steps, _ = locate(path)
         newest = Checkpoints(steps, read_only=True).newest_metadata() if steps.is_dir() else None
         return steps.is_dir() and (newest is None or "config" in newest)
     # Perhaps misspelled: a folder if there is one around it, a file if it has an ending, else a name.

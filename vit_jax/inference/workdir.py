@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.checkpoints.files import locate
 from vit_jax.errors import CheckpointError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.models.lora import ROOT
@@ -69,13 +70,14 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
       CheckpointError: there is none.
     """
     workdir = Path(workdir)
-    if workdir.name.isdigit() and workdir.parent.name == "checkpoints":
-        workdir, step = workdir.parent.parent, int(workdir.name)
+    folder, named = locate(workdir)
+    if named is not None:
+        workdir, step = folder.parent, named
     if not workdir.is_dir():
         raise CheckpointError(
             f"workdir {str(workdir)!r} does not exist; train first: vit-jax train --workdir ..."
         )
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    checkpoints = Checkpoints(folder, read_only=True)
     newest = checkpoints.newest_metadata()
     if newest is None:
         raise CheckpointError(

@@ -194,7 +194,7 @@ def part_of(config: Any, part: str | None, classifier: bool) -> tuple[str, ViTCo
     Args:
       config: the model in the file.
       part: `image`, `text`, `encoder`, or None for the whole model.
-      classifier: whether a head of classes is asked for, which only the image tower or encoder can have.
+      classifier: whether a head of classes, or none, is asked for; only the image tower or encoder has one.
 
     Raises:
       ConfigError: the model has no such part.

@@ -23,7 +23,7 @@ class Arrays:
     """
 
     def __init__(self, params: Mapping[str, Any], rules: Sequence[Rule], dtype: np.dtype):
-        self.params, self.dtype = params, dtype
+        self.dtype = dtype
         if not all(getattr(leaf, "is_fully_addressable", True) for leaf in params.values()):
             raise ConfigError(
                 "the model lies on several hosts; save it with format='orbax', and convert that."

@@ -14,7 +14,7 @@ def convert(
 ) -> str:
     """Write a checkpoint in another library's format, keeping the size of its positions.
 
-    One copy of the parameters is in memory, and one array of each file.
+    One copy of the parameters is in memory, and a few arrays of each file.
 
     Args:
       source: see `weights.load.load`.

@@ -91,7 +91,7 @@ def open_pretrained(
       source, num_classes, image_size, in_channels, drop_path_rate, ignore: see `load`.
       model: name or configuration of the model, for files that do not say it.
       part: `image`, `text` or `encoder` of a model of several parts; None for all, or for the part that can have
-        classes when `num_classes` is given.
+        classes when `num_classes` is given, be it 0.
       patch_resample: how patch kernels go to another `patch_size`, `flexi` or `bilinear`.
       head_std: deviation of a new head's weights; 0 starts it at zero.
       native_size: keep the size of the checkpoint's positions even if its preprocessing makes smaller images.
@@ -101,7 +101,7 @@ def open_pretrained(
       CheckpointError, ConfigError: see `load`.
     """
     raw, layout = open_layout(source, model)
-    prefix, config = adapt.part_of(layout.config, part, bool(num_classes))
+    prefix, config = adapt.part_of(layout.config, part, num_classes is not None)
     if isinstance(config, ViTConfig):
         if image_size is None and not native_size:
             image_size = layout.input_size

@@ -10,6 +10,7 @@ import numpy as np
 
 from vit_jax import trees
 from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.checkpoints.files import FOLDER, locate
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.config_json import config_from_json, config_to_json
 from vit_jax.models.lora import ROOT, Lora
@@ -18,12 +19,10 @@ from vit_jax.weights.layouts.layout import Layout
 from vit_jax.weights.rules import rule
 from vit_jax.weights.tensors import RawCheckpoint, Tensor
 
-FOLDER = "checkpoints"
-
 
 def is_native(path: Path) -> bool:
     """Return whether a path is a folder that training or `save` wrote, or one of its checkpoints."""
-    return path.is_dir() and ((path / FOLDER).is_dir() or _step_of(path) is not None)
+    return path.is_dir() and locate(path)[0].is_dir()
 
 
 def open_native(path: Path) -> tuple[RawCheckpoint, Layout]:
@@ -32,8 +31,8 @@ def open_native(path: Path) -> tuple[RawCheckpoint, Layout]:
     Raises:
       CheckpointError: there is none, or it was written before checkpoints said what model they hold.
     """
-    step = _step_of(path)
-    checkpoints = Checkpoints(path.parent if step is not None else path / FOLDER, read_only=True)
+    folder, step = locate(path)
+    checkpoints = Checkpoints(folder, read_only=True)
     metadata = checkpoints.newest_metadata() if step is None else checkpoints.metadata(step)
     if metadata is None:
         raise CheckpointError(f"{path} holds no checkpoint yet; train first, or give another one.")
@@ -65,10 +64,6 @@ def save_native(path: Path, config: ModelConfig, params: Any, class_names: tuple
     model = json.loads(json.dumps(config_to_json(config)))
     with Checkpoints(folder, frugal=True) as checkpoints:
         checkpoints.save(0, {"params": params}, {"model": model, "class_names": list(class_names)}, {})
-
-
-def _step_of(path: Path) -> int | None:
-    return int(path.name) if path.name.isdigit() and path.parent.name == FOLDER else None
 
 
 def _tensors(

@@ -45,7 +45,7 @@ class Pretrained:
     def params(self, shardings: Mapping[str, Any] | None = None, *, seed: int = 0) -> Params:
         """Return the parameters, a nested dict of float32 arrays.
 
-        One array of the file is in memory at a time beside the parameters, and each goes straight to its devices.
+        A few arrays of the file at a time are in memory beside the parameters, and each goes straight to its devices.
 
         Args:
           shardings: our path -> sharding; None puts all on the default device.
@@ -65,12 +65,13 @@ class Pretrained:
         own = self._prefix + path
         rule, shape = self._rules[own], self._shapes[own]
         in_pieces = sharding is not None and rule.in_blocks and path not in self._changes
-        target = Shards(shape, sharding) if in_pieces and Shards.suits(shape, sharding) else Whole(shape)
+        kind = Shards if in_pieces and Shards.suits(shape, sharding) else Whole
+        target = kind(shape, sharding)
         rule.read(own, self._shapes, lambda name: self._raw.tensors[name].read(), target)
         if path in self._changes:
             assert isinstance(target, Whole)
             return place(np.ascontiguousarray(self._changes[path][0](target.array)), sharding)
-        return target.placed(sharding)
+        return target.placed()
 
     def _new(self, shardings: Mapping[str, Any] | None, seed: int) -> dict[str, Any]:
         wanted, functions = set(self.report.new), model_functions(self.config)

@@ -47,7 +47,7 @@ def save(
       format: `timm` (`model.safetensors` and `config.json`, as on its hub), `hf` (transformers: also
         `preprocessor_config.json`), `npz` (vision_transformer's names, or big_vision's where only they will do) or
         `orbax` (ours).
-      dtype: of the arrays: `float32`, or `bfloat16` or `float16`, which lose digits. `orbax` keeps float32.
+      dtype: of the arrays: `float32`, or `bfloat16` or `float16`, which lose digits and are not for `orbax`.
       class_names: in order of logits.
       ignore: fields of the configuration and parameters that the format may lose, for example `norm_epsilon`.
 
@@ -82,6 +82,9 @@ def save_parameters(
         raise ConfigError(f"class_names has {len(class_names)} names; the model has {classes} classes.")
     target = Path(path)
     if format == "orbax":
+        for name, given in (("dtype", dtype != "float32"), ("ignore", bool(ignore))):
+            if given:
+                raise ConfigError(f"format 'orbax' keeps everything, in float32; leave out {name}.")
         save_native(target, config, trees.unflatten(dict(params)), tuple(class_names))
         return f"{target}: {len(params)} parameters"
     config, params = _slots(config, params, format)

@@ -22,19 +22,20 @@ class Whole:
 
     Args:
       shape: of the parameter.
+      sharding: how it is to lie on the devices; None for the default one.
     """
 
-    def __init__(self, shape: Shape):
-        self.array = aligned(shape)
+    def __init__(self, shape: Shape, sharding: Any = None):
+        self.array, self.sharding = aligned(shape), sharding
 
     @contextmanager
     def part(self, layer: int | None = None) -> Iterator[np.ndarray]:
         """Give the memory of one block, or of all."""
         yield self.array if layer is None else self.array[layer]
 
-    def placed(self, sharding: Any = None) -> jax.Array:
+    def placed(self) -> jax.Array:
         """Return the parameter on its devices; on a CPU its memory is taken over."""
-        return place(self.array, sharding)
+        return place(self.array, self.sharding)
 
 
 class Shards:
@@ -65,7 +66,7 @@ class Shards:
         for bounds, piece in self.pieces.items():
             piece[layer] = block[tuple(slice(a, b) for a, b in bounds[1:])]
 
-    def placed(self, sharding: Any = None) -> jax.Array:
+    def placed(self) -> jax.Array:
         """Return the parameter on its devices."""
         shards = [
             jax.device_put(self.pieces[bounds], device, may_alias=True)
