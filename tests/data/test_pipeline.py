@@ -11,7 +11,7 @@ from vit_jax.data.base import Source
 from vit_jax.data.folder import FolderSource
 from vit_jax.data.pipeline import eval_batches, train_batches
 from vit_jax.data.sources import balanced
-from vit_jax.data.spec import parse
+from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError, DataError
 
 AUGMENT = "pad_crop(8, 2)|flip_lr"

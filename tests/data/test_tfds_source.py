@@ -15,8 +15,8 @@ from PIL import Image
 
 from vit_jax.data.pipeline import eval_batches
 from vit_jax.data.sources import balanced, open_source
-from vit_jax.data.spec import parse
 from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import DataError
 
 

@@ -19,7 +19,7 @@ from absl import flags
 from vit_jax.data.arrays import label_message
 from vit_jax.data.base import Example, Source
 from vit_jax.data.order import shuffled
-from vit_jax.data.transforms import Transform
+from vit_jax.data.transforms.base import Transform
 from vit_jax.errors import ConfigError, DataError
 
 Batch = dict[str, np.ndarray]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data.decode import read_bytes
-from vit_jax.data.spec import parse
-from vit_jax.data.transforms import default_transforms
+from vit_jax.data.transforms.defaults import default_transforms
+from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import DataError
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.text_config import ImageTextConfig

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax.data.transforms import default_transforms
+from vit_jax.data.transforms.defaults import default_transforms
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import Picture, Preprocessor
 from vit_jax.inference.predictions import Prediction, in_batches, most_probable

@@ -14,8 +14,8 @@ from vit_jax import trees
 from vit_jax.data.base import Source, balanced
 from vit_jax.data.pipeline import BatchReader, eval_batches, train_batches
 from vit_jax.data.sources import open_source
-from vit_jax.data.spec import parse
-from vit_jax.data.transforms import default_transforms
+from vit_jax.data.transforms.defaults import default_transforms
+from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.baselines import check_baselines
 from vit_jax.models.lora import Lora

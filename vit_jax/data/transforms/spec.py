@@ -8,7 +8,8 @@ import ast
 import inspect
 from typing import Any
 
-from vit_jax.data.transforms import TRANSFORMS, Transform
+from vit_jax.data.transforms.base import Transform
+from vit_jax.data.transforms.registry import TRANSFORMS
 from vit_jax.errors import ConfigError, choose, nearest
 
 

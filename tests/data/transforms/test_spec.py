@@ -2,8 +2,10 @@
 
 import pytest
 
-from vit_jax.data.spec import parse
-from vit_jax.data.transforms import CenterCrop, Decode, FlipLeftRight, PadCrop, RandomResizedCrop, Resize
+from vit_jax.data.transforms.crops import FlipLeftRight, PadCrop, RandomResizedCrop
+from vit_jax.data.transforms.decoding import Decode
+from vit_jax.data.transforms.sizes import CenterCrop, Resize
+from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
 
 

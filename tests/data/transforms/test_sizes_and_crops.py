@@ -7,20 +7,12 @@ import pytest
 from PIL import Image
 
 from vit_jax.data.arrays import ArraySource
-from vit_jax.data.spec import parse
-from vit_jax.data.transforms import (
-    TRANSFORMS,
-    CenterCrop,
-    Decode,
-    FlipLeftRight,
-    PadCrop,
-    RandomResizedCrop,
-    Resize,
-    ResizeLong,
-    ResizeShort,
-    ToChannels,
-    default_transforms,
-)
+from vit_jax.data.transforms.crops import FlipLeftRight, PadCrop, RandomResizedCrop
+from vit_jax.data.transforms.decoding import Decode, ToChannels
+from vit_jax.data.transforms.defaults import default_transforms
+from vit_jax.data.transforms.registry import TRANSFORMS
+from vit_jax.data.transforms.sizes import CenterCrop, Resize, ResizeLong, ResizeShort
+from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.models.preprocessing import CHOICES, Preprocessing
 

@@ -1,0 +1,1 @@
+"""What is done to examples on the host, as small functions with an explicit random generator."""

@@ -1,0 +1,54 @@
+"""The standard transforms of a model, as configurations write them."""
+
+from typing import Any
+
+from vit_jax.data.base import Source
+from vit_jax.data.resizing import Size, pair
+
+
+def default_transforms(
+    preprocessing: Any, image_size: Size, channels: int, source: Source | None = None
+) -> tuple[str, str]:
+    """Return the standard training and evaluation transforms, as configurations write them.
+
+    Image files: random resized crop and flip; evaluation as the model's preprocessing says. Arrays of the
+    model's size: nothing. Other arrays: resized.
+
+    Args:
+      preprocessing: of the model; has `interpolation`, `crop_mode`, `crop_rounding` and `resized`.
+      image_size: of the model.
+      channels: of the model.
+      source: where images come from; None for image files.
+    """
+    height, width = pair(image_size, "image_size")
+    size = _text((height, width))
+    interpolation = repr(preprocessing.interpolation)
+    if source is not None and source.image_shape is not None:
+        present = source.image_shape
+        steps = [f"to_channels({channels})"] * (present[2] != channels)
+        steps += [f"resize({size}, {interpolation})"] * (present[:2] != (height, width))
+        return "|".join(steps), "|".join(steps)
+    decoding = "decode" if channels == 3 else f"decode({channels})"
+    train = f"{decoding}|random_resized_crop({size}, interpolation={interpolation})|flip_lr"
+    evaluation = [decoding, *_evaluation(preprocessing, (height, width), channels)]
+    return train, "|".join(evaluation)
+
+
+def _evaluation(preprocessing: Any, size: tuple[int, int], channels: int) -> list[str]:
+    """Return resizing and cropping."""
+    resized, mode = preprocessing.resized(size), preprocessing.crop_mode
+    kind = {"center": "resize_short", "squash": "resize", "border": "resize_long"}[mode]
+    resizing = f"{kind}({_text(resized)}, {preprocessing.interpolation!r})"
+    if mode == "squash" and resized == size:
+        return [resizing]
+    options = f", {preprocessing.crop_rounding!r}" if preprocessing.crop_rounding != "even" else ""
+    if mode == "border":
+        mean = tuple(round(255 * value) for value in preprocessing.mean)
+        options += f", fill={mean if len(mean) == channels else round(sum(mean) / len(mean))}"
+    elif resized[0] < size[0] or resized[1] < size[1]:
+        options += ", fill=0"
+    return [resizing, f"center_crop({_text(size)}{options})"]
+
+
+def _text(size: tuple[int, int]) -> str:
+    return str(size[0]) if size[0] == size[1] else str(size)
