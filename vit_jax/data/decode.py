@@ -5,8 +5,8 @@ and transparent colours are laid over white. 16-bit values are divided by 257 an
 one-bit images become RGB; the first frame of an animation is taken. Sizes are checked before any pixel is
 decoded. A file that ends early is an error and never a half-grey image.
 
-Baseline JPEG goes through OpenCV, which is bit-identical to Pillow and faster, 16-bit PNG too because Pillow
-cuts it to 8 bits; everything else goes through Pillow.
+JPEG goes through libjpeg-turbo (`data.jpeg`), which is bit-identical to Pillow and faster, 16-bit PNG through OpenCV
+because Pillow cuts it to 8 bits; everything else goes through Pillow.
 """
 
 import io
@@ -27,10 +27,12 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from vit_jax.data.jpeg import JpegHeader, decode_jpeg, oriented, read_header
 from vit_jax.errors import ConfigError, DataError
 
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP")
 MAX_PIXELS = 64_000_000
+JPEG = b"\xff\xd8\xff"
 ORIENTATION = 0x0112
 
 _PLUGINS = {
@@ -90,10 +92,10 @@ def decode(data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> np.n
       DataError: not an image, damaged, or too large; the reason is named, the record is the caller's to name.
     """
     check_decoded_channels(channels)
-    kind = _format(data)
-    if kind == "JPEG":
-        return to_channels(_decode_jpeg(data, max_pixels), channels)
-    return to_channels(_decode_with_pillow(data, kind, max_pixels), channels)
+    header = jpeg_header(data, max_pixels)
+    if header is None:
+        return to_channels(_decode_with_pillow(data, _format(data), max_pixels), channels)
+    return to_channels(oriented(decode_jpeg(data, header), header.orientation), channels)
 
 
 def check_decoded_channels(channels: int) -> None:
@@ -137,7 +139,7 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
 def _format(data: bytes) -> str:
     if not data:
         raise DataError("the file is empty; replace or remove it.")
-    if data.startswith(b"\xff\xd8\xff"):
+    if data.startswith(JPEG):
         return "JPEG"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
@@ -165,55 +167,17 @@ def _damaged(kind: str, reason: object) -> DataError:
     return DataError(f"the {kind} image is damaged ({reason}); replace or remove it.")
 
 
-def _decode_jpeg(data: bytes, max_pixels: int) -> np.ndarray:
-    width, height, components, scan = _jpeg_header(data)
-    _check_size((width, height), max_pixels)
-    if data.find(b"\xff\xd9", scan) < 0:
-        # Some versions of OpenCV fill the missing part with grey and say nothing.
-        raise _damaged("JPEG", "its end is missing")
-    if components == 4:
-        return _decode_with_pillow(data, "JPEG", max_pixels)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise _damaged("JPEG", error.err) from error
-    if image is None:
-        raise _damaged("JPEG", "its pixels cannot be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+def jpeg_header(data: bytes, max_pixels: int = MAX_PIXELS) -> JpegHeader | None:
+    """Return the header of an encoded image if it is a JPEG with grey or RGB pixels, None if it is anything else.
 
-
-def _jpeg_header(data: bytes) -> tuple[int, int, int, int]:
-    """Return width, height, number of components, and where the compressed pixels begin."""
-    size: tuple[int, int, int] | None = None
-    position = 2
-    while position + 4 <= len(data):
-        if data[position] != 0xFF:
-            raise _damaged("JPEG", f"no marker at byte {position}")
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill bytes may precede a marker
-            position += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without contents
-            position += 2
-            continue
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        # Start of frame: SOF0 to SOF15 without DHT, JPG and DAC, which share their range.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            contents = data[position + 4 : position + 10]
-            if len(contents) < 6:
-                break
-            precision, height, width, components = struct.unpack(">BHHB", contents)
-            if precision != 8:
-                raise DataError(
-                    f"the JPEG image has {precision} bits per channel; only 8 are read: convert it."
-                )
-            size = (width, height, components)
-        if marker == 0xDA:
-            if size is None:
-                raise _damaged("JPEG", "its size is missing")
-            return *size, position + 2 + length
-        position += 2 + length
-    raise _damaged("JPEG", "it ends within the header")
+    Raises:
+      DataError: it is damaged or too large.
+    """
+    if not data.startswith(JPEG):
+        return None
+    header = read_header(data)
+    _check_size((header.width, header.height), max_pixels)
+    return header if header.components in (1, 3) else None
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
