@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from vit_jax.data.decode import decode
@@ -32,24 +33,31 @@ KINDS = {
     "444": {"subsampling": "4:4:4"},
     "progressive": {"progressive": True},
     "restarts": {"restart_marker_rows": 1},
+    "grey": {},
+    "440": {},
+    "411": {},
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(200, 130), (333, 97), (64, 64)])
 def test_rows_above_the_end_of_a_crop_are_those_of_the_whole(kind, size):
-    data = jpeg(photograph(*size), **KINDS[kind])
+    image = photograph(*size, 1 if kind == "grey" else 3)
+    if kind in ("440", "411"):  # Pillow writes none
+        data = simplejpeg.encode_jpeg(image, colorsubsampling=kind)
+    else:
+        data = jpeg(image, **KINDS[kind])
     header = read_header(data)
     whole = decode_jpeg(data, header)
     np.testing.assert_array_equal(whole, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
     saved = 0
-    for bottom in (1, 15, 16, 17, 31, 32, 33, 100, size[0]):
+    for bottom in (*range(1, 34), 100, size[0]):
         if bottom <= size[0]:
             part = decode_jpeg(data, header, bottom)
             assert len(part) >= bottom
             np.testing.assert_array_equal(part[:bottom], whole[:bottom])
             saved += len(part) < len(whole)
-    assert bool(saved) == (kind != "progressive" and size[0] > 64)
+    assert bool(saved) == (kind != "progressive")
 
 
 @pytest.mark.parametrize("reduction", [2, 4, 8])

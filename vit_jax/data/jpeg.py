@@ -41,7 +41,8 @@ class JpegHeader:
       components: 1 grey, 3 colour, 4 ink.
       frame: where the frame header begins in the file.
       scan: where the compressed pixels begin.
-      in_order: whether rows come one after the other: baseline, all components in one scan.
+      block_rows: rows of pixels that are coded together, 8 or 16, if rows come one after the other (baseline, all
+        components in one scan); 0 if not.
       orientation: of EXIF, 1 for none.
     """
 
@@ -50,7 +51,7 @@ class JpegHeader:
     components: int
     frame: int
     scan: int
-    in_order: bool
+    block_rows: int
     orientation: int
 
 
@@ -110,7 +111,7 @@ def decode_jpeg(data: bytes, header: JpegHeader, bottom: int | None = None, redu
       reduction: 1, 2, 4 or 8: divide height and width by it, in the transform domain, rounding up.
 
     Returns:
-      uint8 `(h, w, 3)`, each pixel the same whatever `bottom` is.
+      uint8 `(h, w, 3)`; the rows wanted are the same whatever `bottom` is.
 
     Raises:
       DataError: the file is damaged.
@@ -118,14 +119,14 @@ def decode_jpeg(data: bytes, header: JpegHeader, bottom: int | None = None, redu
     # Entropy coding writes no such byte pair, so it is the end and nothing else. Without one, libjpeg makes one up.
     if data.find(b"\xff\xd9", header.scan) < 0:
         raise damaged("its end is missing")
-    if not header.in_order:
+    if not header.block_rows:
         scans = data.count(b"\xff\xda")
         if scans * header.width * header.height > _MAX_SCANNED_PIXELS:
             raise damaged(f"it goes over its {header.width}x{header.height} pixels {scans} times")
     height = header.height
-    if bottom is not None and header.in_order and bottom + 48 < height:
-        # Whole blocks, of 32 rows at most, and one row of blocks more: its pixels blend into those above.
-        height = min(height, -(-bottom // 32) * 32 + 32)
+    if bottom is not None and header.block_rows and bottom + header.block_rows < height:
+        # The last row alone blends with colours of the block below.
+        height = -(-(bottom + 1) // header.block_rows) * header.block_rows
         shortened = bytearray(data)
         shortened[header.frame + 5 : header.frame + 7] = height.to_bytes(2, "big")
         data = shortened  # pyright: ignore[reportAssignmentType]
