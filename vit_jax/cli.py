@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vit_jax.commands import convert, evaluate, features, models, predict, train
+from vit_jax.commands import convert, data, evaluate, features, models, predict, train
 from vit_jax.errors import ConfigError, VitError, nearest
 from vit_jax.version import __version__
 
@@ -16,9 +16,10 @@ COMMANDS = {
     "predict": predict,
     "features": features,
     "convert": convert,
+    "data": data,
     "models": models,
 }
-WITH_CONFIG = ("train", "evaluate")  # they take --config.KEY=VALUE
+WITH_CONFIG = ("train", "evaluate", "data show")  # they take --config.KEY=VALUE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,7 +61,8 @@ def _run(arguments: list[str]) -> int:
             raise ConfigError(f"unknown argument {rest[0]!r}; see vit-jax --help")
         parser.print_help()
         return 0
-    parsed.overrides = _overrides(rest, parsed.command)
+    command = " ".join(filter(None, (parsed.command, getattr(parsed, "action", ""))))
+    parsed.overrides = _overrides(rest, command)
     return COMMANDS[parsed.command].run(parsed)
 
 

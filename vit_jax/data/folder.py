@@ -27,6 +27,10 @@ class FolderSource(Source):
       split: name of the split folder; `train` or `test` where there are none.
       reference: the split whose classes this one must have, if it exists.
 
+    Attributes:
+      folder: that holds the class folders.
+      files: of the records, relative to `folder`.
+
     Raises:
       DataError: the folder is missing or empty, has no such split, has a class without images, or has other
         classes than `reference`.
@@ -46,39 +50,44 @@ class FolderSource(Source):
                 f"{root} has no split {split!r}; it has {', '.join(splits)}: set data.train_split and "
                 f"data.eval_split.{nearest(split, splits)}"
             )
-        self._folder = root / split if splits else root
-        self.class_names = tuple(_subfolders(self._folder))
+        self.folder = root / split if splits else root
+        self.class_names = tuple(_subfolders(self.folder))
         if not self.class_names:
             raise DataError(
-                f"{self._folder} has no class folders; put the images of each class in one of its own."
+                f"{self.folder} has no class folders; put the images of each class in one of its own."
             )
         if reference in splits:
-            _check_same_classes(self._folder, self.class_names, root / reference)
-        files = [_images(self._folder, name) for name in self.class_names]
+            _check_same_classes(self.folder, self.class_names, root / reference)
+        files = [_images(self.folder, name) for name in self.class_names]
         if not splits:
             choose(split, ("train", "test"), f"{root} has no split folders, so the split")
             files = [_held_out(names, split) for names in files]
             self._check_held_out(files, split)
-        self._files = [name for names in files for name in names]
+        self.files = [name for names in files for name in names]
         self.labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(names) for names in files])
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Example:
         assert self.labels is not None
-        path = self._folder / self._files[index]
+        path = self.folder / self.files[index]
         return {"image": read_bytes(path), "label": int(self.labels[index]), "record": str(path)}
 
     def _check_held_out(self, files: list[list[str]], split: str) -> None:
         remedy = "add images, or make split folders yourself (train/<class>/..., test/<class>/...)."
         if not any(files):
-            raise DataError(f"{self._folder} has too few images to hold out any for {split!r}; {remedy}")
+            raise DataError(f"{self.folder} has too few images to hold out any for {split!r}; {remedy}")
         for name, names in zip(self.class_names, files):
             if split == "train" and not names:
                 raise DataError(
-                    f"all images of class {name!r} in {self._folder} are held out for testing; {remedy}"
+                    f"all images of class {name!r} in {self.folder} are held out for testing; {remedy}"
                 )
+
+
+def folder_splits(root: str | os.PathLike[str]) -> list[str]:
+    """Return the splits of a folder: its split folders, or `train` and `test` where there are none."""
+    return _split_folders(Path(root), set()) or ["train", "test"]
 
 
 def _split_folders(root: Path, asked: set[str]) -> list[str]:

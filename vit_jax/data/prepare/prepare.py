@@ -1,0 +1,258 @@
+"""Prepares a dataset: lists it, writes its shards in parallel, and says last what there is."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+
+from vit_jax.data.prepare.folders import is_imagenet, list_folder, list_imagenet
+from vit_jax.data.prepare.listing import Listing, cut, shard_count
+from vit_jax.data.prepare.parallel import cpu_count, write_shards
+from vit_jax.data.prepare.shards import Options, Shard, outcome
+from vit_jax.errors import ConfigError, DataError, ResourceError
+
+QUALITY = 90
+_PLAN = "prepare.json"
+_UNFINISHED = "unfinished"
+_BYTES_PER_WORKER = 64 << 20
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A finished dataset.
+
+    Attributes:
+      directory: where it lies; `data.path` of a configuration with `data.source=tfds`.
+      counts: records of each split.
+      bytes: of all records.
+      bad: where and why, of each record that was left out.
+      fresh: False if it was there already.
+    """
+
+    directory: Path
+    counts: dict[str, int]
+    bytes: int
+    bad: list[tuple[str, str]]
+    fresh: bool
+
+
+def prepare(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    name: str = "",
+    splits: Sequence[str] = (),
+    shards: int = 0,
+    workers: int = 0,
+    short_side: int = 0,
+    quality: int = QUALITY,
+    bad: str = "error",
+    data_dir: str = "",
+    progress: bool = False,
+) -> Prepared:
+    """Write a dataset as ArrayRecord files that tfds reads; go on with it if an earlier call was interrupted.
+
+    The result does not depend on `workers`. Images are stored byte for byte as they are, unless `short_side`
+    shrinks them. Record order is a hash of the file names, as in tfds; of TFRecord files it is kept.
+
+    Args:
+      source: a folder of class folders, a folder with the archives of ILSVRC2012, a directory of a dataset
+        prepared by tfds as TFRecord, or the name of one of tfds's datasets.
+      output: a `data_dir` of tfds; the dataset goes to `output/NAME/VERSION`.
+      name: of the dataset; by default that of the folder.
+      splits: which splits, all by default; `new=old` calls one otherwise.
+      shards: files of each split; 0 decides by size.
+      workers: processes; 1 works in this one, 0 chooses by size and processors. More than one are spawned, so a
+        program must guard its entry with `if __name__ == "__main__"`.
+      short_side: shrink larger images to this and store them as JPEG; 0 stores all as they are.
+      quality: of the JPEG files of shrunk images.
+      bad: what to do with a record that is not an image or has no valid label: `error` or `skip`.
+      data_dir: where tfds keeps datasets given by name, and their downloads.
+      progress: whether to show bars, if standard error is a terminal.
+
+    Raises:
+      VitError: an argument is wrong, the data cannot be prepared, or `output` has something else already.
+    """
+    for value, what in ((shards, "--shards"), (workers, "--workers"), (short_side, "--short-side")):
+        if value < 0:
+            raise ConfigError(f"{what} is {value}; it must be at least 0.")
+    if not 1 <= quality <= 100:
+        raise ConfigError(f"--quality is {quality}; it must be from 1 to 100.")
+    if name and not re.fullmatch(r"[a-z]\w*", name, re.ASCII):
+        raise ConfigError(
+            f"--name is {name!r}; it must be lower-case letters, digits and _, and begin with a letter."
+        )
+    listing = _list(os.fspath(source), Path(output), name, _split_names(splits), data_dir, progress)
+    options = Options(listing.info is not None, len(listing.class_names), short_side, quality, bad)
+    directory, lock = Path(output) / listing.directory, Path(output) / f".{listing.name}.lock"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock, timeout=0):
+            prepared = _prepare(directory, listing, options, shards, workers, progress)
+        lock.unlink(missing_ok=True)
+        return prepared
+    except filelock.Timeout as error:
+        raise ResourceError(
+            f"{directory} is being prepared by another process; wait for it or stop it."
+        ) from error
+    except OSError as error:
+        raise ResourceError(
+            f"{directory} cannot be written: {error}; free space, or choose another --output."
+        ) from error
+
+
+def _list(
+    source: str, output: Path, name: str, splits: dict[str, str], data_dir: str, progress: bool
+) -> Listing:
+    root = Path(source)
+    if root.is_dir() and is_imagenet(root):
+        listing = list_imagenet(root, name or "imagenet2012", splits, progress=progress)
+    elif root.is_dir() and not (root / "dataset_info.json").is_file():
+        listing = list_folder(root, name or _name_of(root), splits)
+    else:
+        listing = _list_tfds(source, output, name, splits, data_dir)
+    for split, records in listing.splits.items():
+        if not records:
+            raise DataError(f"split {split!r} of {source} has no records; leave it out with --split.")
+    return listing
+
+
+def _list_tfds(source: str, output: Path, name: str, splits: dict[str, str], data_dir: str) -> Listing:
+    # Here because importing tensorflow_datasets takes a second that mistakes need not wait for.
+    from vit_jax.data.prepare.from_tfds import list_generated, list_prepared, open_builder
+
+    builder = open_builder(source, data_dir)
+    if name and name != builder.name:
+        raise ConfigError(
+            f"--name is {name!r}, but a dataset of tfds keeps its own, {builder.name!r}; leave it out."
+        )
+    if builder.info.splits:
+        return list_prepared(builder, splits)
+    where = Listing(builder.name, str(builder.version), {}, (), {}, builder.info).directory
+    return list_generated(builder, splits, output / where / _UNFINISHED / "generated")
+
+
+def _name_of(root: Path) -> str:
+    name = re.sub(r"\W+", "_", root.resolve().name.lower(), flags=re.ASCII).strip("_")
+    return name if re.match(r"[a-z]", name) else f"images_{name}".strip("_")
+
+
+def _split_names(splits: Sequence[str]) -> dict[str, str]:
+    """Return the new and the old name of each split."""
+    names = {}
+    for split in splits:
+        new, _, old = split.partition("=")
+        if not re.fullmatch(r"[A-Za-z]\w*", new, re.ASCII) or new == "all" or new in names:
+            raise ConfigError(
+                f"--split is {split!r}; write each once, as NAME or NAME=FOLDER, for example train."
+            )
+        names[new] = old or new
+    return names
+
+
+def _prepare(
+    directory: Path, listing: Listing, options: Options, shards: int, workers: int, progress: bool
+) -> Prepared:
+    # What the finished dataset depends on.
+    plan = {
+        "inputs": listing.digest(),
+        "options": {
+            "shards": shards,
+            "short_side": options.short_side,
+            "quality": options.quality if options.short_side else 0,
+        },
+    }
+    finished = _check_plan(directory, plan)
+    if finished:
+        return finished
+    unfinished = directory / _UNFINISHED
+    unfinished.mkdir(exist_ok=True)
+    made: dict[str, list[Shard]] = {}
+    for split, records in listing.splits.items():
+        default = listing.shards.get(split) or shard_count(
+            sum(record.size for record in records), len(records)
+        )
+        count = min(shards or default, len(records))
+        made[split] = [
+            Shard(
+                directory / f"{listing.name}-{split}.array_record-{index:05d}-of-{count:05d}",
+                unfinished / f"{split}-{index:05d}.json",
+                part,
+            )
+            for index, part in enumerate(cut(records, count))
+        ]
+    workers = workers or _workers(listing)
+    write_shards([shard for several in made.values() for shard in several], options, workers, progress)
+    # Here because it imports tensorflow_datasets.
+    from vit_jax.data.prepare.metadata import write_metadata
+
+    outcomes = {split: [outcome(shard) or {} for shard in several] for split, several in made.items()}
+    counts, bad, size = {}, [], 0
+    for split, found in outcomes.items():
+        labels = np.array([label for one in found for label in one["labels"]], np.int32)
+        counts[split], size = len(labels), size + sum(one["bytes"] for one in found)
+        bad += [tuple(entry) for one in found for entry in one["bad"]]
+        if not counts[split]:
+            raise DataError(f"no record of split {split!r} can be read; the first: {': '.join(bad[0])}")
+        if listing.class_names:
+            np.save(directory / f"{listing.name}-{split}.labels.npy", labels)
+    lengths = {split: [len(one["labels"]) for one in found] for split, found in outcomes.items()}
+    sizes = {split: sum(one["bytes"] for one in found) for split, found in outcomes.items()}
+    _write_json(directory / _PLAN, {**plan, "counts": counts, "bytes": size, "bad": bad})
+    write_metadata(directory, listing, lengths, sizes)
+    shutil.rmtree(unfinished)
+    return Prepared(directory, counts, size, bad, True)
+
+
+def _workers(listing: Listing) -> int:
+    """Return how many processes are worth their start of seconds."""
+    size = sum(record.size for records in listing.splits.values() for record in records)
+    return max(1, min(cpu_count(), size // _BYTES_PER_WORKER))
+
+
+def _check_plan(directory: Path, plan: dict[str, Any]) -> Prepared | None:
+    """Return the dataset if it is finished; write the plan if there is none.
+
+    Raises:
+      DataError: the directory holds something else.
+    """
+    path, info = directory / _PLAN, directory / "dataset_info.json"
+    remedy = "choose another --output or --name, or remove it"
+    if info.is_file() and not path.is_file():
+        raise DataError(f"{directory} holds a dataset that was not prepared by this command; {remedy}.")
+    if not info.is_file() and not any((directory / _UNFINISHED).glob("*.json")):
+        _write_json(path, plan)  # nothing is finished yet
+        return None
+    try:
+        known = json.loads(path.read_text())
+        inputs, options = known["inputs"], known["options"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged; {remedy}.") from error
+    for key, value in plan["options"].items():
+        if options.get(key) != value:
+            raise DataError(
+                f"{directory} was begun with {key.replace('_', '-')} {options.get(key)!r}, and now it is {value!r}; "
+                f"{remedy}."
+            )
+    if inputs != plan["inputs"]:
+        raise DataError(
+            f"{directory} was begun with other inputs (names, labels or sizes of files differ); {remedy}."
+        )
+    if not info.is_file():
+        return None
+    return Prepared(
+        directory, known["counts"], known["bytes"], [tuple(entry) for entry in known["bad"]], False
+    )
+
+
+def _write_json(path: Path, contents: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(contents, indent=1))
+    partial.replace(path)

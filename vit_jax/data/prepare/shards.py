@@ -1,0 +1,208 @@
+"""One shard written whole or not at all; what worker processes do."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
+
+from vit_jax.data.prepare import tfrecord
+from vit_jax.data.prepare.images import read_header, shrunk
+from vit_jax.data.prepare.listing import Record
+from vit_jax.errors import DataError, ResourceError
+
+# Protobuf makes the classes when it is imported, where a type checker does not see them.
+_examples: Any = tf_example_pb2
+_features: Any = tf_feature_pb2
+
+# Each record can be read alone. Images are compressed already: brotli would take four times as long to write and
+# make them 0.4 % smaller (measured).
+WRITER_OPTIONS = "group_size:1,uncompressed"
+# Records are read in the order of their file, which disks like, and held until they are written in their own.
+_WINDOW_BYTES = 128 << 20
+# How many records pass between two reports.
+_REPORT_EVERY = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is done to records on their way.
+
+    Attributes:
+      serialized: records are examples and not images.
+      num_classes: labels must be below; 0 for examples that need no label and image.
+      short_side: larger images are shrunk to it; 0 leaves all as they are.
+      quality: of the JPEG files of shrunk images.
+      bad: `error` or `skip`.
+    """
+
+    serialized: bool
+    num_classes: int
+    short_side: int
+    quality: int
+    bad: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file to write.
+
+    Attributes:
+      path: its name when it is whole.
+      outcome: the file that tells what is in it; there before `path` is.
+      records: what to write, in order.
+    """
+
+    path: Path
+    outcome: Path
+    records: list[Record]
+
+
+def write_shard(shard: Shard, options: Options, report: Callable[[int], None]) -> None:
+    """Write a shard; under its name it is whole, with its outcome beside it.
+
+    Args:
+      shard: what to write where.
+      options: what to do to records.
+      report: called with the number of records done since the last call; may raise to stop.
+
+    Raises:
+      DataError: a record is bad and `options.bad` is `error`.
+      ResourceError: the shard cannot be written.
+    """
+    partial = shard.path.with_name(f"{shard.path.name}.partial")
+    labels, bad, size = [], [], 0
+    try:
+        writer = ArrayRecordWriter(os.fspath(partial), WRITER_OPTIONS)
+        try:
+            for number, (record, data, reason) in enumerate(_in_order(shard.records)):
+                try:
+                    if data is None:
+                        raise DataError(reason)
+                    example, label = _example(record, data, options)
+                except DataError as error:
+                    if options.bad == "error":
+                        raise DataError(
+                            f"{_where(record)}: {error} Mend or remove it, or leave such out with --bad skip."
+                        ) from error
+                    bad.append([_where(record), str(error)])
+                else:
+                    writer.write(example)
+                    labels.append(label)
+                    size += len(example)
+                if number % _REPORT_EVERY == 0:
+                    report(min(_REPORT_EVERY, len(shard.records) - number))
+        finally:
+            writer.close()
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        outcome = {"bytes": size, "labels": labels, "bad": bad}
+        unfinished = shard.outcome.with_suffix(".partial")
+        unfinished.write_text(json.dumps(outcome))
+        unfinished.replace(shard.outcome)
+        partial.replace(shard.path)
+    except (OSError, RuntimeError) as error:  # RuntimeError is what ArrayRecord raises for a full disk
+        raise ResourceError(f"{shard.path} cannot be written: {error}; free space and go on.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _in_order(records: list[Record]) -> Iterator[tuple[Record, bytes | None, str]]:
+    """Yield each record with its bytes, or None and the reason why they cannot be read."""
+    window: list[Record] = []
+    size = 0
+    for record in records:
+        window.append(record)
+        size += record.size
+        if size >= _WINDOW_BYTES:
+            yield from _read(window)
+            window, size = [], 0
+    yield from _read(window)
+
+
+def _read(window: list[Record]) -> Iterator[tuple[Record, bytes | None, str]]:
+    contents: dict[int, tuple[bytes | None, str]] = {}
+    file: BinaryIO | None = None
+    try:
+        for index in sorted(range(len(window)), key=lambda i: (window[i].file, window[i].offset)):
+            record = window[index]
+            try:
+                if file is None or file.name != record.file:
+                    if file:
+                        file.close()
+                    file = open(record.file, "rb")  # noqa: SIM115 - kept while records of the same file follow
+                contents[index] = _bytes(file, record), ""
+            except DataError as error:
+                contents[index] = None, str(error)
+            except OSError as error:
+                contents[index] = None, f"cannot be read: {error.strerror or error}."
+    finally:
+        if file:
+            file.close()
+    for index, record in enumerate(window):
+        yield record, *contents.pop(index)
+
+
+def _bytes(file: BinaryIO, record: Record) -> bytes:
+    if record.label < 0:
+        return tfrecord.read(file, record.offset, record.size)
+    file.seek(record.offset)
+    data = file.read(record.size)
+    if len(data) != record.size:
+        raise DataError("the file has become shorter since it was listed.")
+    return data
+
+
+def _example(record: Record, data: bytes, options: Options) -> tuple[bytes, int]:
+    """Return the serialized example of a record, checked, and its label (-1 if it need not have one)."""
+    if not options.serialized:
+        data = _checked(data, record.name, options)
+        return serialized(data, record.label, record.name), record.label
+    if not options.num_classes:
+        return data, -1
+    example = _examples.Example.FromString(data)
+    try:
+        image = example.features.feature["image"].bytes_list.value[0]
+        label = example.features.feature["label"].int64_list.value[0]
+    except IndexError as error:
+        raise DataError("the record has no image or no label.") from error
+    if not -1 <= label < options.num_classes:  # tfds gives images without a known label -1
+        raise DataError(f"the label is {label}; it must be below {options.num_classes}.")
+    smaller = _checked(image, "", options)
+    if smaller is image:
+        return data, label
+    example.features.feature["image"].bytes_list.value[0] = smaller
+    return example.SerializeToString(deterministic=True), label
+
+
+def _checked(data: bytes, name: str, options: Options) -> bytes:
+    header = read_header(data, name)
+    return shrunk(data, header, options.short_side, options.quality) if options.short_side else data
+
+
+def serialized(image: bytes, label: int, file_name: str) -> bytes:
+    """Return a labelled image as tfds stores it, a `tf.train.Example`."""
+    features = {
+        "image": _features.Feature(bytes_list=_features.BytesList(value=[image])),
+        "label": _features.Feature(int64_list=_features.Int64List(value=[label])),
+        "file_name": _features.Feature(bytes_list=_features.BytesList(value=[file_name.encode()])),
+    }
+    # Otherwise the entries of a map come in any order, differently in each process.
+    return _examples.Example(features=_features.Features(feature=features)).SerializeToString(
+        deterministic=True
+    )
+
+
+def _where(record: Record) -> str:
+    return record.file if record.file.endswith(record.name) else f"{record.name} in {record.file}"
+
+
+def outcome(shard: Shard) -> dict[str, Any] | None:
+    """Return what is in a finished shard, or None if it is not finished."""
+    if not shard.path.is_file():
+        return None
+    return json.loads(shard.outcome.read_text())
