@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vit_jax.data.order import shuffled
+from vit_jax.data.order import distinct_positions, shuffled, substitute
 
 
 @pytest.mark.parametrize("count", [*range(1, 40), 99, 100, 101, 1437, 4096])
@@ -51,3 +51,26 @@ def test_small_sets_take_many_orders():
 
 ORDER_OF_TEN = [0, 2, 3, 6, 4, 5, 7, 9]
 ORDER_OF_FIVE_BILLION = [4023428267, 4945808590, 2313857123, 2714906216]
+
+
+@pytest.mark.parametrize(("batch_size", "repeats"), [(12, 3), (16, 3), (8, 1), (6, 6), (4, 7)])
+def test_repeats_lie_apart_and_every_batch_takes_the_next_records(batch_size, repeats):
+    positions = np.arange(5 * batch_size)
+    places = distinct_positions(positions, batch_size, repeats).reshape(5, batch_size)
+    records = -(-batch_size // repeats)
+    assert np.unique(places).tolist() == list(range(5 * records))
+    for batch in places:
+        counts = np.unique(batch, return_counts=True)[1]
+        assert len(counts) == records
+        assert counts.max() <= repeats
+        # Neighbours, which mixing mixes, are different unless there is only one.
+        assert records == 1 or (batch != np.roll(batch, 1)).all()
+
+
+def test_substitutes_are_beyond_any_run_and_differ():
+    places = np.concatenate(
+        [substitute(position, attempt) for position in (0, 1, 10**15) for attempt in range(8)]
+    )
+    assert len(np.unique(places)) == len(places)
+    assert places.min() >= 2**60
+    assert (shuffled(places, 10, 0) < 10).all()

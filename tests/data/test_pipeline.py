@@ -1,6 +1,7 @@
 """Batches: order, resuming, hosts, evaluation, threads and processes, and errors on the way."""
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from vit_jax.data.base import Source
 from vit_jax.data.folder import FolderSource
 from vit_jax.data.pipeline import eval_batches, train_batches
 from vit_jax.data.sources import balanced
+from vit_jax.data.transforms.base import Transform
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError, DataError
 
@@ -140,7 +142,7 @@ def test_balanced_sampling_is_even_over_an_epoch():
 
 def png(*shape):
     buffer = io.BytesIO()
-    Image.fromarray(np.zeros(shape, np.uint8)).save(buffer, "PNG")
+    Image.fromarray(np.random.default_rng(shape).integers(0, 256, shape, np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -174,6 +176,41 @@ def test_an_unreadable_image_is_named_wherever_it_is_read(folder, options):
     path.write_bytes(png(9, 9, 3)[:-30])
     said = error(FolderSource(folder, "train"), "decode|resize(8)", **options)
     assert said.startswith(f"{path}: the PNG image is damaged (")
+
+
+def test_two_and_three_processes_give_what_threads_give(folder):
+    source, spec = FolderSource(folder, "train"), "decode|random_resized_crop(8)|flip_lr"
+    options = {"repeats": 2, "process_index": 1, "process_count": 2}
+    expected = take(source, spec, 7, batch_size=4, seed=3, start=5, **options)
+    for workers in (2, 3):
+        found = take(source, spec, 7, batch_size=4, seed=3, start=5, num_workers=workers, **options)
+        assert_equal(expected, found)
+
+
+def test_restarting_with_another_number_of_hosts(folder):
+    source, spec = FolderSource(folder, "train"), "decode|random_resized_crop(8)|flip_lr"
+
+    def on(hosts, start, count):
+        parts = [
+            take(source, spec, count, 8, 1, start, process_index=i, process_count=hosts) for i in range(hosts)
+        ]
+        return joined(parts)
+
+    whole = on(1, 0, 11)
+    for stop, before, after in ((1, 8, 2), (4, 2, 4), (7, 4, 1), (10, 1, 8)):
+        assert_equal(whole, on(before, 0, stop) + on(after, stop, 11 - stop))
+
+
+def test_repeats_and_epochs_are_transformed_anew():
+    source = SyntheticSource(8, (99, 99, 3), 8)
+    batches = take(source, "random_resized_crop(16)", 12, batch_size=8, repeats=2)
+    seen = {}
+    for batch in batches:
+        assert np.bincount(batch["label"], minlength=8).max() == 2
+        for image, label in zip(batch["image"], batch["label"]):
+            seen.setdefault(int(label), set()).add(image.tobytes())
+    # Each record twice in every second batch, six epochs of four records a batch.
+    assert {label: len(images) for label, images in seen.items()} == dict.fromkeys(range(8), 12)
 
 
 def test_processes_change_nothing_errors_included(folder):
@@ -245,3 +282,87 @@ def test_batches_must_divide_among_hosts(batch_size, hosts):
         ConfigError, match=rf"batch size is {batch_size}; it must be a multiple of .* {hosts}\."
     ):
         train_batches(numbered(5), [], batch_size, 0, process_count=hosts)
+
+
+class TestBadRecords:
+    @pytest.fixture
+    def damaged(self, folder):
+        (folder / "train" / "cat" / "4.png").write_bytes(png(9, 9, 3)[:-30])
+        (folder / "train" / "dog" / "7.png").write_bytes(b"")
+        return FolderSource(folder, "train")
+
+    SPEC = "decode|random_resized_crop(8)"
+
+    def test_others_take_their_place_always_the_same(self, damaged):
+        told = []
+        options = {"skip_bad": True, "max_bad_share": 0.5}
+        expected = take(damaged, self.SPEC, 8, report=told.append, **options)
+        assert all(batch.keys() == {"image", "label"} for batch in expected)
+        # Four epochs of twelve records, two of which are bad; and once a bad one was to take the place of another.
+        assert len(told) >= 8
+        assert all(line.startswith("skipped: ") and "replace or remove it" in line for line in told)
+        assert_equal(expected, take(damaged, self.SPEC, 8, report=told.append, num_threads=0, **options))
+        processes = take(damaged, self.SPEC, 8, report=told.append, num_workers=2, **options)
+        assert_equal(expected, processes)
+        hosts = [
+            take(damaged, self.SPEC, 8, report=told.append, process_index=i, process_count=2, **options)
+            for i in range(2)
+        ]
+        assert_equal(expected, joined(hosts))
+
+    def test_good_rows_stay_as_they_are(self, folder):
+        source = FolderSource(folder, "train")
+        before = take(source, self.SPEC, 2)
+        (folder / "train" / "cat" / "4.png").write_bytes(b"")
+        after = take(source, self.SPEC, 2, skip_bad=True, report=lambda line: None)
+        same = [(a["image"] == b["image"]).all((1, 2, 3)) for a, b in zip(before, after)]
+        assert np.concatenate(same).sum() == 11
+
+    def test_they_are_counted_up_to_a_limit(self, damaged):
+        told = []
+        batches = train_batches(
+            damaged, parse(self.SPEC), 6, 0, skip_bad=True, max_bad_share=0.01, report=told.append
+        )
+        with pytest.raises(DataError, match=r"^11 of \d+ .* data.max_bad_share 0.01; the last one: .*png: "):
+            list(itertools.islice(batches, 100))
+        assert batches.skipped == 11
+        assert len(told) == 10
+        batches.close()
+
+    def test_sources_without_a_good_record_end_at_once(self, folder):
+        for file in folder.rglob("*.png"):
+            file.write_bytes(b"")
+        said = error(FolderSource(folder, "train"), self.SPEC, skip_bad=True)
+        assert said.startswith("8 records in a row cannot be read; the last one: ")
+
+    def test_by_default_they_go_to_standard_error(self, damaged, capsys):
+        take(damaged, self.SPEC, 2, skip_bad=True)
+        assert capsys.readouterr().err.count("skipped: ") >= 2
+
+    def test_evaluation_leaves_them_out(self, damaged):
+        with pytest.raises(DataError, match="damaged"):
+            list(eval_batches(damaged, parse(self.SPEC), 5))
+        batches = eval_batches(damaged, parse(self.SPEC), 5, skip_bad=True, report=lambda line: None)
+        rows = list(batches)
+        assert [batch["image"].shape for batch in rows] == [(5, 8, 8, 3)] * 3
+        assert sum(batch["mask"].sum() for batch in rows) == 10
+        assert batches.skipped == 2
+
+
+class Crops(Transform):
+    """Several fixed-shape arrays from one image."""
+
+    def __call__(self, example, rng):
+        image = example.pop("image")
+        return {**example, "global_crops": np.stack([image, image]), "hidden": np.zeros(4, np.bool_)}
+
+
+def test_transforms_may_give_other_arrays():
+    (batch,) = [
+        next(iter(train_batches(open_digits("train"), [Crops()], 4, 0, image_shape=(8, 8, 1), num_threads=0)))
+    ]
+    assert {key: value.shape for key, value in batch.items()} == {
+        "label": (4,),
+        "global_crops": (4, 2, 8, 8, 1),
+        "hidden": (4, 4),
+    }

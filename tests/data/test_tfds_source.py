@@ -102,9 +102,29 @@ def test_batches(data_dir):
     assert sorted(labels) == [0, 0, 0, 1, 1, 2, 2]
 
 
-def test_balancing_is_refused(data_dir):
-    with pytest.raises(DataError, match=r"data\.balanced needs labels that are known without reading"):
-        balanced(TfdsSource("tiny_pictures", "train", data_dir))
+def labels_of(source):
+    return [source[index]["label"] for index in range(len(source))]
+
+
+def test_labels_are_read_to_balance_them(data_dir):
+    source = TfdsSource("tiny_pictures", "train", data_dir)
+    assert source.labels is None
+    assert np.bincount(labels_of(balanced(source))).tolist() == [3, 3, 3]
+
+
+def test_labels_beside_the_records(data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / "copy")
+    (version,) = (tmp_path / "copy" / "tiny_pictures").iterdir()
+    labels = labels_of(TfdsSource("tiny_pictures", "train", data_dir))
+    np.save(version / "tiny_pictures-train.labels.npy", np.array(labels, np.int32))
+    for split in ("train", "train[2:5]", "train[:50%]", "train[-2:]+train[:1]"):
+        source = TfdsSource("tiny_pictures", split, str(tmp_path / "copy"))
+        assert source.labels.tolist() == labels_of(source)
+    assert TfdsSource("tiny_pictures", "train+test", str(tmp_path / "copy")).labels is None
+    np.save(version / "tiny_pictures-train.labels.npy", np.array(labels[1:], np.int32))
+    assert "tiny_pictures-train.labels.npy has shape (6,)" in message(
+        "tiny_pictures", "train", str(tmp_path / "copy")
+    )
 
 
 def test_unknown_names(data_dir, tmp_path):

@@ -222,7 +222,7 @@ def test_overrides_are_read_by_the_type_of_the_key(tmp_path, override, expected)
         ("schedule.name=cosin", "'cosine'"),
         ("data.source=digit", "'digits'"),
         ("data.source=folder", "data.path is empty"),
-        ("data.source=tfds", "data.name is empty"),
+        ("data.source=tfds", "data.name or data.path is empty"),
         ("duration=10 parsecs", "duration is '10 parsecs'"),
         ("duration=10%", "duration is '10%'"),
         ("mesh.data=0", "mesh.data is 0"),

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from vit_jax.data.order import shuffled
 from vit_jax.errors import DataError
 
 Example = dict[str, Any]
@@ -59,6 +61,18 @@ class Source(ABC):
         """
         return None
 
+    def order(self, positions: np.ndarray, seed: int) -> np.ndarray:
+        """Return which record is at each position of an endless training run; by default each once an epoch.
+
+        Args:
+          positions: int64 `(b,)`, from 0.
+          seed: of the run.
+
+        Returns:
+          int64 `(b,)`, each below the number of records.
+        """
+        return shuffled(positions, len(self), seed)
+
 
 class Selection(Source):
     """The records of another source at given indices, in that order; an index may come several times."""
@@ -87,15 +101,13 @@ def balanced(source: Source) -> Source:
     Records of smaller classes repeat, each as often as any other of its class to within one. An epoch over
     the result has `num_classes * largest class` records.
 
+    Labels that the source does not know in advance are read, once through all records.
+
     Raises:
-      DataError: the labels are not known in advance, or a class has no record.
+      DataError: a class has no record.
     """
-    if source.labels is None:
-        raise DataError(
-            "data.balanced needs labels that are known without reading the images, which this source does "
-            "not have; set data.balanced=False and weigh classes with objective.class_weights."
-        )
-    members = [np.flatnonzero(source.labels == label) for label in range(source.num_classes)]
+    labels = source.labels if source.labels is not None else _read_labels(source)
+    members = [np.flatnonzero(labels == label) for label in range(source.num_classes)]
     for name, indices in zip(source.class_names, members):
         if not len(indices):
             raise DataError(
@@ -105,3 +117,8 @@ def balanced(source: Source) -> Source:
     # One record of each class in turn: (largest, num_classes), read row by row.
     rounds = np.stack([indices[np.arange(largest) % len(indices)] for indices in members], axis=1)
     return Selection(source, rounds.reshape(-1))
+
+
+def _read_labels(source: Source) -> np.ndarray:
+    records = tqdm(range(len(source)), "labels for data.balanced", unit="record", disable=None)
+    return np.array([source[index]["label"] for index in records], np.int32)

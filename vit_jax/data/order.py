@@ -44,6 +44,27 @@ def shuffled(positions: np.ndarray, count: int, seed: int) -> np.ndarray:
     return values.astype(np.int64)
 
 
+def distinct_positions(positions: np.ndarray, batch_size: int, repeats: int) -> np.ndarray:
+    """Return the position of each row's record among different records, where a batch repeats its own.
+
+    A batch begins with its `ceil(batch_size / repeats)` records, one after the other, then begins again until it is
+    full. So rows of the same record lie far apart, and mixing neighbours mixes different ones.
+
+    Args:
+      positions: int64 `(b,)`, of rows in the endless sequence of batches.
+      batch_size: rows of a batch.
+      repeats: how often a record is repeated, from 1.
+    """
+    steps, rows = np.divmod(positions, batch_size)
+    records = -(-batch_size // repeats)
+    return steps * records + rows % records
+
+
+def substitute(position: int, attempt: int) -> np.ndarray:
+    """Return a position `(1,)` whose record may take the place of a bad one: far beyond any run, always the same."""
+    return np.array([2**60 + (position << 4) + attempt], np.int64)
+
+
 def _permuted(values: np.ndarray, keys: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Return a permutation of `[0, rows * columns)` applied to values, one per key; all uint64."""
     a, b = np.uint64(rows), np.uint64(columns)

@@ -1,139 +1,68 @@
-"""Batches, from source and transforms; what is in a batch is a pure function of (seed, step).
-
-Every batch takes the next `batch_size` positions of an endless, shuffled sequence of records. Record and
-random numbers depend on the position alone, and a host reads its own contiguous part of the positions. Hence
-resuming is starting at another step, and the global batch is the same, row for row, on any number of hosts.
+"""Batches in time: read ahead by threads or processes, records that cannot be read counted.
 
 Grain provides threads, processes and prefetching. The unit it handles is a batch: its cost per element is
 60 to 120 microseconds (measured), which for small images is more than the work itself.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator, Sequence
 
 import grain
-import numpy as np
 from absl import flags
 
-from vit_jax.data.arrays import label_message
-from vit_jax.data.base import Example, Source
-from vit_jax.data.order import shuffled
+from vit_jax.data.base import Source
+from vit_jax.data.reader import SKIPPED, Batch, BatchReader
 from vit_jax.data.transforms.base import Transform
-from vit_jax.errors import ConfigError, DataError
+from vit_jax.errors import DataError
 
-Batch = dict[str, np.ndarray]
 # Steps have no end; the loop that takes them decides.
 _ENDLESS = 2**62
+# Skipped records that are told one by one, and that are never too many.
+_TOLD = 10
 
 
-@dataclass(frozen=True)
-class BatchReader:
-    """Reads the rows of a batch that belong to one host.
+class Batches(Iterator[Batch]):
+    """An iterator over batches that counts the records skipped on this host.
+
+    Args:
+      batches: what to iterate over.
+      max_bad_share: of the records read, how many may be bad; up to ten are accepted in any case.
+      report: told of the first ten.
 
     Attributes:
-      source: where records come from.
-      transforms: applied to each record, in order.
-      batch_size: rows of the global batch.
-      seed: of order and transforms.
-      process_index, process_count: which host of how many.
-      shuffle: whether to shuffle and repeat; otherwise records come in order, once, and `mask` tells rows
-        from padding.
-      image_shape: `(h, w, c)` that the model takes; None accepts any, if all are the same.
-      num_classes: labels must be below; None means those of the source.
+      skipped: how many records could not be read so far.
     """
 
-    source: Source
-    transforms: Sequence[Transform]
-    batch_size: int
-    seed: int
-    process_index: int
-    process_count: int
-    shuffle: bool
-    image_shape: tuple[int, int, int] | None
-    num_classes: int | None
+    def __init__(
+        self, batches: grain.DatasetIterator[Batch], max_bad_share: float, report: Callable[[str], None]
+    ):
+        self._batches, self._max_bad_share, self._report = batches, max_bad_share, report
+        self.skipped = self._read = 0
 
-    def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.batch_size % self.process_count:
-            raise ConfigError(
-                f"the batch size is {self.batch_size}; it must be a multiple of the number of hosts, "
-                f"{self.process_count}."
-            )
-
-    def __call__(self, step: int) -> Batch:
-        """Return this host's rows of a step's batch.
-
-        Args:
-          step: from 0.
-
-        Returns:
-          `image` `(b, h, w, c)` as the transforms leave it, `label` int32 `(b,)`, and `mask` bool `(b,)`
-          unless shuffled; `b` is `batch_size / process_count`.
+    def __next__(self) -> Batch:
+        """Return the next batch.
 
         Raises:
-          DataError: a record cannot be read or does not fit; it is named.
+          DataError: a record cannot be read and none may be skipped, or too many were.
         """
-        rows = self.batch_size // self.process_count
-        positions = step * self.batch_size + self.process_index * rows + np.arange(rows)
-        count = len(self.source)
-        indices = shuffled(positions, count, self.seed) if self.shuffle else positions % count
-        batch = self._read(positions, indices)
-        if not self.shuffle:
-            # Padding repeats records from the beginning, hidden by the mask.
-            batch["mask"] = positions < count
+        batch = next(self._batches)
+        self._read += len(batch["label"])
+        if SKIPPED in batch:
+            self._skip(bytes(batch.pop(SKIPPED)).decode().split("\n"))
         return batch
 
-    def _read(self, positions: np.ndarray, indices: np.ndarray) -> Batch:
-        whole = None if self.transforms else self.source.take(indices)
-        if whole is None:
-            batch = self._stack(list(self._examples(positions, indices)))
-        else:
-            batch = {**whole, "label": np.asarray(whole["label"], np.int32)}
-        self._check_labels(batch["label"], indices)
-        self._check_shape(batch["image"].shape[1:], indices[0])
-        return batch
+    def close(self) -> None:
+        """End the threads or processes that read ahead."""
+        self._batches.close()
 
-    def _examples(self, positions: np.ndarray, indices: np.ndarray) -> Any:
-        """Yield the transformed record of each position."""
-        generator = np.random.Generator(np.random.Philox(key=self.seed % 2**64))
-        state = generator.bit_generator.state
-        for position, index in zip(positions.tolist(), indices.tolist()):
-            example = self.source[index]
-            # A counter-based generator has a stream of its own for every position, and setting the counter
-            # costs a tenth of making a generator.
-            state["state"]["counter"][3] = position
-            generator.bit_generator.state = state
-            for transform in self.transforms:
-                example = transform(example, generator)
-            if not isinstance(example["image"], np.ndarray):
-                raise DataError(f"{example['record']} is still encoded; begin the transforms with decode.")
-            yield example
-
-    def _stack(self, examples: list[Example]) -> Batch:
-        first = examples[0]
-        for example in examples:
-            if example["image"].shape != first["image"].shape:
-                raise DataError(
-                    f"{example['record']} has shape {example['image'].shape} after the transforms, but "
-                    f"{first['record']} has {first['image'].shape}; end them with a resize to one size."
-                )
-        batch = {key: np.stack([example[key] for example in examples]) for key in first if key != "record"}
-        return {**batch, "label": batch["label"].astype(np.int32)}
-
-    def _check_labels(self, labels: np.ndarray, indices: np.ndarray) -> None:
-        num_classes = self.source.num_classes if self.num_classes is None else self.num_classes
-        bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
-        if len(bad):
-            record = self.source[int(indices[bad[0]])]["record"]
-            raise DataError(label_message(record, labels[bad[0]], num_classes))
-
-    def _check_shape(self, shape: tuple[int, ...], index: int) -> None:
-        if self.image_shape is not None and shape != tuple(self.image_shape):
-            height, width, channels = self.image_shape
+    def _skip(self, reasons: list[str]) -> None:
+        for reason in reasons[: max(0, _TOLD - self.skipped)]:
+            self._report(f"skipped: {reason}")
+        self.skipped += len(reasons)
+        if self.skipped > max(_TOLD, self._max_bad_share * self._read):
             raise DataError(
-                f"{self.source[int(index)]['record']} has shape {shape} after the transforms, but the model "
-                f"takes {tuple(self.image_shape)}; end them with resize(({height}, {width})) and "
-                f"to_channels({channels}), or change the model."
+                f"{self.skipped} of {self._read} records could not be read, more than data.max_bad_share "
+                f"{self._max_bad_share:g}; the last one: {reasons[-1]}"
             )
 
 
@@ -151,7 +80,11 @@ def train_batches(
     prefetch: int = 2,
     image_shape: tuple[int, int, int] | None = None,
     num_classes: int | None = None,
-) -> grain.DatasetIterator[Batch]:
+    repeats: int = 1,
+    skip_bad: bool = False,
+    max_bad_share: float = 0.001,
+    report: Callable[[str], None] | None = None,
+) -> Batches:
     """Return an endless iterator of training batches, beginning with that of `start_step`.
 
     Each epoch has every record once, in an order of its own; batches run across the ends of epochs.
@@ -169,14 +102,31 @@ def train_batches(
       prefetch: finished batches that may wait.
       image_shape: `(h, w, c)` that the model takes.
       num_classes: labels must be below; by default those of the source.
+      repeats: how often a batch holds each of its records, differently transformed ("repeated augmentation", Hoffer
+        et al. 2019, arXiv 1901.09335). They lie a `repeats`-th of the batch apart. As many batches as without are
+        an epoch, so one has each record `1 / repeats` times on average, as in DeiT.
+      skip_bad: replace records that cannot be read by others, always the same ones, and count them.
+      max_bad_share: of the records read, how many may be bad.
+      report: told of the first records skipped; by default they go to standard error.
 
     Returns:
       An iterator of `image` `(b, h, w, c)` and `label` int32 `(b,)`; `close()` ends its threads or processes.
     """
     reader = BatchReader(
-        source, transforms, batch_size, seed, process_index, process_count, True, image_shape, num_classes
+        source,
+        transforms,
+        batch_size,
+        seed,
+        process_index,
+        process_count,
+        True,
+        image_shape,
+        num_classes,
+        repeats,
+        skip_bad,
     )
-    return _prefetched(reader, start_step, _ENDLESS, num_threads, num_workers, prefetch)
+    batches = _prefetched(reader, start_step, _ENDLESS, num_threads, num_workers, prefetch)
+    return Batches(batches, max_bad_share, report or _to_standard_error)
 
 
 def eval_batches(
@@ -191,22 +141,38 @@ def eval_batches(
     prefetch: int = 2,
     image_shape: tuple[int, int, int] | None = None,
     num_classes: int | None = None,
-) -> grain.DatasetIterator[Batch]:
+    skip_bad: bool = False,
+    max_bad_share: float = 0.001,
+    report: Callable[[str], None] | None = None,
+) -> Batches:
     """Return an iterator over every record exactly once, in order.
 
-    All hosts get the same number of batches; rows beyond the last record are padding with `mask` False.
+    All hosts get the same number of batches; rows beyond the last record are padding with `mask` False, and so are
+    skipped records.
 
     Args:
       source, transforms, batch_size, process_index, process_count: as in `train_batches`.
       num_threads, num_workers, prefetch, image_shape, num_classes: as in `train_batches`.
+      skip_bad, max_bad_share, report: as in `train_batches`, but no other record takes the place.
 
     Returns:
       An iterator of `image` `(b, h, w, c)`, `label` int32 `(b,)` and `mask` bool `(b,)`.
     """
     reader = BatchReader(
-        source, transforms, batch_size, 0, process_index, process_count, False, image_shape, num_classes
+        source,
+        transforms,
+        batch_size,
+        0,
+        process_index,
+        process_count,
+        False,
+        image_shape,
+        num_classes,
+        skip_bad=skip_bad,
     )
-    return _prefetched(reader, 0, -(-len(source) // batch_size), num_threads, num_workers, prefetch)
+    count = -(-len(source) // batch_size)
+    batches = _prefetched(reader, 0, count, num_threads, num_workers, prefetch)
+    return Batches(batches, max_bad_share, report or _to_standard_error)
 
 
 def _prefetched(
@@ -223,3 +189,7 @@ def _prefetched(
     options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=max(1, prefetch))
     # One thread in each process, none waiting: the processes are the parallelism.
     return iter(batches.to_iter_dataset(grain.ReadOptions(1, 1)).mp_prefetch(options))
+
+
+def _to_standard_error(line: str) -> None:
+    print(line, file=sys.stderr)

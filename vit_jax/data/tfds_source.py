@@ -1,7 +1,9 @@
 """Prepared TensorFlow Datasets, read without TensorFlow."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from vit_jax.data.base import Example, Source
@@ -14,7 +16,8 @@ _RANDOM_ACCESS = {"array_record", "parquet"}
 class TfdsSource(Source):
     """A split of a dataset prepared by `tensorflow_datasets` as ArrayRecord (or Parquet).
 
-    Images stay encoded, exactly the bytes that were stored; `decode` is for the transforms.
+    Images stay encoded, exactly the bytes that were stored; `decode` is for the transforms. Labels are known without
+    reading the images if the dataset was made by `vit-jax data prepare`, which stores them beside the records too.
 
     Args:
       name: as in `tfds.builder`, for example `cifar10` or `imagenet2012:5.1.0`; empty when `path` is the
@@ -50,13 +53,16 @@ class TfdsSource(Source):
             raise DataError(
                 f"{where} has the features {', '.join(features)}; it needs an `image` and a class `label`."
             )
-        if split.partition("[")[0] not in info.splits:
-            hint = nearest(split, info.splits)
-            raise DataError(f"{where} has no split {split!r}; it has {', '.join(info.splits)}.{hint}")
+        for part in split.split("+"):
+            name = part.strip().partition("[")[0]
+            if name not in info.splits:
+                hint = nearest(name, info.splits)
+                raise DataError(f"{where} has no split {name!r}; it has {', '.join(info.splits)}.{hint}")
         self.class_names = tuple(features["label"].names)
         try:
             if not info.splits[split].num_examples:
                 raise DataError(f"{where} has no records in split {split!r}; choose another.")
+            self.labels = _labels(builder, split)
             self._records = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
         except (ValueError, OSError) as error:
             raise DataError(f"{where} cannot be read as split {split!r}: {_first_line(error)}") from error
@@ -84,6 +90,20 @@ def _builder(name: str, path: str) -> Any:
         known = tfds.list_builders(with_community_datasets=False)
         hint = nearest(name.partition(":")[0].partition("/")[0], known)
         raise DataError(f"tfds {what} cannot be opened: {_first_line(error)}{hint}") from error
+
+
+def _labels(builder: Any, split: str) -> np.ndarray | None:
+    """Return the labels of a split, if they were stored beside its records."""
+    parts = []
+    for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits):
+        file = Path(builder.data_dir) / f"{builder.info.name}-{part.splitname}.labels.npy"
+        if not file.is_file():
+            return None
+        labels = np.load(file, allow_pickle=False)
+        if labels.shape != (builder.info.splits[part.splitname].num_examples,):
+            raise ValueError(f"{file.name} has shape {labels.shape}, not one label for each record")
+        parts.append(labels[part.from_ : part.to].astype(np.int32))
+    return np.concatenate(parts)
 
 
 def _first_line(error: BaseException) -> str:

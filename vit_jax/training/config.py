@@ -38,12 +38,16 @@ HARMLESS = (
     "checkpoint.",
     "evaluation.",
     "data.eval_batch_size",
+    "data.bad_records",
+    "data.eval_bad_records",
+    "data.max_bad_share",
     "data.num_threads",
     "data.num_workers",
     "data.prefetch",
 )
-# Keys that change only where the arithmetic happens: allowed, but sums are added in another order.
-NOT_BITWISE = ("mesh.", "sharding.")
+# Keys that change only where the arithmetic happens: allowed, but sums are added in another order, or large images
+# decoded at another size.
+NOT_BITWISE = ("mesh.", "sharding.", "data.cache")
 ABSENT = "(not set)"
 
 

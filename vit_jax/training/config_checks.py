@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vit_jax.data.section import CACHES, POLICIES, SOURCES, mixture_parts
 from vit_jax.errors import ConfigError, choose, nearest
 from vit_jax.models import names
 from vit_jax.models.preprocessing import Preprocessing
@@ -35,7 +36,10 @@ DURATIONS = {
 
 CHOICES = {
     "compute_dtype": ("auto", "float32", "bfloat16"),
-    "data.source": ("digits", "folder", "tfds", "synthetic", "arrays"),
+    "data.source": SOURCES,
+    "data.cache": CACHES,
+    "data.bad_records": POLICIES,
+    "data.eval_bad_records": POLICIES,
     "optimizer.name": ("adamw", "sgd", "lamb", "lion", "adafactor"),
     "optimizer.first_moment_dtype": ("float32", "bfloat16"),
     "schedule.name": ("cosine", "linear", "rsqrt", "constant"),
@@ -48,6 +52,8 @@ RANGES = {
     "data.size": "[1, inf)",
     "data.batch_size": "[1, inf)",
     "data.eval_batch_size": "[0, inf)",
+    "data.repeats": "[1, inf)",
+    "data.max_bad_share": "[0, 1]",
     "data.num_threads": "[0, inf)",
     "data.num_workers": "[0, inf)",
     "data.prefetch": "[0, inf)",
@@ -78,8 +84,8 @@ PATTERNS = ("optimizer.decay", "optimizer.trained", "optimizer.frozen", "lora.ta
 PATTERN_FACTORS = ("optimizer.learning_rate_multipliers", "optimizer.weight_decay_multipliers")
 PATTERN_PAIRS = (*PATTERN_FACTORS, "sharding.rules")
 
-# What a data source cannot do without.
-REQUIRED_BY_SOURCE = {"folder": "data.path", "tfds": "data.name"}
+# What a data source cannot do without: one of these.
+REQUIRED_BY_SOURCE = {"folder": ("data.path",), "tfds": ("data.name", "data.path")}
 
 TYPES: dict[type, tuple[str, Callable[[Any], bool]]] = {
     bool: ("True or False", lambda value: isinstance(value, bool)),
@@ -173,8 +179,17 @@ def _check_patterns(flat: dict[str, Any]) -> None:
 
 def _check_combinations(flat: dict[str, Any]) -> None:
     required = REQUIRED_BY_SOURCE.get(flat["data.source"])
-    if required and not flat[required]:
-        raise ConfigError(f"{required} is empty; data.source {flat['data.source']!r} needs it.")
+    if required and not any(flat[key] for key in required):
+        raise ConfigError(f"{' or '.join(required)} is empty; data.source {flat['data.source']!r} needs it.")
+    if mixture_parts(flat["data.mixture"]) and flat["data.balanced"]:
+        raise ConfigError(
+            "data.balanced is on, but data.mixture has weights of its own; leave out one of them."
+        )
+    if flat["data.cache"] != "none" and flat["data.num_workers"]:
+        raise ConfigError(
+            f"data.cache is {flat['data.cache']!r}, but {flat['data.num_workers']} worker processes would each keep "
+            "all records; set data.num_workers=0 or data.cache='none'."
+        )
     axes = {axis: flat[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor")}
     for axis, size in axes.items():
         if size == 0 or (size == -1 and list(axes.values()).count(-1) > 1):

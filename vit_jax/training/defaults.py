@@ -44,6 +44,12 @@ def default_config() -> Config:
                 batch_size=64,  # over all devices and hosts
                 eval_batch_size=0,  # 0: as batch_size
                 balanced=False,
+                mixture=(),  # dicts of source, path, name, split, size, weight: what to train on instead of `source`
+                repeats=1,  # of each record in a batch, differently transformed
+                cache="none",  # "encoded" or "decoded" records stay in memory
+                bad_records="skip",  # or "error": what to do with records that cannot be read, in training
+                eval_bad_records="error",
+                max_bad_share=0.001,  # of skipped records, before it is an error
                 num_threads=4,
                 num_workers=0,  # processes; 0 decodes in threads
                 prefetch=2,  # batches

@@ -12,8 +12,11 @@ import optax
 
 from vit_jax import trees
 from vit_jax.data.base import Source, balanced
-from vit_jax.data.pipeline import BatchReader, eval_batches, train_batches
-from vit_jax.data.sources import open_source
+from vit_jax.data.pipeline import Batches, eval_batches, train_batches
+from vit_jax.data.reader import BatchReader
+from vit_jax.data.section import mixture_parts
+from vit_jax.data.sources import cached, open_mixture, open_source
+from vit_jax.data.transforms.base import Transform
 from vit_jax.data.transforms.defaults import default_transforms
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError, DataError
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from vit_jax.weights.load import Pretrained
 
 EVERY = ("evaluation", "checkpoint", "log")
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,10 @@ class Experiment:
     step: Step
     abstract_state: TrainState
 
-    def train_batches(self, start_step: int) -> Any:
+    def train_batches(self, start_step: int, report: Report | None = None) -> Batches:
         """Return an iterator of this host's training batches from `start_step` on, always the same.
 
-        Its `close()` ends the threads or processes that read ahead.
+        Its `close()` ends the threads or processes that read ahead. `report` is told of records that are skipped.
         """
         data = self.config.data
         return train_batches(
@@ -98,9 +102,13 @@ class Experiment:
             num_threads=data.num_threads,
             num_workers=data.num_workers,
             prefetch=data.prefetch,
+            repeats=data.repeats,
+            skip_bad=data.bad_records == "skip",
+            max_bad_share=data.max_bad_share,
+            report=report,
         )
 
-    def eval_batches(self) -> Generator[Batch, None, None]:
+    def eval_batches(self, report: Report | None = None) -> Generator[Batch, None, None]:
         """Yield the evaluation records as masked global batches on the devices, each record once."""
         batches = eval_batches(
             self.eval_source,
@@ -111,6 +119,9 @@ class Experiment:
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             num_threads=self.config.data.num_threads,
+            skip_bad=self.config.data.eval_bad_records == "skip",
+            max_bad_share=self.config.data.max_bad_share,
+            report=report,
         )
         with closing(batches):
             for batch in batches:
@@ -184,12 +195,9 @@ def build(
     if config.lora.rank:
         objective = Adapted(objective, Lora(**config.lora.to_dict()))
     specs = transform_specs(config, model, train_source, eval_source)
-    example, _ = (
-        _first(source, spec, model, info.num_classes, name)
-        for source, spec, name in zip(
-            (train_source, eval_source), specs, ("data.train_transforms", "data.eval_transforms")
-        )
-    )
+    first = partial(_first, model=model, num_classes=info.num_classes)
+    example = first(train_source, parse(specs[0], "data.train_transforms"), config.data.bad_records)
+    first(eval_source, parse(specs[1], "data.eval_transforms"), config.data.eval_bad_records)
     if config.data.balanced:
         train_source = balanced(train_source)
 
@@ -262,14 +270,14 @@ def data_info(source: Source) -> DataInfo:
 
 
 def _open_sources(config: Config, model: ViTConfig) -> tuple[Source, Source]:
-    open_split = partial(
-        open_source,
-        config.data,
-        image_size=model.image_size,
-        channels=model.in_channels,
-        num_classes=model.num_classes,
-    )
-    return open_split(config.data.train_split), open_split(config.data.eval_split)
+    data, channels = config.data, model.in_channels
+    shape = {"image_size": model.image_size, "channels": channels, "num_classes": model.num_classes}
+    if data.mixture:
+        train = open_mixture(mixture_parts(data.mixture), **shape)
+    else:
+        train = open_source(data, data.train_split, **shape)
+    evaluation = open_source(data, data.eval_split, **shape)
+    return cached(train, data.cache, channels), cached(evaluation, data.cache, channels)
 
 
 def _check_sources(train_source: Source, eval_source: Source) -> None:
@@ -285,10 +293,16 @@ def _check_sources(train_source: Source, eval_source: Source) -> None:
         )
 
 
-def _first(source: Source, spec: str, model: ViTConfig, num_classes: int, name: str) -> dict[str, np.ndarray]:
-    """Return a batch of the first record alone: so mistakes in transforms and images show at once."""
+def _first(
+    source: Source, transforms: Sequence[Transform], policy: str, model: ViTConfig, num_classes: int
+) -> dict[str, np.ndarray]:
+    """Return a batch of the first records alone: so mistakes in transforms and images show at once."""
+    rows = min(8, len(source)) if policy == "skip" else 1  # one of which can be read
     shape = (*model.image_size, model.in_channels)
-    return BatchReader(source, parse(spec, name), 1, 0, 0, 1, False, shape, num_classes)(0)
+    reader = BatchReader(
+        source, transforms, rows, image_shape=shape, num_classes=num_classes, skip_bad=policy == "skip"
+    )
+    return reader(0)
 
 
 def _at_least_one(resolve: Callable[..., int], value: Any, name: str) -> int:

@@ -104,7 +104,10 @@ def train(
                     jitted = compile_step(experiment.step, _shardings(experiment), None)
                     step = jitted.lower(experiment.abstract_state, experiment.abstract_batch()).compile()
                 # Nothing in the loop may move an array between host and device by accident.
-                with closing(experiment.train_batches(start)) as batches, jax.transfer_guard("disallow"):
+                with (
+                    closing(experiment.train_batches(start, progress.write)) as batches,
+                    jax.transfer_guard("disallow"),
+                ):
                     for number in range(start + 1, total + 1):
                         with clock("data_wait"):
                             batch = shard_batch(next(batches), experiment.mesh)
@@ -115,7 +118,7 @@ def train(
                         progress.advance(number)
                         last = number == total
                         if number % experiment.log_every == 0 or last:
-                            progress.log(number, run.log(number))
+                            progress.log(number, run.log(number, batches.skipped))
                         stopping = stop.signal is not None and not last
                         metrics = None
                         if number % experiment.eval_every == 0 or last:
@@ -203,12 +206,15 @@ class _Run:
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in fetched.items()}
         self._count += 1
 
-    def log(self, number: int) -> dict[str, float]:
-        """Write and return the mean metrics since the last time; the learning rate is the last one."""
+    def log(self, number: int, skipped: int) -> dict[str, float]:
+        """Write and return the mean metrics since the last time, the last learning rate, and how many records this host
+        has skipped since it started, if any."""
         with self.clock("step"):
             self.flush()
         means = {name: total / self._count for name, total in self._sums.items()}
         means["learning_rate"] = self._learning_rate
+        if skipped:
+            means["skipped_records"] = float(skipped)
         self._sums, self._count = {}, 0
         self.writer.write(number, means, "train")
         return means

@@ -1,0 +1,182 @@
+"""One batch, read and transformed; what is in it is a pure function of (seed, step).
+
+Every training batch takes the next positions of an endless, shuffled sequence of records. Record and random numbers
+depend on the position alone, and a host reads its own contiguous part of the positions. Hence resuming is starting
+at another step, and the global batch is the same, row for row, on any number of hosts.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vit_jax.data.arrays import label_message
+from vit_jax.data.base import Example, Source
+from vit_jax.data.order import distinct_positions, substitute
+from vit_jax.data.transforms.base import Transform
+from vit_jax.data.transforms.fusion import fused
+from vit_jax.errors import ConfigError, DataError
+
+Batch = dict[str, np.ndarray]
+# Of a batch: what was wrong with each record that was skipped, lines of UTF-8.
+SKIPPED = "skipped"
+# So many records in a row that cannot be read are not an accident.
+_SUBSTITUTES = 8
+
+
+@dataclass(frozen=True)
+class BatchReader:
+    """Reads the rows of a batch that belong to one host.
+
+    Attributes:
+      source: where records come from.
+      transforms: applied to each record, in order.
+      batch_size: rows of the global batch.
+      seed: of order and transforms.
+      process_index, process_count: which host of how many.
+      shuffle: whether to shuffle and repeat; otherwise records come in order, once, and `mask` tells rows
+        from padding.
+      image_shape: `(h, w, c)` that the model takes; None accepts any, if all are the same.
+      num_classes: labels must be below; None means those of the source.
+      repeats: how often a training batch holds each of its records, every time transformed anew.
+      skip_bad: whether records that cannot be read are left out and said so, instead of being an error.
+    """
+
+    source: Source
+    transforms: Sequence[Transform]
+    batch_size: int
+    seed: int = 0
+    process_index: int = 0
+    process_count: int = 1
+    shuffle: bool = False
+    image_shape: tuple[int, int, int] | None = None
+    num_classes: int | None = None
+    repeats: int = 1
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.batch_size % self.process_count:
+            raise ConfigError(
+                f"the batch size is {self.batch_size}; it must be a multiple of the number of hosts, "
+                f"{self.process_count}."
+            )
+        object.__setattr__(self, "transforms", tuple(fused(self.transforms)))
+
+    def __call__(self, step: int) -> Batch:
+        """Return this host's rows of a step's batch.
+
+        Args:
+          step: from 0.
+
+        Returns:
+          What the transforms leave, stacked: `image` `(b, h, w, c)`, `label` int32 `(b,)`, and `mask` bool `(b,)`
+          unless shuffled; `b` is `batch_size / process_count`. If records were skipped, `SKIPPED` says why: in
+          training another record has taken the place, in evaluation the mask hides it.
+
+        Raises:
+          DataError: a record cannot be read or does not fit; it is named.
+        """
+        rows = self.batch_size // self.process_count
+        positions = step * self.batch_size + self.process_index * rows + np.arange(rows)
+        count = len(self.source)
+        if self.shuffle:
+            places = distinct_positions(positions, self.batch_size, self.repeats)
+            return self._read(positions, self.source.order(places, self.seed))
+        # Padding repeats records from the beginning, hidden by the mask.
+        batch = self._read(positions, positions % count)
+        batch["mask"] &= positions < count
+        return batch
+
+    def _read(self, positions: np.ndarray, indices: np.ndarray) -> Batch:
+        whole = None if self.transforms else self.source.take(indices)
+        if whole is None:
+            batch = self._stack(*self._examples(positions, indices))
+        else:
+            batch = {**whole, "label": np.asarray(whole["label"], np.int32)}
+            batch |= {} if self.shuffle else {"mask": np.ones(len(indices), np.bool_)}
+        self._check_labels(batch["label"], indices)
+        if "image" in batch:
+            self._check_shape(batch["image"].shape[1:], indices[0])
+        return batch
+
+    def _examples(self, positions: np.ndarray, indices: np.ndarray) -> tuple[list[Example | None], list[str]]:
+        """Return the transformed record of each position, None if it was skipped for no other, and why."""
+        generator = np.random.Generator(np.random.Philox(key=self.seed % 2**64))
+        state = generator.bit_generator.state
+        examples, reasons = [], []
+        for position, index in zip(positions.tolist(), indices.tolist()):
+            # A counter-based generator has a stream of its own for every position, and setting the counter
+            # costs a tenth of making a generator.
+            state["state"]["counter"][3] = position
+            for candidate in self._candidates(position, index, reasons):
+                generator.bit_generator.state = state
+                try:
+                    example = self._transformed(candidate, generator)
+                except DataError as error:
+                    if not self.skip_bad:
+                        raise
+                    reasons.append(str(error))
+                else:
+                    examples.append(example)
+                    break
+            else:
+                examples.append(None)
+        return examples, reasons
+
+    def _candidates(self, position: int, index: int, reasons: list[str]) -> Iterator[int]:
+        """Yield the record of a position, then those to take in its place, always the same."""
+        yield index
+        if self.shuffle:
+            for attempt in range(_SUBSTITUTES):
+                yield int(self.source.order(substitute(position, attempt), self.seed)[0])
+            raise DataError(f"{_SUBSTITUTES} records in a row cannot be read; the last one: {reasons[-1]}")
+
+    def _transformed(self, index: int, generator: np.random.Generator) -> Example:
+        example = self.source[index]
+        for transform in self.transforms:
+            example = transform(example, generator)
+        return example
+
+    def _stack(self, examples: list[Example | None], reasons: list[str]) -> Batch:
+        first = next((example for example in examples if example is not None), None)
+        if first is None:
+            raise DataError(f"no record of a whole batch can be read; the last one: {reasons[-1]}")
+        fields = [key for key in first if key != "record"]
+        for example in examples:
+            for key in fields if example is not None else ():
+                _check_field(example, first, key)
+        batch = {key: np.stack([(example or first)[key] for example in examples]) for key in fields}
+        batch["label"] = batch["label"].astype(np.int32)
+        if not self.shuffle:
+            batch["mask"] = np.array([example is not None for example in examples])
+        if reasons:
+            batch[SKIPPED] = np.frombuffer("\n".join(reasons).encode(), np.uint8)
+        return batch
+
+    def _check_labels(self, labels: np.ndarray, indices: np.ndarray) -> None:
+        num_classes = self.source.num_classes if self.num_classes is None else self.num_classes
+        bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+        if len(bad):
+            record = self.source[int(indices[bad[0]])]["record"]
+            raise DataError(label_message(record, labels[bad[0]], num_classes))
+
+    def _check_shape(self, shape: tuple[int, ...], index: int) -> None:
+        if self.image_shape is not None and shape != tuple(self.image_shape):
+            height, width, channels = self.image_shape
+            raise DataError(
+                f"{self.source[int(index)]['record']} has shape {shape} after the transforms, but the model "
+                f"takes {tuple(self.image_shape)}; end them with resize(({height}, {width})) and "
+                f"to_channels({channels}), or change the model."
+            )
+
+
+def _check_field(example: Any, first: Example, key: str) -> None:
+    value, expected = example[key], first[key]
+    if isinstance(value, bytes):
+        raise DataError(f"{example['record']} is still encoded; begin the transforms with decode.")
+    if np.shape(value) != np.shape(expected):
+        raise DataError(
+            f"{example['record']} has shape {np.shape(value)} after the transforms, but {first['record']} has "
+            f"{np.shape(expected)}; end them with a resize to one size."
+        )
