@@ -5,16 +5,19 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.tiny import labelled, parameters, run, tiny
 from vit_jax.errors import ConfigError
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.objectives import losses
+from vit_jax.objectives import classification, losses
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.classification import Classification, build
 from vit_jax.objectives.images import denormalise, normalise
 from vit_jax.objectives.options import ClassificationOptions
+from vit_jax.training.state import TrainState
+from vit_jax.training.step import make_step
 
 MODEL = tiny(num_classes=7, depth=1)
 COUNTS = (4, 1, 2, 8, 1, 2, 10)
@@ -156,6 +159,73 @@ def test_prepare_normalises_smooths_and_mixes():
         mixed["target"][1], own * plain["target"][1] + (1 - own) * plain["target"][0], atol=1e-5
     )
     assert set(mixed) == {"image", "target"}
+
+
+HEAVY = dict(
+    label_smoothing=0.1, mixup=0.8, cutmix=1.0, mix_mode="elem", mix_partner="flip", erase_probability=0.5
+)
+
+
+def test_prepare_erases_before_it_mixes():
+    plain = objective().prepare(batch(), KEY)["image"]
+    erasing = dict(erase_probability=1.0, erase_mode="const", erase_area=(0.1, 0.2))
+    erased = objective(**erasing).prepare(batch(), KEY)["image"]
+    assert 0.05 < float(jnp.mean(erased == 0)) < 0.25
+    np.testing.assert_array_equal(jnp.where(erased == 0, plain, erased), plain)
+    ours = objective(**erasing, mixup=0.8)
+    mixed = ours.prepare(batch(), KEY)
+    # The mixture is of erased images, with the same draws as without erasing.
+    unerased = objective(mixup=0.8).prepare(batch(), KEY)
+    np.testing.assert_array_equal(mixed["target"], unerased["target"])
+    before, after = erased, jnp.roll(erased, 1, axis=0)
+    own = jnp.vdot(mixed["image"] - after, before - after) / jnp.vdot(before - after, before - after)
+    np.testing.assert_allclose(mixed["image"], own * before + (1 - own) * after, atol=1e-5)
+
+
+def test_every_option_reaches_its_function(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        classification, "erase", lambda images, key, **options: seen.update(options) or images
+    )
+    monkeypatch.setattr(classification, "mix", lambda *batch, **options: seen.update(options) or batch[:2])
+    erasing = dict(erase_probability=0.3, erase_mode="rand", erase_area=(0.1, 0.2), erase_aspect=0.4)
+    mixing = dict(
+        mixup=0.1, cutmix=0.2, cutmix_minmax=(0.3, 0.4), mix_probability=0.5, cutmix_probability=0.6
+    )
+    modes = dict(mix_mode="pair", mix_partner="flip", mix_dominant=True, cutmix_corrected=False)
+    objective(**erasing, erase_count=(1, 2), **mixing, **modes).prepare(batch(), KEY)
+    assert seen.pop("probability") == 0.5
+    assert seen == dict(
+        mode="pair", area=(0.1, 0.2), aspect=0.4, count=(1, 2), mixup_alpha=0.1, cutmix_alpha=0.2,
+        cutmix_minmax=(0.3, 0.4), cutmix_probability=0.6, partner="flip", dominant=True, corrected=False,
+    )  # fmt: skip
+
+
+def test_targets_of_mixed_images_are_those_of_timm():
+    """`mixup_target`: smoothed targets, on and off, weighted by their images' shares."""
+    ours = objective(**HEAVY)
+    soft = np.asarray(ours.prepare(batch(), KEY)["target"])
+    label = np.asarray(batch()["label"])
+    off = 0.1 / 7
+    one_hot = np.where(np.eye(7, dtype=bool)[label], 1 - 0.1 + off, off)
+    for row, (own, other) in enumerate(zip(one_hot, one_hot[::-1])):
+        if label[row] != label[7 - row]:
+            share = (soft[row, label[row]] - off) / (1 - 0.1)
+            np.testing.assert_allclose(soft[row], share * own + (1 - share) * other, atol=1e-6)
+    np.testing.assert_allclose(soft.sum(axis=1), 1, atol=1e-6)
+
+
+def test_microbatches_are_mixed_and_erased_as_one_batch():
+    ours = objective(**HEAVY)
+    params = parameters(MODEL)
+    optimizer = optax.sgd(1.0)
+    state = TrainState(jnp.int32(3), params, {}, optimizer.init(params), None)
+    updated = []
+    for accumulation in (1, 4):
+        step = make_step(ours, optimizer, lambda _: 1.0, seed=0, accumulation=accumulation)
+        updated.append(jax.jit(step)(state, batch())[0].params)
+    for one, other in zip(*map(jax.tree.leaves, updated)):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

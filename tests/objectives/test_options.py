@@ -17,6 +17,11 @@ def test_options_are_parsed():
     expected = ClassificationOptions(loss="bce", bce_threshold=None, mixup=1, class_weights=(1.0, 2.5))
     assert options == expected
     assert hash(options) == hash(expected)
+    lists = parse_options(
+        dict(name="classification", cutmix_minmax=[0, 1], erase_area=[0.1, 0.2], erase_count=[1, 2])
+    )
+    assert lists == ClassificationOptions(cutmix_minmax=(0, 1), erase_area=(0.1, 0.2), erase_count=(1, 2))
+    assert hash(lists)
     assert parse_options(dict(name="mae", mask_ratio=0.5, decoder_depth=2)) == MaeOptions(
         0.5, decoder_depth=2
     )
@@ -44,6 +49,31 @@ CLASSIFICATION = [
     (dict(cutmix=-1), "objective.cutmix is -1; it must be between 0 and 1000"),
     (dict(mix_probability=2), "objective.mix_probability is 2; it must be between 0 and 1"),
     (dict(cutmix_probability=-0.5), "objective.cutmix_probability is -0.5; it must be between"),
+    (dict(cutmix_minmax=0.2), "objective.cutmix_minmax is 0.2; it must be two numbers between 0 and 1"),
+    (dict(cutmix_minmax=(0.8, 0.2)), r"objective.cutmix_minmax is \(0.8, 0.2\); .* the smaller one first"),
+    (dict(cutmix_minmax=(0.2, 1.2)), "objective.cutmix_minmax is .*; it must be two numbers between 0 and 1"),
+    (dict(cutmix_minmax=(0.2, float("nan"))), "objective.cutmix_minmax is .*; it must be two numbers"),
+    (dict(cutmix_minmax=(0.2, 0.3, 0.4)), "objective.cutmix_minmax is .*; it must be two numbers"),
+    (dict(cutmix_corrected=1), "objective.cutmix_corrected is 1; it must be True or False"),
+    (dict(mix_mode="element"), "objective.mix_mode is 'element'; .* batch, pair, elem. Did you mean 'elem'"),
+    (dict(mix_mode=None), "objective.mix_mode is None; it must be one of batch, pair, elem"),
+    (dict(mix_partner="rolled"), "objective.mix_partner is 'rolled'; .* Did you mean 'roll'"),
+    (
+        dict(mix_mode="pair"),
+        "objective.mix_partner is 'roll', but only 'flip' makes pairs .* set mix_partner='flip'",
+    ),
+    (dict(mix_dominant="yes"), "objective.mix_dominant is 'yes'; it must be True or False"),
+    (dict(erase_probability=-0.25), "objective.erase_probability is -0.25; it must be between 0 and 1"),
+    (dict(erase_probability="0.25"), "objective.erase_probability is '0.25'; it must be a number"),
+    (dict(erase_mode="pixels"), "objective.erase_mode is 'pixels'; .* Did you mean 'pixel'"),
+    (dict(erase_area=0.3), "objective.erase_area is 0.3; it must be two numbers between 0 and 1"),
+    (dict(erase_area=(0.5, 0.1)), "objective.erase_area is .*; .* the smaller one first"),
+    (dict(erase_aspect=3.3), "objective.erase_aspect is 3.3; it must be between 0.01 and 1"),
+    (dict(erase_aspect=0.0), "objective.erase_aspect is 0.0; it must be between 0.01 and 1"),
+    (dict(erase_count=1), "objective.erase_count is 1; it must be two integers between 1 and 100"),
+    (dict(erase_count=(0, 1)), "objective.erase_count is .*; it must be two integers between 1 and 100"),
+    (dict(erase_count=(1, 2.0)), "objective.erase_count is .*; it must be two integers"),
+    (dict(erase_count=(True, 2)), "objective.erase_count is .*; it must be two integers"),
     (dict(class_weights="balance"), "objective.class_weights is 'balance'; .* Did you mean 'balanced'"),
     (dict(class_weights=3.0), "objective.class_weights is 3.0; it must be 'none', 'balanced' or one number"),
     (dict(class_weights=None), "objective.class_weights is None; it must be"),

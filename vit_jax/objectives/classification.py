@@ -12,6 +12,7 @@ from vit_jax.models.functional import ModelFunctions
 from vit_jax.models.registry import model_functions
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.objectives.base import Batch, Buffers, DataInfo, Illustration, LossOutput, Params, Sums
+from vit_jax.objectives.erasing import erase
 from vit_jax.objectives.images import normalise, on_host
 from vit_jax.objectives.losses import (
     sigmoid_cross_entropy,
@@ -22,6 +23,7 @@ from vit_jax.objectives.losses import (
 from vit_jax.objectives.mixing import mix
 from vit_jax.objectives.options import ClassificationOptions
 from vit_jax.objectives.pictures import attention_overlay
+from vit_jax.random import fold
 
 
 @dataclass(frozen=True)
@@ -78,18 +80,31 @@ class Classification:
         return self.functions.init(key), {}
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
-        """Normalise images, make soft targets and mix, over the whole batch."""
+        """Normalise images, erase boxes of them, make soft targets and mix, over the whole batch."""
         options = self.options
-        images = normalise(batch["image"], self.model.preprocessing)
+        images = erase(
+            normalise(batch["image"], self.model.preprocessing),
+            fold(key, "erase"),
+            probability=options.erase_probability,
+            mode=options.erase_mode,
+            area=options.erase_area,
+            aspect=options.erase_aspect,
+            count=options.erase_count,
+        )
         targets = smooth_one_hot(batch["label"], self.model.num_classes, options.label_smoothing)
         images, targets = mix(
             images,
             targets,
-            key,
+            fold(key, "mix"),
             mixup_alpha=options.mixup,
             cutmix_alpha=options.cutmix,
+            cutmix_minmax=options.cutmix_minmax,
             probability=options.mix_probability,
             cutmix_probability=options.cutmix_probability,
+            mode=options.mix_mode,
+            partner=options.mix_partner,
+            dominant=options.mix_dominant,
+            corrected=options.cutmix_corrected,
         )
         return {"image": images, "target": targets}
 

@@ -19,8 +19,22 @@ class ClassificationOptions:
       class_weights: `none`, `balanced` (inverse frequency in the training set) or one weight per class.
       mixup: alpha of the Beta distribution of mixup (Zhang et al. 2017, arXiv 1710.09412); 0 is off.
       cutmix: alpha of cutmix (Yun et al. 2019, arXiv 1905.04899); 0 is off.
-      mix_probability: share of batches that are mixed.
-      cutmix_probability: share of mixed batches that use cutmix when both are on.
+      cutmix_minmax: smallest and largest side of boxes as shares of the image's, or None; turns cutmix on and replaces
+        its alpha (timm's `cutmix_minmax`).
+      cutmix_corrected: targets follow the area that a box clipped at the border really has.
+      mix_probability: share of what `mix_mode` names that is mixed.
+      cutmix_probability: share of these that use cutmix when both are on.
+      mix_mode: what has a strength, a kind and a box of its own: the whole `batch`, each `pair` of partners or each
+        element, `elem` (timm's `mixup_mode`).
+      mix_partner: `roll` mixes an image with the one before it in the batch (big_vision), `flip` with the one as far
+        from the end as it is from the start (timm, DeiT). Repetitions of an image (`data.repeats`) stand a share of the
+        batch apart, so that images meet others either way, but for a few in the middle with `flip`.
+      mix_dominant: an image keeps the larger share of itself (big_vision).
+      erase_probability: share of images with random erasing (Zhong et al. 2017, arXiv 1708.04896), done before mixing.
+      erase_mode: `pixel` fills boxes with noise, `rand` with one random colour, `const` with the mean colour.
+      erase_area: smallest and largest share of the image that is erased.
+      erase_aspect: smallest height over width of a box; the largest is its inverse.
+      erase_count: smallest and largest number of boxes in an image.
     """
 
     loss: str = "softmax"
@@ -29,8 +43,18 @@ class ClassificationOptions:
     class_weights: str | tuple[float, ...] = "none"
     mixup: float = 0.0
     cutmix: float = 0.0
+    cutmix_minmax: tuple[float, float] | None = None
+    cutmix_corrected: bool = True
     mix_probability: float = 1.0
     cutmix_probability: float = 0.5
+    mix_mode: str = "batch"
+    mix_partner: str = "roll"
+    mix_dominant: bool = False
+    erase_probability: float = 0.0
+    erase_mode: str = "pixel"
+    erase_area: tuple[float, float] = (0.02, 1 / 3)
+    erase_aspect: float = 0.3
+    erase_count: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         choose(self.loss, ("softmax", "sigmoid", "bce"), "objective.loss")
@@ -42,6 +66,20 @@ class ClassificationOptions:
             _check_ranges(self, ("bce_threshold",), 0, 1)
         _check_ranges(self, ("label_smoothing", "mix_probability", "cutmix_probability"), 0, 1)
         _check_ranges(self, ("mixup", "cutmix"), 0, 1000)
+        choose(self.mix_mode, ("batch", "pair", "elem"), "objective.mix_mode")
+        choose(self.mix_partner, ("roll", "flip"), "objective.mix_partner")
+        if self.mix_mode == "pair" and self.mix_partner != "flip":
+            raise ConfigError(
+                f"objective.mix_partner is {self.mix_partner!r}, but only 'flip' makes pairs for mix_mode 'pair'; set "
+                "mix_partner='flip' or another mix_mode."
+            )
+        choose(self.erase_mode, ("pixel", "rand", "const"), "objective.erase_mode")
+        _check_ranges(self, ("erase_probability",), 0, 1)
+        _check_ranges(self, ("erase_aspect",), 0.01, 1)
+        if self.cutmix_minmax is not None:
+            object.__setattr__(self, "cutmix_minmax", _interval(self, "cutmix_minmax", 0, 1))
+        object.__setattr__(self, "erase_area", _interval(self, "erase_area", 0, 1))
+        object.__setattr__(self, "erase_count", _interval(self, "erase_count", 1, 100, whole=True))
 
 
 @dataclass(frozen=True)
@@ -124,6 +162,19 @@ def _weights(values: Any) -> tuple[float, ...]:
             "each class, not all 0."
         )
     return tuple(float(value) for value in values)
+
+
+def _interval(options: Any, name: str, low: int, high: int, whole: bool = False) -> tuple[Any, ...]:
+    values = getattr(options, name)
+    kind = int if whole else int | float
+    good = isinstance(values, list | tuple) and len(values) == 2
+    good = good and all(_is_number(v) and isinstance(v, kind) for v in values)
+    if not good or not low <= values[0] <= values[1] <= high:
+        numbers = "integers" if whole else "numbers"
+        raise ConfigError(
+            f"objective.{name} is {values!r}; it must be two {numbers} between {low} and {high}, the smaller one first."
+        )
+    return tuple(values)
 
 
 def _check_ranges(options: Any, names: tuple[str, ...], low: float, high: float) -> None:
