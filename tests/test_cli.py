@@ -43,6 +43,10 @@ INFORMATION = [
     "features --help",
     "convert --help",
     "models --help",
+    "data --help",
+    "data prepare --help",
+    "data check --help",
+    "data show --help",
     "--version",
     "models",
     "models deit* --json",
@@ -53,7 +57,7 @@ TRAIN = "train --config tiny.py --workdir nowhere"
 MISTAKES = [
     (
         "trian",
-        "unknown command 'trian'; commands are train, evaluate, predict, features, convert, models. Did you mean",
+        "unknown command 'trian'; commands are train, evaluate, predict, features, convert, data, models. Did you mean",
     ),
     ("--frob", "unknown argument '--frob'; see vit-jax --help"),
     (f"{TRAIN} --frob", "unknown argument '--frob'; see vit-jax train --help"),

@@ -130,6 +130,7 @@ def _members(path: Path, inner: str = "", contents: IO[bytes] | None = None) -> 
 def _devkit(path: Path) -> tuple[list[str], list[int]]:
     """Return the sorted WordNet ids, and the label of each validation image in the order of their names."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     contents = {}
     try:
@@ -150,7 +151,7 @@ def _devkit(path: Path) -> tuple[list[str], list[int]]:
             f"{path} does not exist; put the development kit there: validation images have their labels in it "
             "(or leave them out with --split train)."
         ) from error
-    except (OSError, tarfile.TarError, EOFError, KeyError, ValueError, TypeError, IndexError) as error:
+    except (OSError, tarfile.TarError, MatReadError, EOFError, LookupError, ValueError, TypeError) as error:
         raise DataError(
             f"{path} is not the development kit of ILSVRC2012 ({error!r}); fetch it again."
         ) from error

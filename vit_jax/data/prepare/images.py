@@ -2,13 +2,14 @@
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from vit_jax.data.decode import FORMATS, MAX_PIXELS, ORIENTATION, decode
+from vit_jax.data import jpeg
+from vit_jax.data.decode import FORMATS, JPEG, MAX_PIXELS, ORIENTATION, decode
 from vit_jax.errors import DataError
 
 # Pillow's modes, beside RGB, that are rarer than users think.
@@ -21,6 +22,8 @@ _MODES = {
     "PA": "palette",
     "1": "one-bit",
 }
+
+_EXTENSIONS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WebP", "gif": "GIF", "bmp": "BMP"}
 
 
 @dataclass(frozen=True)
@@ -47,48 +50,52 @@ def read_header(data: bytes, name: str = "") -> Header:
       name: of the file, whose extension is compared with the contents.
 
     Raises:
-      DataError: not an image of a known format, or larger than `decode` accepts.
+      DataError: not an image of a known format, larger than `decode` accepts, or a JPEG without an end.
     """
     if not data:
         raise DataError("the file is empty; replace or remove it.")
+    header = _read_jpeg(data) if data.startswith(JPEG) else _read_with_pillow(data)
+    if header.width * header.height > MAX_PIXELS:
+        raise DataError(
+            f"the image has {header.width}x{header.height} pixels, more than the {MAX_PIXELS / 1e6:g} megapixels "
+            "allowed; shrink or remove it."
+        )
+    extension = name.rpartition(".")[2].lower() if "." in name else ""
+    if _EXTENSIONS.get(extension, header.format) != header.format:
+        return replace(header, oddities=(f"{header.format} named .{extension}", *header.oddities))
+    return header
+
+
+def _read_jpeg(data: bytes) -> Header:
+    """Return the header without Pillow, in a tenth of its time (measured): most images are JPEG."""
+    header = jpeg.read_header(data)
+    if data.rfind(b"\xff\xd9", header.scan) < 0:  # from the end, where it should be
+        raise jpeg.damaged("its end is missing")
+    found = {1: ["grey"], 4: ["CMYK"]}.get(header.components, [])
+    # The marker of the frame, without what is arithmetic coding and what is hierarchical.
+    found += ["progressive"] * (data[header.frame + 1] & 3 == 2)
+    found += ["EXIF-rotated"] * (header.orientation != 1)
+    return Header("JPEG", header.width, header.height, tuple(found))
+
+
+def _read_with_pillow(data: bytes) -> Header:
     try:
         with warnings.catch_warnings():
-            # Large images are told below; Pillow refuses the largest itself.
+            # Large images are told by their size; Pillow refuses the largest itself.
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=FORMATS)
+            # Counting the frames of an animation reads all of its file.
+            frames = getattr(image, "n_frames", 1)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"not an image of a known format ({', '.join(FORMATS)}), or damaged.") from error
-    kind = next(known for known in FORMATS if known.upper() == (image.format or "").upper())
-    width, height = image.size
-    if width * height > MAX_PIXELS:
         raise DataError(
-            f"the image has {width}x{height} pixels, more than the {MAX_PIXELS / 1e6:g} megapixels allowed."
-        )
-    if kind == "JPEG" and b"\xff\xd9" not in data[-65536:]:
-        raise DataError("the JPEG image is damaged (its end is missing).")
-    return Header(kind, width, height, tuple(_oddities(image, kind, data, name)))
-
-
-def _oddities(image: Image.Image, kind: str, data: bytes, name: str) -> list[str]:
-    found = []
-    extension = name.rpartition(".")[2].lower() if "." in name else ""
-    named = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WebP", "gif": "GIF", "bmp": "BMP"}.get(
-        extension
-    )
-    if named and named != kind:
-        found.append(f"{kind} named .{extension}")
-    if kind == "PNG" and data[24] == 16:
-        found.append("16-bit")
-    elif image.mode in _MODES:
-        found.append(_MODES[image.mode])
-    if image.info.get("progressive"):
-        found.append("progressive")
-    if getattr(image, "n_frames", 1) > 1:
-        found.append("animated")
+            f"not an image of a known format ({', '.join(FORMATS)}), or damaged; convert, replace or remove it."
+        ) from error
+    kind = next(known for known in FORMATS if known.upper() == (image.format or "").upper())
+    found = ["16-bit"] if kind == "PNG" and data[24] == 16 else [_MODES.get(image.mode, "")]
+    found += ["animated"] * (frames > 1)
     # Of PNG, Pillow finds EXIF by decoding all of it.
-    if kind in ("JPEG", "WebP") and image.getexif().get(ORIENTATION, 1) != 1:
-        found.append("EXIF-rotated")
-    return found
+    found += ["EXIF-rotated"] * (kind == "WebP" and image.getexif().get(ORIENTATION, 1) != 1)
+    return Header(kind, *image.size, tuple(filter(None, found)))
 
 
 def shrunk(data: bytes, header: Header, short_side: int, quality: int) -> bytes:

@@ -95,9 +95,10 @@ def prepare(
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(lock, timeout=0):
-            prepared = _prepare(directory, listing, options, shards, workers, progress)
-        lock.unlink(missing_ok=True)
-        return prepared
+            try:
+                return _prepare(directory, listing, options, shards, workers, progress)
+            finally:
+                lock.unlink(missing_ok=True)
     except filelock.Timeout as error:
         raise ResourceError(
             f"{directory} is being prepared by another process; wait for it or stop it."
