@@ -4,6 +4,8 @@ import io
 import os
 import re
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -101,25 +103,28 @@ def list_imagenet(root: Path, name: str, splits: dict[str, str], *, progress: bo
 
 def _train(path: Path, progress: bool) -> tuple[list[Record], list[str]]:
     """Return the images in a tar of one tar per class, and the sorted classes."""
-    inner = sorted(_members(path))
-    classes = [name.removesuffix(".tar") for name, _, _ in inner]
-    records = []
-    with path.open("rb") as file:
+    with _tar(path) as archive:
+        inner = sorted((entry for entry in archive if entry.isfile()), key=lambda entry: entry.name)
+        records = []
         bar = tqdm(inner, "listing", unit=" classes", disable=None if progress else True, leave=False)
-        for label, (name, offset, size) in enumerate(bar):
-            file.seek(offset)
-            # Whole in memory (about 150 MB): tarfile reads a header at a time.
-            contents = io.BytesIO(file.read(size))
-            for image, start, length in _members(path, name, contents):
-                records.append(Record(image, label, os.fspath(path), offset + start, length))
-    return records, classes
+        for label, entry in enumerate(bar):
+            for image, start, length in _members(path, entry.name, archive.extractfile(entry)):
+                records.append(Record(image, label, os.fspath(path), entry.offset_data + start, length))
+    return records, [entry.name.removesuffix(".tar") for entry in inner]
 
 
 def _members(path: Path, inner: str = "", contents: IO[bytes] | None = None) -> list[tuple[str, int, int]]:
-    """Return name, offset and size of every file in a tar archive."""
+    """Return name, offset and size of every file in a tar archive; only headers are read."""
+    with _tar(path, inner, contents) as archive:
+        return [(entry.name, entry.offset_data, entry.size) for entry in archive if entry.isfile()]
+
+
+@contextmanager
+def _tar(path: Path, inner: str = "", contents: IO[bytes] | None = None) -> Iterator[tarfile.TarFile]:
+    """Open a tar archive, or one within one; what is wrong with it is told with its name."""
     try:
         with tarfile.open(path, "r:", contents) as archive:
-            return [(entry.name, entry.offset_data, entry.size) for entry in archive if entry.isfile()]
+            yield archive
     except (tarfile.TarError, EOFError) as error:
         within = f" ({inner})" if inner else ""
         raise DataError(f"{path}{within} is not a whole tar archive: {error}; fetch it again.") from error

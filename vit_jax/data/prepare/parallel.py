@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
+import cv2
 from tqdm import tqdm
 
 from vit_jax.data.prepare.shards import Options, Shard, outcome, write_shard
@@ -100,6 +101,7 @@ _shared: Any = None
 def _start_worker(done: Any, stop: Any) -> None:
     global _shared
     _shared = done, stop
+    cv2.setNumThreads(0)  # the processes are the parallelism
     # Ctrl-C goes to all processes of a terminal; the parent tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
