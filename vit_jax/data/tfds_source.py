@@ -73,6 +73,8 @@ class TfdsSource(Source):
     def __getitem__(self, index: int) -> Example:
         example = self._records[index]
         record = f"record {index} of {self._name}"
+        if "file_name" in example:
+            record = f"{record} ({example['file_name'].decode(errors='replace')})"
         return {"image": example["image"], "label": int(example["label"]), "record": record}
 
 

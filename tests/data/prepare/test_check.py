@@ -128,7 +128,8 @@ def test_findings_in_a_prepared_set(tmp_path):
     np.save(directory / "insects-train.labels.npy", np.arange(18, dtype=np.int32) % 3)
     split = check(directory).splits["train"]
     assert (split.unreadable.count, split.bad_labels.count) == (1, 1)
-    assert "record 4 of insects/1.0.0 train" in split.unreadable.examples[0]
+    assert split.unreadable.examples[0].startswith("record 4 of insects/1.0.0 train (4.png): not an image")
+    assert split.oddities["JPEG named .png"].count == 17
     assert split.bad_labels.examples[0].endswith("label 3, not below 3")
     np.save(directory / "insects-train.labels.npy", np.zeros(18, np.int32))
     assert check(directory).splits["train"].bad_labels.count == 11  # of 12, one is unreadable

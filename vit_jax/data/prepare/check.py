@@ -185,8 +185,9 @@ def _entry(example: dict[str, Any]) -> _Entry:
     data, record = example["image"], example["record"]
     checksum = hashlib.blake2b(data, digest_size=12).digest()
     try:
-        name = record if os.path.isabs(record) else ""
-        header = read_header(data, example.get("file_name", name))
+        header = read_header(
+            data, record.removesuffix(")")
+        )  # ends with the name of the file, if there is one
         decode(data)
     except VitError as error:
         return _Entry(record, str(error), example["label"])
