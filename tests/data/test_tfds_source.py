@@ -149,12 +149,12 @@ def test_not_prepared(tmp_path):
     said = message("mnist", "train", str(tmp_path))
     assert "tfds dataset mnist/3.0.1 in" in said
     assert "is not prepared; set data.path" in said
-    assert "tfds.builder('mnist', file_format='array_record').download_and_prepare()" in said
+    assert "or prepare it: `vit-jax data prepare mnist --output DIR`." in said
 
 
 def test_prepared_for_tensorflow(data_dir, tmp_path):
     said = message("", "train", altered(data_dir, tmp_path, "dataset_info.json", fileFormat="tfrecord"))
-    assert "is stored as tfrecord, which has no random access; into another data_dir, prepare it with" in said
+    assert "is stored as tfrecord, which has no random access; convert it: `vit-jax data prepare /" in said
 
 
 def test_other_features(data_dir, tmp_path):

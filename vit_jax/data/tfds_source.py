@@ -34,17 +34,16 @@ class TfdsSource(Source):
         info = builder.info
         self._name = f"{info.full_name} {split}"
         where = f"tfds dataset {info.full_name} in {builder.data_dir}"
-        prepare = (
-            f"prepare it with tfds.builder({info.name!r}, file_format='array_record').download_and_prepare() "
-            "where TensorFlow is installed (reading needs none)"
-        )
         if not info.splits:
-            raise DataError(f"{where} is not prepared; set data.path to tfds's data_dir, or {prepare}.")
+            raise DataError(
+                f"{where} is not prepared; set data.path to tfds's data_dir, or prepare it: `vit-jax data prepare "
+                f"{name or info.name} --output DIR`."
+            )
         formats = sorted(file_format.value for file_format in info.available_file_formats())
         if not _RANDOM_ACCESS.intersection(formats):
             raise DataError(
-                f"{where} is stored as {', '.join(formats)}, which has no random access; into another "
-                f"data_dir, {prepare}."
+                f"{where} is stored as {', '.join(formats)}, which has no random access; convert it: `vit-jax data "
+                f"prepare {builder.data_dir} --output DIR`."
             )
         features = dict(info.features)
         if not isinstance(features.get("label"), tfds.features.ClassLabel) or not isinstance(

@@ -122,7 +122,7 @@ def test_findings_in_a_prepared_set(tmp_path):
     writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
     for index in range(18):
         writer.write(
-            serialized(b"?" if index == 4 else picture(index), 3 if index == 5 else index % 3, f"{index}")
+            serialized(b"?" if index == 4 else picture(index), 3 if index == 5 else index % 3, f"{index}.png")
         )
     writer.close()
     np.save(directory / "insects-train.labels.npy", np.arange(18, dtype=np.int32) % 3)

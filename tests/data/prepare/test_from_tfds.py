@@ -182,6 +182,12 @@ def test_what_a_builder_yielded_is_kept_when_writing_fails(tmp_path, monkeypatch
     done = prepare("coded_pictures", tmp_path, data_dir=str(tmp_path / "d"))
     assert done.counts == {"train": 9, "test": 4}
     assert not (done.directory / "unfinished").exists()
+    again = prepare("coded_pictures", tmp_path, data_dir=str(tmp_path / "d"))
+    assert (again.fresh, again.counts) == (False, done.counts)
+    assert not (done.directory / "unfinished").exists()
+    assert "was begun with other inputs" in message(
+        DataError, "coded_pictures", tmp_path, data_dir=str(tmp_path / "d"), splits=["train"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -256,6 +262,12 @@ def test_array_record_needs_no_conversion(generated, tmp_path):
     assert (
         "is stored as array_record; only tfrecord is converted, and array_record can be read as it is" in said
     )
+
+
+def test_a_split_that_the_builder_has_not(tmp_path):
+    said = message(DataError, "coded_pictures", tmp_path, data_dir=str(tmp_path / "d"), splits=["val"])
+    assert "tfds's coded_pictures has no split 'val'; it has train, test." in said
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 
 def test_labels_out_of_range(tmp_path, monkeypatch):

@@ -116,6 +116,7 @@ def test_killed_and_resumed_is_uninterrupted(folder, prepared, tmp_path):
     done = prepare(folder[0], tmp_path, shards=4, workers=1)
     assert done.fresh
     assert [shard.stat().st_mtime_ns for shard in shards] == written
+    assert not list(directory.glob("*.partial"))
     assert contents(directory) == contents(prepared.directory)
 
 
@@ -237,6 +238,7 @@ def test_a_file_that_changes_meanwhile(folder, tmp_path, monkeypatch):
         ({"workers": -2}, "--workers is -2; it must be at least 0."),
         ({"short_side": -1}, "--short-side is -1"),
         ({"quality": 101, "short_side": 9}, "--quality is 101; it must be from 1 to 100."),
+        ({"bad": "ignore"}, "--bad is 'ignore'; it must be one of error, skip."),
         ({"name": "My set"}, "--name is 'My set'; it must be lower-case letters, digits and _"),
         ({"splits": ["train", "train"]}, "--split is 'train'; write each once"),
         ({"splits": ["all"]}, "--split is 'all'"),

@@ -69,13 +69,13 @@ def list_prepared(builder: Any, splits: dict[str, str]) -> Listing:
             if len(found) != length:
                 raise DataError(f"{path} has {len(found)} records instead of {length}; fetch it again.")
             records[split] += found
-    return Listing(info.name, str(info.version), records, _class_names(info), shards, info)
+    return Listing(info.name, str(info.version), records, class_names(info), shards, info)
 
 
-def list_generated(builder: Any, splits: dict[str, str], staging: Path) -> Listing:
+def list_generated(builder: Any, splits: dict[str, str], staging: Path, inputs: str) -> Listing:
     """Return the records that a builder of tfds yields, which are written to files in `staging` first.
 
-    If a former call wrote them all, they are taken from there.
+    If a former call wrote them all, they are taken from there. `inputs` is that of the listing.
 
     Raises:
       DataError: the builder fails, for example since it needs TensorFlow or data that must be fetched by hand.
@@ -85,7 +85,11 @@ def list_generated(builder: Any, splits: dict[str, str], staging: Path) -> Listi
     if staged.get("asked") != splits:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        staged = {"asked": splits, "names": _generate(builder, splits, staging)}
+        try:
+            staged = {"asked": splits, "names": _generate(builder, splits, staging)}
+        except VitError:
+            shutil.rmtree(staging)
+            raise
         partial = staging / "staged.partial"
         partial.write_text(json.dumps(staged))
         partial.replace(index)
@@ -95,7 +99,7 @@ def list_generated(builder: Any, splits: dict[str, str], staging: Path) -> Listi
         found = [Record(name, -1, os.fspath(path), *at) for name, at in zip(names, tfrecord.scan(path))]
         records[split] = shuffled(found, split)
     info = builder.info
-    return Listing(info.name, str(info.version), records, _class_names(info), {}, info)
+    return Listing(info.name, str(info.version), records, class_names(info), {}, info, inputs)
 
 
 def _generate(builder: Any, splits: dict[str, str], staging: Path) -> dict[str, list[str]]:
@@ -163,7 +167,7 @@ def _with_encoded_images(example: dict[str, Any], features: Any) -> dict[str, An
     return encoded
 
 
-def _class_names(info: Any) -> tuple[str, ...]:
+def class_names(info: Any) -> tuple[str, ...]:
     """Return the classes of a dataset of labelled images, or nothing for another kind."""
     features = dict(info.features)
     if isinstance(features.get("label"), tfds.features.ClassLabel) and isinstance(

@@ -36,6 +36,7 @@ class Listing:
       class_names: what labels mean; empty when records need not have one.
       shards: how many shards each split has already; empty where that is ours to decide.
       info: tfds's `DatasetInfo` when records are serialized examples; None when they are images.
+      inputs: what the records come from, where that says it all: so a finished dataset need not be listed again.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Listing:
     class_names: tuple[str, ...]
     shards: dict[str, int]
     info: Any = None
+    inputs: str = ""
 
     @property
     def directory(self) -> str:
@@ -52,7 +54,9 @@ class Listing:
         return "/".join(filter(None, (self.name, config, self.version)))
 
     def digest(self) -> str:
-        """Return a checksum of names, labels and sizes, in order; of where the files lie it does not depend."""
+        """Return `inputs`, or a checksum of names, labels and sizes, which does not depend on where files lie."""
+        if self.inputs:
+            return self.inputs
         digest = hashlib.blake2b(digest_size=16)
         for split, records in sorted(self.splits.items()):
             for record in records:

@@ -16,7 +16,7 @@ from vit_jax.data.prepare.folders import is_imagenet, list_folder, list_imagenet
 from vit_jax.data.prepare.listing import Listing, cut, shard_count
 from vit_jax.data.prepare.parallel import cpu_count, write_shards
 from vit_jax.data.prepare.shards import Options, Shard, outcome
-from vit_jax.errors import ConfigError, DataError, ResourceError
+from vit_jax.errors import ConfigError, DataError, ResourceError, choose
 
 QUALITY = 90
 _PLAN = "prepare.json"
@@ -83,6 +83,7 @@ def prepare(
     for value, what in ((shards, "--shards"), (workers, "--workers"), (short_side, "--short-side")):
         if value < 0:
             raise ConfigError(f"{what} is {value}; it must be at least 0.")
+    choose(bad, ("error", "skip"), "--bad")
     if not 1 <= quality <= 100:
         raise ConfigError(f"--quality is {quality}; it must be from 1 to 100.")
     if name and not re.fullmatch(r"[a-z]\w*", name, re.ASCII):
@@ -127,7 +128,7 @@ def _list(
 
 def _list_tfds(source: str, output: Path, name: str, splits: dict[str, str], data_dir: str) -> Listing:
     # Here because importing tensorflow_datasets takes a second that mistakes need not wait for.
-    from vit_jax.data.prepare.from_tfds import list_generated, list_prepared, open_builder
+    from vit_jax.data.prepare.from_tfds import class_names, list_generated, list_prepared, open_builder
 
     builder = open_builder(source, data_dir)
     if name and name != builder.name:
@@ -136,8 +137,13 @@ def _list_tfds(source: str, output: Path, name: str, splits: dict[str, str], dat
         )
     if builder.info.splits:
         return list_prepared(builder, splits)
-    where = Listing(builder.name, str(builder.version), {}, (), {}, builder.info).directory
-    return list_generated(builder, splits, output / where / _UNFINISHED / "generated")
+    inputs = f"{builder.info.full_name} {splits or 'all'}"
+    known = Listing(
+        builder.name, str(builder.version), {}, class_names(builder.info), {}, builder.info, inputs
+    )
+    if (output / known.directory / "dataset_info.json").is_file():
+        return known
+    return list_generated(builder, splits, output / known.directory / _UNFINISHED / "generated", inputs)
 
 
 def _name_of(root: Path) -> str:
@@ -209,6 +215,8 @@ def _prepare(
     _write_json(directory / _PLAN, {**plan, "counts": counts, "bytes": size, "bad": bad})
     write_metadata(directory, listing, lengths, sizes)
     shutil.rmtree(unfinished)
+    for left in directory.glob("*.partial"):  # by calls that were killed
+        left.unlink()
     return Prepared(directory, counts, size, bad, True)
 
 

@@ -203,6 +203,6 @@ def _where(record: Record) -> str:
 
 def outcome(shard: Shard) -> dict[str, Any] | None:
     """Return what is in a finished shard, or None if it is not finished."""
-    if not shard.path.is_file():
+    if not shard.path.is_file() or not shard.outcome.is_file():
         return None
     return json.loads(shard.outcome.read_text())
