@@ -31,7 +31,7 @@ def get_config(arg="g/14"):
     config.data.name = "imagenet21k_resized"
     config.data.train_split = "train[:99%]"
     config.data.eval_split = "train[99%:]"
-    config.data.train_transforms = "decode|random_resized_crop(224, scale=(0.05, 1.0))|flip_lr"
+    config.data.train_transforms = "decode|inception_crop({size}, antialias='none')|flip_lr"
     config.data.batch_size = 16384
     config.data.num_workers = 16
 

@@ -1,13 +1,17 @@
 """Every shipped configuration is valid, and trains a step at toy size."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import jax
+import numpy as np
 import pytest
 
+from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
 from vit_jax.training.config import load_config, validate
-from vit_jax.training.experiment import build
+from vit_jax.training.experiment import build, transform_specs
 from vit_jax.training.mesh import shard_batch
 from vit_jax.training.model import resolve_model
 from vit_jax.training.optimizer import treatments
@@ -26,6 +30,15 @@ CASES = [
     "deit_i1k.py:tiny",
     "deit_i1k.py",
     "deit_i1k.py:base",
+    "deit3_i1k.py",
+    "deit3_i1k.py:base",
+    "deit3_i1k.py:large",
+    "deit3_i1k.py:huge",
+    "mae_i1k.py",
+    "mae_i1k.py:base",
+    "mae_i1k.py:huge",
+    "cifar10.py",
+    "cifar10.py:tiny",
     "folder.py:images",
     "vit_g_jft_style.py",
     "vit_g_jft_style.py:G/14",
@@ -67,6 +80,44 @@ def test_full_size_is_valid(case):
     assert model.width % model.heads == 0
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if load(case).data.train_transforms])
+def test_transforms_make_training_images_of_photographs(case):
+    config = load(case)
+    model, _ = resolve_model(config)
+    photograph = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    if case.startswith("cifar10"):
+        photograph = photograph[:, :32].copy()
+    encoded = cv2.imencode(".png", photograph)[1].tobytes()
+    files = SimpleNamespace(image_shape=None)
+    for name, spec in zip(("train", "eval"), transform_specs(config, model, files, files)):
+        image = encoded
+        for step in parse(spec, f"data.{name}_transforms"):
+            image = step({"image": image}, np.random.default_rng(1))["image"]
+        assert image.shape == (*model.image_size, model.in_channels)
+        assert image.dtype == np.uint8
+
+
+def test_recipes_have_the_augmentation_of_their_papers():
+    deit, deit3, vit_s16 = load("deit_i1k.py"), load("deit3_i1k.py"), load("vit_s16_i1k.py")
+    assert deit.data.repeats == deit3.data.repeats == 3
+    assert "rand_augment('rand-m9-mstd0.5-inc1'" in deit.data.train_transforms
+    assert (deit.objective.erase_probability, deit.objective.get("erase_mode", "pixel")) == (0.25, "pixel")
+    assert deit3.data.train_transforms.endswith("three_augment|color_jitter(0.3, 0.3, 0.3)")
+    assert (deit3.objective.loss, deit3.optimizer.name, deit3.model.drop_path_schedule) == (
+        "bce", "lamb", "constant",
+    )  # fmt: skip
+    assert vit_s16.data.train_transforms.endswith("|randaug(2, 10)")
+    assert (vit_s16.objective.mixup, vit_s16.objective.mix_dominant) == (0.2, True)
+    levels = {"none": "flip_lr", "light1": "randaug(2, 0)", "strong2": "randaug(2, 20)"}
+    for level, last in levels.items():
+        assert load(f"augreg.py:B/16,i21k,{level}").data.train_transforms.split("|")[-1] == last
+    sizes = {size: load(f"mae_i1k.py:{size}") for size in ("base", "large", "huge")}
+    assert {config.optimizer.learning_rate for config in sizes.values()} == {2.4e-3}
+    for unknown in ("deit3_i1k.py:tiny", "mae_i1k.py:small", "cifar10.py:huge"):
+        with pytest.raises(ConfigError, match=f"{unknown} is no size; choose one of "):
+            load(unknown)
+
+
 def shrunk(case):
     """The configuration with everything kept but size: same kinds of model, loss, optimizer and schedule."""
     config = load(case)
@@ -80,7 +131,7 @@ def shrunk(case):
     if config.objective.name == "mae":
         config.objective.update(decoder_width=16, decoder_depth=1, decoder_heads=2)
     config.data.update(source="synthetic", size=64, batch_size=16, eval_batch_size=16)
-    config.data.update(train_split="train", eval_split="test", train_transforms="", eval_transforms="")
+    config.data.update(train_split="train", eval_split="test", num_workers=0)
     config.duration = "40 steps"
     config.schedule.update(
         warmup="10 steps", cooldown="10 steps" if config.schedule.cooldown != "0 steps" else 0
@@ -100,6 +151,10 @@ def shrunk(case):
         "vit_s16_i1k.py",
         "augreg.py",
         "deit_i1k.py",
+        "deit3_i1k.py",
+        "mae_i1k.py:base",
+        "cifar10.py",
+        "cifar10.py:tiny",
         "folder.py:images",
         "vit_g_jft_style.py",
         "finetune.py:layer_decay",
