@@ -98,7 +98,7 @@ def test_orientation(orientation, big_endian):
     plain = decode(jpeg(image))
     turned = {2: plain[:, ::-1], 3: plain[::-1, ::-1], 4: plain[::-1], 5: plain.transpose(1, 0, 2)}
     turned |= {6: np.rot90(plain, -1), 7: np.rot90(plain, 2).transpose(1, 0, 2), 8: np.rot90(plain)}
-    assert read_header(data).orientation == (orientation or 1)
+    assert read_header(data).orientation == (orientation if 0 < orientation < 9 else 1)
     np.testing.assert_array_equal(decode(data), turned.get(orientation, plain))
 
 

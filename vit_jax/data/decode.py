@@ -1,51 +1,68 @@
 """Encoded images to uint8 arrays, by these rules.
 
-JPEG, PNG, WebP, GIF and BMP, told by their content and not by their name. EXIF orientation is applied. Alpha
-and transparent colours are laid over white. 16-bit values are divided by 257 and rounded. Palettes, CMYK and
-one-bit images become RGB; the first frame of an animation is taken. Sizes are checked before any pixel is
-decoded. A file that ends early is an error and never a half-grey image.
+JPEG, PNG, WebP, GIF and BMP, told by their content and not by their name. EXIF orientation is applied, that of XMP
+is not, nor are gamma and colour profiles. Alpha and transparent colours are laid over white. 16-bit values are divided
+by 257 and rounded. Palettes, CMYK and one-bit images become RGB; the first frame of an animation is taken, the first
+picture of several in a file. What follows the end of the image is ignored.
 
-JPEG goes through libjpeg-turbo (`data.jpeg`), which is bit-identical to Pillow and faster, 16-bit PNG through OpenCV
-because Pillow cuts it to 8 bits; everything else goes through Pillow.
+Sizes are checked before any pixel is decoded: 64 megapixels at most; above 12, at least a byte of the file for every
+100 pixels, which every photograph has; run-length coded BMP, which is slow, 1 megapixel. A JPEG that goes over its
+pixels more often than any real one is refused too. A file that ends early is an error and never a half-grey image, as
+is any other damage that can be told: PNG has checksums, in JPEG and WebP a flipped bit may only give other pixels.
+
+JPEG goes through libjpeg-turbo (`data.jpeg`), which is bit-identical to Pillow and faster, PNG through `data.png`;
+everything else through Pillow.
 """
 
 import io
 import os
 import struct
-import zlib
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import BmpImagePlugin, GifImagePlugin, Image, WebPImagePlugin
 
-from vit_jax.data.jpeg import JpegHeader, decode_jpeg, oriented, read_header
+from vit_jax.data.jpeg import ORIENTATION as ORIENTATION
+from vit_jax.data.jpeg import JpegHeader, decode_jpeg, exif_orientation, oriented, read_header
+from vit_jax.data.png import SIGNATURE, png_size, read_png
+from vit_jax.data.strips import strips
 from vit_jax.errors import ConfigError, DataError
 
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP")
 MAX_PIXELS = 64_000_000
 JPEG = b"\xff\xd8\xff"
-ORIENTATION = 0x0112
+# What a file may claim however small it is. Beyond, deflate packs at most 8256 one-bit pixels into a byte, WebP any
+# number; photographs take a byte for 2 to 50.
+_FREE_PIXELS = 12_000_000
+_PIXELS_PER_BYTE = 100
+_RUN_LENGTH_PIXELS = 1_000_000
 
 _PLUGINS = {
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
     "WebP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
 }
+# Formats that are not read but named; the second table is of ISO media files, by brand.
+_OTHERS = {
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"%!PS": "PostScript",
+    b"%PDF": "PDF",
+    b"8BPS": "PSD",
+    b"\0\0\1\0": "ICO",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"<svg": "SVG",
+    b"<?xml": "XML",
+    b"<html": "HTML",
+    b"<!DOCTYPE": "HTML",
+}
+_MEDIA = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF"}
 # What Pillow raises on damaged files, found by mutating valid ones.
 _DAMAGED = (
     *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError),
-    *(struct.error, zlib.error, cv2.error, Image.DecompressionBombError),
+    *(struct.error, Image.DecompressionBombError),
 )
 
 
@@ -94,8 +111,10 @@ def decode(data: bytes, channels: int = 3, max_pixels: int = MAX_PIXELS) -> np.n
     check_decoded_channels(channels)
     header = jpeg_header(data, max_pixels)
     if header is None:
-        return to_channels(_decode_with_pillow(data, _format(data), max_pixels), channels)
-    return to_channels(oriented(decode_jpeg(data, header), header.orientation), channels)
+        image, orientation = _decode_with_pillow(data, _format(data), max_pixels)
+    else:
+        image, orientation = decode_jpeg(data, header), header.orientation
+    return to_channels(oriented(image, orientation), channels)
 
 
 def check_decoded_channels(channels: int) -> None:
@@ -141,7 +160,7 @@ def _format(data: bytes) -> str:
         raise DataError("the file is empty; replace or remove it.")
     if data.startswith(JPEG):
         return "JPEG"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(SIGNATURE):
         return "PNG"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "WebP"
@@ -149,10 +168,18 @@ def _format(data: bytes) -> str:
         return "GIF"
     if data.startswith(b"BM"):
         return "BMP"
-    raise DataError(f"not an image of a known format ({', '.join(FORMATS)}); convert, replace or remove it.")
+    is_media = data[4:8] == b"ftyp" and data[8:12] in _MEDIA
+    names = (
+        [_MEDIA[data[8:12]]] if is_media else [n for start, n in _OTHERS.items() if data.startswith(start)]
+    )
+    named = f" but {names[0]}" if names else ""
+    raise DataError(
+        f"not an image of a known format ({', '.join(FORMATS)}){named}; convert, replace or remove it."
+    )
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+def _check_size(size: tuple[int, int], max_pixels: int, bytes_: int | None = None) -> None:
+    """Raise `DataError` unless an image of this width and height, from so many bytes, may be decoded."""
     width, height = size
     if width * height > max_pixels:
         raise DataError(
@@ -161,6 +188,11 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         )
     if width < 1 or height < 1:
         raise DataError(f"the image has {width}x{height} pixels; replace or remove it.")
+    if bytes_ is not None and width * height > max(_FREE_PIXELS, _PIXELS_PER_BYTE * bytes_):
+        raise DataError(
+            f"the image claims {width}x{height} pixels in {bytes_} bytes; above {_FREE_PIXELS / 1e6:g} megapixels "
+            f"every {_PIXELS_PER_BYTE} need a byte: shrink or remove it."
+        )
 
 
 def _damaged(kind: str, reason: object) -> DataError:
@@ -168,7 +200,7 @@ def _damaged(kind: str, reason: object) -> DataError:
 
 
 def jpeg_header(data: bytes, max_pixels: int = MAX_PIXELS) -> JpegHeader | None:
-    """Return the header of an encoded image if it is a JPEG with grey or RGB pixels, None if it is anything else.
+    """Return the header of an encoded image if it is a JPEG, None if it is anything else.
 
     Raises:
       DataError: it is damaged or too large.
@@ -177,7 +209,7 @@ def jpeg_header(data: bytes, max_pixels: int = MAX_PIXELS) -> JpegHeader | None:
         return None
     header = read_header(data)
     _check_size((header.width, header.height), max_pixels)
-    return header if header.components in (1, 3) else None
+    return header
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -209,39 +241,49 @@ def _gif_size(data: bytes) -> tuple[int, int]:
     return max(width, left + frame_width), max(height, top + frame_height)
 
 
-# Formats of which Pillow allocates the whole canvas when it opens them.
-_SIZES = {"WebP": _webp_size, "GIF": _gif_size}
+# Sizes are read before Pillow opens a file: it allocates the whole canvas of some.
+_SIZES = {"PNG": png_size, "WebP": _webp_size, "GIF": _gif_size}
 
 
-def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> np.ndarray:
-    # The plugin of the format itself: `Image.open` would warn of large images, which are handled here.
+def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> tuple[np.ndarray, int]:
+    """Return RGB pixels as stored, and their EXIF orientation."""
     try:
         if kind in _SIZES:
-            _check_size(_SIZES[kind](data), max_pixels)
-        image = _PLUGINS[kind](io.BytesIO(data))
-        _check_size(image.size, max_pixels)
-        if kind == "PNG" and data[24] == 16:
-            image = _sixteen_bit_png(data, image)
-        image = ImageOps.exif_transpose(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return np.asarray(image.convert("RGB"))
+            _check_size(_SIZES[kind](data), max_pixels, len(data))
+        if kind == "PNG":
+            image, exif = read_png(data)
+            if isinstance(image, np.ndarray):
+                return image, exif_orientation(exif)
+        else:
+            # The plugin of the format itself: `Image.open` would warn of large images, which are handled here.
+            image = _PLUGINS[kind](io.BytesIO(data))
+            exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+            if kind == "BMP" and image.tile and image.tile[0].codec_name == "bmp_rle":
+                _check_run_length(image.size)
+        _check_size(image.size, max_pixels, len(data))
+        return _over_white(image), exif_orientation(exif)
     except _DAMAGED as error:
         raise _damaged(kind, error) from error
 
 
-def _sixteen_bit_png(data: bytes, image: Image.Image) -> Image.Image:
-    """Return the 8-bit RGB or RGBA image of a 16-bit PNG; `image` is what Pillow read of its header."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None:
-        raise OSError("its pixels cannot be decoded")
-    if pixels.ndim == 2:
-        # OpenCV drops the transparent value of a grey image, but not that of a coloured one.
-        opaque = np.where(pixels == image.info.get("transparency", -1), 0, 65535).astype(np.uint16)
-        pixels = np.stack([pixels, pixels, pixels, opaque], axis=-1)
-    blue_green_red = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    code = cv2.COLOR_BGRA2RGBA if pixels.shape[-1] == 4 else cv2.COLOR_BGR2RGB
-    result = Image.fromarray(cv2.cvtColor(blue_green_red, code))
-    result.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+def _check_run_length(size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > _RUN_LENGTH_PIXELS:
+        raise DataError(
+            f"the image has {width}x{height} pixels; run-length coded BMP is read up to "
+            f"{_RUN_LENGTH_PIXELS / 1e6:g} megapixels, for it takes long: convert it."
+        )
+
+
+def _over_white(image: Image.Image) -> np.ndarray:
+    """Return the colours of an image of any mode."""
+    image.load()
+    width, height = image.size
+    result = np.empty((height, width, 3), np.uint8)
+    for rows in strips(height, width):
+        strip = image.crop((0, rows.start, width, rows.stop))
+        if image.has_transparency_data:
+            strip = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        result[rows] = np.asarray(strip.convert("RGB"))
     return result

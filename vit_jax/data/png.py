@@ -1,0 +1,100 @@
+"""PNG files to RGB arrays: their chunks are read and checked here, the pixels decoded by Pillow.
+
+Only the chunks that pixels depend on are passed on, after their checksums were compared. So no text, colour profile
+or animation can cost anything or be the reason to refuse a file, and a flipped bit is an error and no other pixel.
+Values of 16 bits are read in two halves, because Pillow would leave out the lower one.
+"""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from vit_jax.data.strips import strips
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
+# Mode of Pillow and coding of the bytes of a 16-bit image, by colour type: such that two images together have all
+# of them, or one whose channels are the bytes.
+_HALVES = {
+    0: ("LA", ("LA",)),
+    2: ("RGB", ("RGB;16B", "RGB;16L")),
+    4: ("RGBA", ("RGBA",)),
+    6: ("RGBA", ("RGBA;16B", "RGBA;16L")),
+}
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """Return width and height; `struct.error` if the file is too short."""
+    return struct.unpack_from(">II", data, 16)
+
+
+def read_png(data: bytes) -> tuple[Image.Image | np.ndarray, bytes]:
+    """Return the pixels of a file, and its EXIF block.
+
+    Returns:
+      An image of Pillow's, not yet decoded, or of a 16-bit file uint8 `(h, w, 3)` laid over white; and bytes.
+
+    Raises:
+      ValueError: the file is damaged; also whatever Pillow raises.
+    """
+    chunks = _chunks(data)
+    if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 25:
+        raise ValueError("it does not begin with its size")
+    first = {name: chunk[8:-4] for name, chunk in reversed(chunks)}
+    exif = first.get(b"eXIf", b"")
+    if data[24] == 16:
+        pixels = b"".join(chunk[8:-4] for name, chunk in chunks if name == b"IDAT")
+        return _sixteen_bits(first[b"IHDR"], pixels, first.get(b"tRNS", b"")), exif
+    plain = SIGNATURE + b"".join(chunk for name, chunk in chunks if name != b"eXIf")
+    return PngImagePlugin.PngImageFile(io.BytesIO(plain)), exif
+
+
+def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the names of the chunks that matter, and all their bytes."""
+    found, position = [], len(SIGNATURE)
+    while not found or found[-1][0] != b"IEND":
+        if position + 12 > len(data):
+            raise ValueError("its end is missing")
+        length, name = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if name in _NEEDED:
+            chunk = data[position:end]
+            if end > len(data):
+                raise ValueError(f"it ends within {name.decode()}")
+            if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+                raise ValueError(f"the checksum of {name.decode()} is wrong")
+            found.append((name, chunk))
+        elif not name[0] & 0x20:  # whoever does not know it cannot decode the pixels
+            raise ValueError(f"unknown chunk {name!r}")
+        position = end
+    return found
+
+
+def _sixteen_bits(header: bytes, pixels: bytes, transparent: bytes) -> np.ndarray:
+    """Return the colours of 16-bit values divided by 257, rounded once, over white."""
+    width, height, _, colour, *methods, interlaced = struct.unpack(">IIBBBBB", header)
+    if colour not in _HALVES or any(methods) or interlaced > 1:
+        raise ValueError("no such kind of 16-bit image")
+    mode, codings = _HALVES[colour]
+    size = width, height
+    halves = [Image.frombytes(mode, size, pixels, "zip", coding, interlaced) for coding in codings]
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    key = np.frombuffer(transparent, ">u2") if colour in (0, 2) and len(transparent) == 2 * channels else None
+    result = np.empty((height, width, 3), np.uint8)
+    for rows in strips(height, width):
+        box = (0, rows.start, width, rows.stop)
+        # Bytes in the order of the file, high before low.
+        parts = [np.asarray(half.crop(box)) for half in halves]
+        values = np.stack(parts, -1).reshape(*parts[0].shape[:2], -1).view(">u2")
+        colours = values[..., : 3 if channels > 2 else 1].astype(np.uint32)
+        if channels in (2, 4):
+            opaque = values[..., -1:] / 65535
+            result[rows] = np.rint((colours * opaque + 65535 * (1 - opaque)) / 257)
+            continue
+        if key is not None:
+            colours[(values == key).all(-1)] = 65535
+        result[rows] = (colours * 255 + 32895) >> 16  # division by 257, rounded
+    return result
