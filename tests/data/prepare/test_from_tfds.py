@@ -6,6 +6,7 @@ import random
 import shutil
 import struct
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from tensorboardX.crc32c import crc32c as plain_crc32c
+from tensorflow_datasets.core.hashing import Hasher
+from tensorflow_datasets.core.utils import lazy_imports_utils
 
 from tests.data.prepare.pictures import contents, picture
 from vit_jax.data.decode import decode
 from vit_jax.data.prepare import tfrecord
 from vit_jax.data.prepare.crc32c import crc32c, masked_crc32c
+from vit_jax.data.prepare.gfile import file_functions
 from vit_jax.data.prepare.prepare import prepare
 from vit_jax.data.tfds_source import TfdsSource
 from vit_jax.errors import ConfigError, DataError
@@ -158,7 +162,7 @@ def test_a_builder_runs_and_its_arrays_become_png(generated):
     assert generated.directory.parts[-2:] == ("coded_pictures", "2.0.0")
     train = TfdsSource("", "train", str(generated.directory))
     assert train.class_names == tuple(CLASSES)
-    order = sorted(range(9), key=tfds.core.hashing.Hasher("train").hash_key)
+    order = sorted(range(9), key=Hasher("train").hash_key)
     for index, number in enumerate(order):
         assert train[index]["image"].startswith(b"\x89PNG")
         np.testing.assert_array_equal(decode(train[index]["image"]), array(number))
@@ -188,6 +192,37 @@ def test_what_a_builder_yielded_is_kept_when_writing_fails(tmp_path, monkeypatch
     assert "was begun with other inputs" in message(
         DataError, "coded_pictures", tmp_path, data_dir=str(tmp_path / "d"), splits=["train"]
     )
+
+
+def test_a_builder_of_the_catalogue_unpacks_its_archive(tmp_path, monkeypatch):
+    """Its code and tfds's open files with TensorFlow's functions, and need nothing else of it."""
+    classes = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+    files = {f"flower_photos/{name}/{i}.jpg": picture(i) for name in classes for i in range(3)}
+    with tarfile.open(tmp_path / "photos.tgz", "w:gz") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    monkeypatch.setattr(tfds.download.DownloadManager, "download", lambda self, url: tmp_path / "photos.tgz")
+    monkeypatch.setattr(tfds.builder_cls("tf_flowers"), "url_infos", {})
+    done = prepare("tf_flowers", tmp_path / "out", data_dir=str(tmp_path / "d"))
+    source = TfdsSource("", "train", str(done.directory))
+    found = [source[index] for index in range(len(source))]
+    assert sorted((source.class_names[one["label"]], one["image"]) for one in found) == sorted(
+        (name.split("/")[1], data) for name, data in files.items()
+    )
+    assert "tensorflow" not in sys.modules
+    with pytest.raises(ImportError, match="tensorflow"):
+        _ = lazy_imports_utils.tensorflow.io
+
+
+def test_what_else_of_tensorflow_is_missing_is_told():
+    with file_functions():
+        assert lazy_imports_utils.tensorflow.io.gfile.exists(__file__)
+        assert lazy_imports_utils.tensorflow.io.gfile.glob(__file__) == [__file__]
+        with pytest.raises(ImportError, match="image is not of its file functions") as caught:
+            lazy_imports_utils.tensorflow.image.decode_image  # noqa: B018
+    assert caught.value.name == "tensorflow"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Datasets of tfds, listed record by record: prepared ones in TFRecord files, others by their builders.
 
-Neither needs TensorFlow here. Of tfds's builders, those that call TensorFlow themselves cannot run without.
+Neither needs TensorFlow here. Of tfds's builders, those that use more of it than its file functions cannot run.
 """
 
 import io
@@ -17,6 +17,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tqdm import tqdm
 
 from vit_jax.data.prepare import tfrecord
+from vit_jax.data.prepare.gfile import file_functions
 from vit_jax.data.prepare.listing import Listing, Record, shuffled
 from vit_jax.errors import DataError, VitError, nearest
 
@@ -104,24 +105,19 @@ def list_generated(builder: Any, splits: dict[str, str], staging: Path, inputs: 
 
 def _generate(builder: Any, splits: dict[str, str], staging: Path) -> dict[str, list[str]]:
     """Write what a builder yields to a TFRecord file per split; return the names of the records."""
-    names: dict[str, list[str]] = {}
     try:
-        features = builder.info.features
-        serializer = ExampleSerializer(features.get_serialized_info())
-        generators = _generators(builder)
-        for split, made in (splits or {name: name for name in generators}).items():
-            if made not in generators:
-                raise DataError(
-                    f"tfds's {builder.name} has no split {made!r}; it has {', '.join(generators)}."
-                )
-            names[split] = []
-            with (staging / f"{split}.tfrecord").open("wb") as file:
-                for key, example in tqdm(generators[made], f"reading {made}", unit=" records", disable=None):
-                    encoded = features.encode_example(_with_encoded_images(example, features))
-                    tfrecord.write(
-                        file, serializer.get_tf_example(encoded).SerializeToString(deterministic=True)
-                    )
-                    names[split].append(key.decode(errors="replace") if isinstance(key, bytes) else str(key))
+        with file_functions():
+            generators = _generators(builder)
+            splits = splits or {name: name for name in generators}
+            for made in splits.values():
+                if made not in generators:
+                    known = ", ".join(generators)
+                    raise DataError(f"tfds's {builder.name} has no split {made!r}; it has {known}.")
+            features = builder.info.features
+            return {
+                split: _write(generators[made], features, staging / f"{split}.tfrecord")
+                for split, made in splits.items()
+            }
     except VitError:
         raise
     # Builders are code of many authors, downloads included, and fail in as many ways.
@@ -131,6 +127,17 @@ def _generate(builder: Any, splits: dict[str, str], staging: Path) -> dict[str, 
             f"tfds's builder of {builder.name!r} cannot run here ({missing}); prepare the dataset with tfds where "
             "TensorFlow is installed, then give its folder (with dataset_info.json) to `vit-jax data prepare`."
         ) from error
+
+
+def _write(generator: Any, features: Any, path: Path) -> list[str]:
+    """Write what a generator yields; return the names of the records."""
+    serializer, names = ExampleSerializer(features.get_serialized_info()), []
+    with path.open("wb") as file:
+        for key, example in tqdm(generator, f"reading {path.stem}", unit=" records", disable=None):
+            encoded = features.encode_example(_with_encoded_images(example, features))
+            record = serializer.get_tf_example(encoded)
+            tfrecord.write(file, record.SerializeToString(deterministic=True))
+            names.append(key.decode(errors="replace") if isinstance(key, bytes) else str(key))
     return names
 
 
