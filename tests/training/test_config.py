@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ import time
 import pytest
 from ml_collections import ConfigDict
 
+from vit_jax.data.section import Part, mixture_parts
 from vit_jax.errors import ConfigError
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.training import config as configs
@@ -228,6 +230,11 @@ def test_overrides_are_read_by_the_type_of_the_key(tmp_path, override, expected)
         ("mesh.data=0", "mesh.data is 0"),
         ("mesh.fsdp=-1", "mesh.data is -1"),
         ("accumulation=3", "accumulation is 3, which does not divide data.batch_size 64"),
+        ("data.repeats=0", "data.repeats is 0; it must be at least 1"),
+        ("data.bad_records=ignore", "data.bad_records is 'ignore'; it must be one of skip, error"),
+        ("data.max_bad_share=2", "data.max_bad_share is 2"),
+        ("data.cache=yes", "data.cache is 'yes'; it must be one of none, encoded, decoded"),
+        ("data.mixture=({'pth': 'x'},)", "data.mixture[0] has no key 'pth'"),
         ("evaluation.baselines=(1,)", "evaluation.baselines"),
         ("model.widht=3", "'model.width'"),
         ("model.width=abc", "model.width is 'abc'"),
@@ -240,7 +247,7 @@ def test_overrides_are_read_by_the_type_of_the_key(tmp_path, override, expected)
     ],
 )
 def test_wrong_overrides_are_one_line(tmp_path, override, expected):
-    with pytest.raises(ConfigError, match=expected.replace("(", r"\(")) as caught:
+    with pytest.raises(ConfigError, match=re.escape(expected)) as caught:
         configs.load_config(write(tmp_path, "{}", "config.json"), [override])
     assert "\n" not in str(caught.value)
 
@@ -336,6 +343,22 @@ def test_resuming_allows_what_is_harmless_and_tells_what_changes_rounding():
     assert configs.check_resumable(default_config(), new) == []
     notices = configs.check_resumable(default_config(), changed(mesh__fsdp=4))
     assert notices == ["mesh.fsdp: 1 -> 4 (not bitwise the same from here)"]
+
+
+def test_data_options_that_exclude_each_other():
+    mixture = ({"source": "digits"},)
+    with pytest.raises(ConfigError, match=r"data\.balanced is on, but data\.mixture has weights"):
+        configs.validate(changed(data__mixture=mixture, data__balanced=True))
+    with pytest.raises(ConfigError, match=r"data\.cache is 'encoded', but 3 worker processes"):
+        configs.validate(changed(data__cache="encoded", data__num_workers=3))
+
+
+def test_a_mixture_survives_saving():
+    config = changed(data__mixture=({"source": "digits", "weight": 2.0}, {"path": "somewhere"}))
+    configs.validate(config)
+    saved = configs.from_json(configs.to_json(config))
+    assert configs.check_resumable(saved, config) == []
+    assert mixture_parts(saved.data.mixture) == [Part("digits", weight=2.0), Part("folder", "somewhere")]
 
 
 def test_an_allowed_key_must_exist():

@@ -72,6 +72,38 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     assert lines(tmp_path)[-1]["step"] == 3
 
 
+# ---- records that cannot be read
+
+
+class Unreadable(Poisoned):
+    """Records of which some are not there."""
+
+    def __init__(self, bad):
+        super().__init__([])
+        self._bad = bad
+
+    def __getitem__(self, index):
+        if index in self._bad:
+            raise DataError(f"record {index} is gone")
+        return super().__getitem__(index)
+
+
+def test_records_that_cannot_be_read_are_skipped_and_counted(tmp_path, capsys):
+    config = configuration(ema__decay=0.0, log__every=5, data__eval_transforms="flip_lr(0.0)")
+    healthy = ArraySource(np.full((16, 8, 8, 1), 50, np.uint8), np.zeros(16, int), num_classes=6)
+    loop.train(config, tmp_path, sources=(Unreadable({0, 7}), healthy))
+    told = capsys.readouterr().err
+    # 160 rows are two and a half epochs of 64 records.
+    counts = [line["train/skipped_records"] for line in lines(tmp_path) if "train/skipped_records" in line]
+    assert counts[-1] >= 4
+    assert counts[-1] == told.count("skipped: record 0 is gone") + told.count("skipped: record 7 is gone")
+    with pytest.raises(DataError, match="record 0 is gone"):
+        build(configuration(data__bad_records="error"), (Unreadable({0}), healthy))
+    # In evaluation the first one is an error: what is not counted would flatter.
+    with pytest.raises(DataError, match="record 3 is gone"):
+        list(build(config, (Unreadable({0}), Unreadable({3}))).eval_batches())
+
+
 class Line:
     """The least objective: a parameter that wants to be 1."""
 
