@@ -145,6 +145,7 @@ MISTAKES = [
     ),
     (f"{TRAIN} --config.accumulation=5", "accumulation is 5, which does not divide data.batch_size 64"),
     (f"{TRAIN} --config.data.source=folder", "data.path is empty; data.source 'folder' needs it"),
+    (f"{TRAIN} --config.data.source=tfds", "data.name or data.path is empty; data.source 'tfds' needs it"),
     (
         "models vit_bse_patch16_224",
         "model 'vit_bse_patch16_224' does not exist. Did you mean 'vit_base_patch16_224'",
