@@ -80,7 +80,7 @@ def test_shifts_are_within_one(name, amount, interpolation):
         apart = difference(ours, pillow(image, matrix, interpolation))
         assert apart.max() <= 1
         # The fraction is cut off, as Pillow does; it differs where rounding errors decide.
-        assert (apart > 0).mean() < 0.2
+        assert (apart > 0).mean() < 0.25
 
 
 @pytest.mark.parametrize("interpolation", g.INTERPOLATIONS)

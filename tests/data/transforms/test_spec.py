@@ -4,6 +4,9 @@ import pytest
 
 from vit_jax.data.transforms.crops import FlipLeftRight, PadCrop, RandomResizedCrop
 from vit_jax.data.transforms.decoding import Decode
+from vit_jax.data.transforms.rand_augment import RandAugment
+from vit_jax.data.transforms.randaug import RandAug
+from vit_jax.data.transforms.recipe_crops import InceptionCrop
 from vit_jax.data.transforms.sizes import CenterCrop, Resize
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
@@ -21,6 +24,8 @@ from vit_jax.errors import ConfigError
         ("resize((8, 9), interpolation='bicubic')", [Resize((8, 9), "bicubic")]),
         ("pad_crop(8, padding=1)|center_crop(6)", [PadCrop(8, 1), CenterCrop(6)]),
         ("random_resized_crop(8, (0.2, 1))", [RandomResizedCrop(8, (0.2, 1))]),
+        ("inception_crop(8)|flip_lr|randaug(2,10)", [InceptionCrop(8, 5), FlipLeftRight(), RandAug()]),
+        ("rand_augment('rand-m9-mstd0.5-inc1', fill=0)", [RandAugment("rand-m9-mstd0.5-inc1", "random", 0)]),
     ],
 )
 def test_what_is_read(spec, expected):
@@ -45,6 +50,10 @@ def test_what_is_read(spec, expected):
         ("resize", "missing a required argument: 'size'; it is resize(size, interpolation='bilinear')"),
         ("resize(1, 'x', 2)", "too many positional arguments; it is resize(size, interpolation='bilinear')"),
         ("center_crop(1, size=2)", "multiple values for argument 'size'"),
+        (
+            "rand_augment('rand-m9-z3')",
+            "rand_augment: 'rand-m9-z3' has the unknown option 'z3'; the options are",
+        ),
         ("center_crop(-5)", "center_crop: size is -5; it must be an integer of at least 1"),
         ("center_crop(size)", "argument size of center_crop is not a plain value"),
         ("center_crop(2 * 112)", "argument 2 * 112 of center_crop is not a plain value"),
