@@ -2,7 +2,7 @@
 
 No dependency of ours offers it in compiled code. A record is cut into rows that are processed side by side, a
 byte of each at a time; then the checksums of rows are joined in pairs, since the CRC of a message is linear in
-its bits: about 100 MB/s instead of the 3 of a plain loop (measured).
+its bits: 50 MB/s for records of 110 kB, where a plain loop makes 6 (measured).
 """
 
 from functools import cache
@@ -22,7 +22,8 @@ def _table() -> np.ndarray:
 
 _TABLE = _table()
 _SMALL_TABLE = _TABLE.tolist()
-_SMALL = 64
+# Below, the plain loop is as fast (measured).
+_SMALL = 4096
 
 
 def crc32c(data: bytes) -> int:
