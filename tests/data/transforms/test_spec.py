@@ -1,5 +1,7 @@
 """The language of transforms: what it reads, and what it says of mistakes."""
 
+import dataclasses
+
 import pytest
 
 from vit_jax.data.transforms.crops import FlipLeftRight, PadCrop, RandomResizedCrop
@@ -7,8 +9,9 @@ from vit_jax.data.transforms.decoding import Decode
 from vit_jax.data.transforms.rand_augment import RandAugment
 from vit_jax.data.transforms.randaug import RandAug
 from vit_jax.data.transforms.recipe_crops import InceptionCrop
+from vit_jax.data.transforms.registry import TRANSFORMS
 from vit_jax.data.transforms.sizes import CenterCrop, Resize
-from vit_jax.data.transforms.spec import parse
+from vit_jax.data.transforms.spec import parse, text_of
 from vit_jax.errors import ConfigError
 
 
@@ -75,3 +78,37 @@ def test_what_is_said_of_mistakes(spec, said):
     assert said in str(caught.value)
     assert str(caught.value).startswith("data.train_transforms")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "",
+        "decode|random_resized_crop(224)|flip_lr",
+        "decode(channels=1)|pad_crop(8, 2)|flip_lr(probability=0.25)",
+        "resize((8, 9), interpolation='bicubic')|center_crop(6, fill=(1, 2, 3))",
+        "inception_crop(224, area_min=8)|randaug(2, 10)|random_erasing",
+        "rand_augment('rand-m9-mstd0.5-inc1')|mae_mask((14, 14))",
+    ],
+)
+def test_transforms_say_how_to_write_them(spec):
+    transforms = parse(spec)
+    assert parse(text_of(transforms)) == transforms
+
+
+def test_every_transform_can_be_written():
+    sizes = {"channels": 3, "padding": 1, "grid": (14, 14), "num": 2, "magnitude": 3}
+    for name, kind in TRANSFORMS.items():
+        required = [f for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
+        made = kind(*(sizes.get(field.name, 8) for field in required))
+        text = text_of([made])
+        assert text.startswith(name)
+        assert parse(text) == [made]
+
+
+def test_other_transforms_cannot_be_written():
+    class Mine(Decode):
+        pass
+
+    with pytest.raises(ConfigError, match="Mine has no name in configurations"):
+        text_of([Mine()])

@@ -5,7 +5,9 @@ arguments are plain values.
 """
 
 import ast
+import dataclasses
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from vit_jax.data.transforms.base import Transform
@@ -35,6 +37,30 @@ def parse(spec: str, name: str = "transforms") -> list[Transform]:
             "'decode|resize_short(256)|center_crop(224)'."
         ) from error
     return [_transform(step, name) for step in _steps(tree)]
+
+
+def text_of(transforms: Sequence[Transform]) -> str:
+    """Return the specification of transforms made in Python; `parse` makes equal ones of it.
+
+    `text_of([Decode(), RandomResizedCrop(224), FlipLeftRight()])` is `decode|random_resized_crop(224)|flip_lr`.
+
+    Raises:
+      ConfigError: a transform is not one that configurations may use.
+    """
+    names = {kind: name for name, kind in TRANSFORMS.items()}
+    steps = []
+    for transform in transforms:
+        if type(transform) not in names:
+            raise ConfigError(
+                f"{type(transform).__name__} has no name in configurations; these have: {', '.join(TRANSFORMS)}."
+            )
+        arguments = [
+            repr(value) if field.default is dataclasses.MISSING else f"{field.name}={value!r}"
+            for field in dataclasses.fields(transform)  # pyright: ignore[reportArgumentType]
+            if (value := getattr(transform, field.name)) != field.default
+        ]
+        steps.append(names[type(transform)] + f"({', '.join(arguments)})" * bool(arguments))
+    return "|".join(steps)
 
 
 def _steps(node: ast.expr) -> list[ast.expr]:
