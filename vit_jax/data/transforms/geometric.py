@@ -2,9 +2,10 @@
 
 Functions of uint8 images of one or three channels, `(h, w, 1)` or `(h, w, 3)`; none changes its argument. As in
 Pillow, a pixel is filled when the point it comes from lies outside of the image, and the frame is repeated outwards
-for what lies between. Nearest is Pillow's result. Others are OpenCV's, three times as fast; on photographs they
-differ from Pillow's so: shifts within 1, rarely; bilinear within 1 (Pillow cuts fractions off, OpenCV rounds); bicubic
-by 0.6 on average and at most 20 (a cubic with slope -0.75 instead of -1).
+for what lies between. Nearest is Pillow's result. Others are OpenCV's, two to ten times as fast; on photographs they
+differ from Pillow's so: shifts within 1, where the exact value is an integer; bilinear within 1 (Pillow cuts
+fractions off, OpenCV rounds); bicubic by 0.6 on average and at most 20 (a cubic with slope -0.75 instead of -1).
+Points exactly on the frame may fall on either side.
 """
 
 import math

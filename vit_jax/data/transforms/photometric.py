@@ -29,7 +29,7 @@ def invert(image: np.ndarray) -> np.ndarray:
 def solarize(image: np.ndarray, threshold: float = 128) -> np.ndarray:
     """Return the image with values of at least `threshold` inverted."""
     # 255 - value has all bits turned. Three times as fast as a table.
-    return image ^ ((image >= threshold).view(np.uint8) * np.uint8(255))
+    return image ^ ((image >= math.ceil(threshold)).view(np.uint8) * np.uint8(255))
 
 
 def solarize_add(image: np.ndarray, addition: int, threshold: float = 128) -> np.ndarray:
@@ -106,7 +106,8 @@ def gaussian_blur(image: np.ndarray, radius: float) -> np.ndarray:
     """Return the image blurred with about a Gaussian of standard deviation `radius`, in pixels.
 
     Pillow blurs with three averages one after the other; here they are one filter, without rounding between
-    them: on photographs values differ from Pillow's by 0.5 on average and at most 4.
+    them, in a quarter of the time of six: on photographs values differ from Pillow's by 0.5 on average and at
+    most 4, at strong edges along the frame by up to 12.
     """
     if radius <= 0:
         return image
