@@ -41,19 +41,18 @@ def erase(
     chosen = jax.random.bernoulli(fold(key, "chosen"), probability, (size,))
     number = jax.random.randint(fold(key, "count"), (size,), count[0], count[1] + 1)
     boxes = draw_boxes(fold(key, "box"), number, (height, width), area=area, aspect=aspect, most=count[1])
-    fill_key, row, column = fold(key, "fill"), jnp.arange(height), jnp.arange(width)
-    if mode == "pixel":
-        noise = jax.random.normal(fill_key, images.shape, images.dtype)[:, None]
-    elif mode == "rand":
-        noise = jax.random.normal(fill_key, (size, count[1], 1, 1, channels), images.dtype)
+    row, column = jnp.arange(height), jnp.arange(width)
+    if mode == "const":
+        fill = jnp.zeros((1, 1, 1, 1, 1), images.dtype)
     else:
-        noise = jnp.zeros((), images.dtype)
+        # One field of noise serves all boxes of an image: where they overlap, only one is seen.
+        shape = (1, height, width, channels) if mode == "pixel" else (count[1], 1, 1, channels)
+        fill = jax.random.normal(fold(key, "fill"), (size, *shape), images.dtype)
     for i in range(count[1]):
         top, bottom, left, right = (edge[:, None] for edge in boxes[:, i].T)
         rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
         inside = (rows[:, :, None] & columns[:, None, :])[..., None] & chosen[:, None, None, None]
-        fill = noise[:, i if mode == "rand" else 0] if noise.ndim else noise
-        images = jnp.where(inside, fill, images)
+        images = jnp.where(inside, fill[:, i % fill.shape[1]], images)
     return images
 
 

@@ -68,7 +68,7 @@ def mix(
       cutmix_probability: of cutmix, when both are on.
       mode: `batch`, `pair` or `elem`: what shares a draw.
       partner: `roll` or `flip`; `pair` needs `flip`.
-      dominant: the image keeps the larger of the two shares.
+      dominant: the image keeps the larger of the two shares; boxes of `cutmix_minmax` are as large as they are.
       corrected: targets of cutmix follow the area that the box, clipped at the border, really has; else the strength.
     """
     use_cutmix = bool(cutmix_alpha) or cutmix_minmax is not None
