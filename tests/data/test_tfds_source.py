@@ -171,3 +171,31 @@ def test_other_features(data_dir, tmp_path):
     }
     said = message("", "train", altered(data_dir, tmp_path, "features.json", **features))
     assert "has the features text; it needs an `image` and a class `label`" in said
+
+
+def test_records_are_those_of_tfds(data_dir):
+    builder = tfds.builder_from_directory(f"{data_dir}/tiny_pictures/1.0.0")
+    expected = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
+    source = TfdsSource("", "train", f"{data_dir}/tiny_pictures/1.0.0")
+    assert len(source) == len(expected) == 7
+    for index in range(7):
+        found = source[index]
+        assert (found["image"], found["label"]) == (expected[index]["image"], expected[index]["label"])
+        assert type(found["label"]) is int
+
+
+def test_damaged_records_are_named(data_dir, tmp_path):
+    shutil.copytree(data_dir, tmp_path / "copy")
+    (shard,) = (tmp_path / "copy").rglob("*train.array_record*")
+    data = bytearray(shard.read_bytes())
+    data[200:400] = bytes(200)
+    shard.write_bytes(data)
+    source = TfdsSource("tiny_pictures", "train", str(tmp_path / "copy"))
+    said = []
+    for index in range(7):
+        try:
+            source[index]
+        except DataError as error:
+            said.append(str(error))
+    assert said
+    assert all("of tiny_pictures/1.0.0 train is damaged (" in line and "\n" not in line for line in said)
