@@ -247,6 +247,7 @@ _SIZES = {"PNG": png_size, "WebP": _webp_size, "GIF": _gif_size}
 
 def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> tuple[np.ndarray, int]:
     """Return RGB pixels as stored, and their EXIF orientation."""
+    frame = None
     try:
         if kind in _SIZES:
             _check_size(_SIZES[kind](data), max_pixels, len(data))
@@ -258,10 +259,12 @@ def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> tuple[np.nda
             # The plugin of the format itself: `Image.open` would warn of large images, which are handled here.
             image = _PLUGINS[kind](io.BytesIO(data))
             exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+            if kind == "GIF" and image.tile:
+                frame = image.tile[0].extents
             if kind == "BMP" and image.tile and image.tile[0].codec_name == "bmp_rle":
                 _check_run_length(image.size)
         _check_size(image.size, max_pixels, len(data))
-        return _over_white(image), exif_orientation(exif)
+        return _over_white(image, frame), exif_orientation(exif)
     except _DAMAGED as error:
         raise _damaged(kind, error) from error
 
@@ -275,8 +278,8 @@ def _check_run_length(size: tuple[int, int]) -> None:
         )
 
 
-def _over_white(image: Image.Image) -> np.ndarray:
-    """Return the colours of an image of any mode."""
+def _over_white(image: Image.Image, frame: tuple[int, int, int, int] | None) -> np.ndarray:
+    """Return the colours of an image of any mode; around its frame (left, top, right, bottom) it is white."""
     image.load()
     width, height = image.size
     result = np.empty((height, width, 3), np.uint8)
@@ -286,4 +289,7 @@ def _over_white(image: Image.Image) -> np.ndarray:
             strip = strip.convert("RGBA")
             strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
         result[rows] = np.asarray(strip.convert("RGB"))
+    if frame:
+        left, top, right, bottom = frame
+        result[:top] = result[bottom:] = result[:, :left] = result[:, right:] = 255
     return result

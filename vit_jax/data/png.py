@@ -15,7 +15,12 @@ from PIL import Image, PngImagePlugin
 from vit_jax.data.strips import strips
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PIECE = 2**16  # bytes unpacked at a time
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
+# First row, first column, and steps of the seven passes of an interlaced image.
+_PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+# Channels by colour type.
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Mode of Pillow and coding of the bytes of a 16-bit image, by colour type: such that two images together have all
 # of them, or one whose channels are the bytes.
 _HALVES = {
@@ -35,7 +40,7 @@ def read_png(data: bytes) -> tuple[Image.Image | np.ndarray, bytes]:
     """Return the pixels of a file, and its EXIF block.
 
     Returns:
-      An image of Pillow's, not yet decoded, or of a 16-bit file uint8 `(h, w, 3)` laid over white; and bytes.
+      An image of Pillow's, or of a 16-bit file uint8 `(h, w, 3)` laid over white; and bytes.
 
     Raises:
       ValueError: the file is damaged; also whatever Pillow raises.
@@ -45,11 +50,17 @@ def read_png(data: bytes) -> tuple[Image.Image | np.ndarray, bytes]:
         raise ValueError("it does not begin with its size")
     first = {name: chunk[8:-4] for name, chunk in reversed(chunks)}
     exif = first.get(b"eXIf", b"")
-    if data[24] == 16:
-        pixels = b"".join(chunk[8:-4] for name, chunk in chunks if name == b"IDAT")
-        return _sixteen_bits(first[b"IHDR"], pixels, first.get(b"tRNS", b"")), exif
+    header = struct.unpack(">IIBBBBB", first[b"IHDR"])
+    pixels = b"".join(chunk[8:-4] for name, chunk in chunks if name == b"IDAT")
+    if header[2] == 16:
+        return _sixteen_bits(header, pixels, first.get(b"tRNS", b"")), exif
+    if header[3] == 3 and b"PLTE" not in first:
+        raise ValueError("its palette is missing")
     plain = SIGNATURE + b"".join(chunk for name, chunk in chunks if name != b"eXIf")
-    return PngImagePlugin.PngImageFile(io.BytesIO(plain)), exif
+    image = PngImagePlugin.PngImageFile(io.BytesIO(plain))
+    image.load()
+    _check_rows(image, header, pixels)
+    return image, exif
 
 
 def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -73,15 +84,43 @@ def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def _sixteen_bits(header: bytes, pixels: bytes, transparent: bytes) -> np.ndarray:
+def _check_rows(image: Image.Image, header: tuple[int, ...], pixels: bytes) -> None:
+    """Raise `ValueError` if there are fewer rows than the header says, which Pillow leaves black without a word.
+
+    To count them the pixels have to be unpacked again; but if the last row is not black, it was there.
+    """
+    width, height, depth, colour, *_, interlaced = header
+    if image.crop((0, height - 1, width, height)).tobytes().strip(b"\0") and not interlaced:
+        return
+    bits, missing = depth * _CHANNELS[colour], 0
+    for top, left, down, right in _PASSES if interlaced else ((0, 0, 1, 1),):
+        rows, columns = -((top - height) // down), -((left - width) // right)
+        if columns > 0:
+            missing += max(0, rows) * (1 + (columns * bits + 7) // 8)
+    inflater = zlib.decompressobj()
+    try:
+        for start in range(0, len(pixels), _PIECE):
+            piece = pixels[start : start + _PIECE]
+            while piece and missing > 0:
+                missing -= len(inflater.decompress(piece, _PIECE))
+                piece = inflater.unconsumed_tail
+        missing -= len(inflater.flush()) if missing > 0 else 0
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    if missing > 0:
+        raise ValueError("it has fewer rows than its header says")
+
+
+def _sixteen_bits(header: tuple[int, ...], pixels: bytes, transparent: bytes) -> np.ndarray:
     """Return the colours of 16-bit values divided by 257, rounded once, over white."""
-    width, height, _, colour, *methods, interlaced = struct.unpack(">IIBBBBB", header)
+    width, height, _, colour, *methods, interlaced = header
     if colour not in _HALVES or any(methods) or interlaced > 1:
         raise ValueError("no such kind of 16-bit image")
     mode, codings = _HALVES[colour]
     size = width, height
     halves = [Image.frombytes(mode, size, pixels, "zip", coding, interlaced) for coding in codings]
-    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    _check_rows(halves[0], header, pixels)
+    channels = _CHANNELS[colour]
     key = np.frombuffer(transparent, ">u2") if colour in (0, 2) and len(transparent) == 2 * channels else None
     result = np.empty((height, width, 3), np.uint8)
     for rows in strips(height, width):
