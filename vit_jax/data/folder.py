@@ -71,8 +71,8 @@ class FolderSource(Source):
 
     def __getitem__(self, index: int) -> Example:
         assert self.labels is not None
-        path = self.folder / self.files[index]
-        return {"image": read_bytes(path), "label": int(self.labels[index]), "record": str(path)}
+        path = f"{self.folder}/{self.files[index]}"
+        return {"image": read_bytes(path), "label": int(self.labels[index]), "record": path}
 
     def _check_held_out(self, files: list[list[str]], split: str) -> None:
         remedy = "add images, or make split folders yourself (train/<class>/..., test/<class>/...)."
