@@ -136,7 +136,8 @@ def decode_jpeg(data: bytes, header: JpegHeader, bottom: int | None = None, redu
       DataError: the file is damaged.
     """
     # Entropy coding writes no such byte pair, so it is the end and nothing else. Without one, libjpeg makes one up.
-    if data.find(b"\xff\xd9", header.scan) < 0:
+    # Searched from the end, where it is: from the start it would take a tenth of the time of decoding.
+    if data.rfind(b"\xff\xd9", header.scan) < 0:
         raise damaged("its end is missing")
     if not header.in_order:
         _check_scans(data, header)
