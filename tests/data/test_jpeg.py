@@ -42,7 +42,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(200, 130), (333, 97), (64, 64)])
 def test_rows_above_the_end_of_a_crop_are_those_of_the_whole(kind, size):
-    image = photograph(*size, 1 if kind == "grey" else 3)
+    image = photograph(size[0], size[1], 1 if kind == "grey" else 3)
     if kind in ("440", "411"):  # Pillow writes none
         data = simplejpeg.encode_jpeg(image, colorsubsampling=kind)
     else:
@@ -117,6 +117,50 @@ def test_files_that_end_early_are_errors_wherever_they_end():
                 decode(damaged)
     with pytest.raises(DataError, match="premature end"):
         decode_jpeg(data[: header.scan + 400] + b"\xff\xd9", header, 200)
+
+
+def test_damage_below_a_crop_is_not_seen():
+    data = jpeg(photograph(300, 200))
+    header = read_header(data)
+    whole = decode_jpeg(data, header)
+    place = header.scan + (len(data) - header.scan) * 3 // 4
+    for damaged in (data[:place] + b"\xff\xd9", data[:place] + bytes(50) + data[place + 600 :]):
+        np.testing.assert_array_equal(decode_jpeg(damaged, header, 150)[:150], whole[:150])
+    with pytest.raises(DataError, match="premature end"):
+        decode_jpeg(data[:place] + b"\xff\xd9", header)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_and_part_agree_on_damaged_files(kind):
+    """Whatever libjpeg makes of a flipped bit: where both are decoded, the rows are the same."""
+    image = photograph(120, 90, 1 if kind == "grey" else 3)
+    data = simplejpeg.encode_jpeg(image, colorsubsampling=kind) if kind in ("440", "411") else None
+    data = data or jpeg(image, **KINDS[kind])
+    header = read_header(data)
+    rng = np.random.default_rng(0)
+    both = 0
+    for _ in range(150):
+        damaged = bytearray(data)
+        damaged[rng.integers(header.scan, len(data) - 2)] ^= 1 << rng.integers(8)
+        bottom = int(rng.integers(1, 110))
+        try:
+            whole, part = (decode_jpeg(bytes(damaged), header, rows) for rows in (None, bottom))
+        except DataError:
+            continue
+        both += 1
+        np.testing.assert_array_equal(part[:bottom], whole[:bottom])
+    assert both > 20
+
+
+@pytest.mark.parametrize("bottom", [None, 50])
+def test_damage_behind_a_harmless_warning_is_found(bottom):
+    data = jpeg(photograph(100, 80))
+    version = data.index(b"JFIF") + 5
+    future = data[:version] + b"\7" + data[version + 1 :]
+    header = read_header(future)
+    np.testing.assert_array_equal(decode_jpeg(future, header, bottom)[:50], decode(data)[:50])
+    with pytest.raises(DataError, match="premature end"):
+        decode_jpeg(future[: header.scan + 300] + b"\xff\xd9", header, bottom)
 
 
 def test_bytes_between_segments_harm_nothing():

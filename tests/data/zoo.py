@@ -286,6 +286,7 @@ def pngs() -> dict[str, File]:
     palette = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90], [200, 210, 220]], np.uint8)
     index = (_X + _Y) % 4
     colours = chunk(b"PLTE", palette.tobytes())
+    late = png(index, 8, 3)[:-12] + colours + chunk(b"IEND", b"")
     seen = palette[index].copy()
     seen[index == 1] = 255
     half = over_white(palette[index].astype(float), np.array([255, 0, 128, 255])[index])
@@ -314,6 +315,7 @@ def pngs() -> dict[str, File]:
         "two-byte text before": File(png(RGB, 8, 2, chunk(b"tEXt", b"a\0b")), RGB),
         "palette 2-bit": File(png(index, 2, 3, colours), palette[index]),
         "palette 8-bit": File(png(index, 8, 3, colours), palette[index]),
+        "palette after the pixels": File(late, palette[index]),
         "palette with a transparent colour": File(png(index, 2, 3, colours, chunk(b"tRNS", b"\xff\0")), seen),
         "palette half transparent": File(png(index, 4, 3, colours, chunk(b"tRNS", b"\xff\0\x80")), half, 0.5),
         "RGB with a transparent colour": File(png(RGB, 8, 2, chunk(b"tRNS", key)), keyed),
@@ -386,6 +388,7 @@ def pngs() -> dict[str, File]:
             plain[:33] + chunk(b"CgBI", b"abcd") + plain[33:],
             "unknown chunk b'CgBI'",
         ),
+        "palette empty": (png(index, 8, 3, chunk(b"PLTE", b"")), "its palette is missing"),
         "palette missing": (png(index, 8, 3), damaged),
         "depth 3": (png(RGB, 8, 2)[:8] + _header(3, 2) + plain[33:], damaged),
         "16-bit palette": (png(RGB, 8, 2)[:8] + _header(16, 3) + plain[33:], damaged),

@@ -6,7 +6,8 @@ by 257 and rounded. Palettes, CMYK and one-bit images become RGB; the first fram
 picture of several in a file. What follows the end of the image is ignored.
 
 Sizes are checked before any pixel is decoded: 64 megapixels at most; above 12, at least a byte of the file for every
-100 pixels, which every photograph has; run-length coded BMP, which is slow, 1 megapixel. A JPEG that goes over its
+100 pixels, which every photograph has (of 16-bit PNG a quarter of both); run-length coded BMP, which is slow,
+1 megapixel. A JPEG that goes over its
 pixels more often than any real one is refused too. A file that ends early is an error and never a half-grey image, as
 is any other damage that can be told: PNG has checksums, in JPEG and WebP a flipped bit may only give other pixels.
 
@@ -34,6 +35,7 @@ JPEG = b"\xff\xd8\xff"
 # number; photographs take a byte for 2 to 50.
 _FREE_PIXELS = 12_000_000
 _PIXELS_PER_BYTE = 100
+_SIXTEEN_BIT_COST = 4  # what such a pixel counts
 _RUN_LENGTH_PIXELS = 1_000_000
 
 _PLUGINS = {
@@ -179,7 +181,7 @@ def _format(data: bytes) -> str:
     )
 
 
-def _check_size(size: tuple[int, int], max_pixels: int, bytes_: int | None = None) -> None:
+def _check_size(size: tuple[int, int], max_pixels: int, bytes_: int | None = None, cost: int = 1) -> None:
     """Raise `DataError` unless an image of this width and height, from so many bytes, may be decoded."""
     width, height = size
     if width * height > max_pixels:
@@ -189,10 +191,10 @@ def _check_size(size: tuple[int, int], max_pixels: int, bytes_: int | None = Non
         )
     if width < 1 or height < 1:
         raise DataError(f"the image has {width}x{height} pixels; replace or remove it.")
-    if bytes_ is not None and width * height > max(_FREE_PIXELS, _PIXELS_PER_BYTE * bytes_):
+    if bytes_ is not None and width * height * cost > max(_FREE_PIXELS, _PIXELS_PER_BYTE * bytes_):
         raise DataError(
-            f"the image claims {width}x{height} pixels in {bytes_} bytes; above {_FREE_PIXELS / 1e6:g} megapixels "
-            f"every {_PIXELS_PER_BYTE} need a byte: shrink or remove it."
+            f"the image claims {width}x{height} pixels in {bytes_} bytes; above {_FREE_PIXELS // cost / 1e6:g} "
+            f"megapixels every {_PIXELS_PER_BYTE // cost} need a byte: shrink or remove it."
         )
 
 
@@ -251,7 +253,8 @@ def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> tuple[np.nda
     frame = None
     try:
         if kind in _SIZES:
-            _check_size(_SIZES[kind](data), max_pixels, len(data))
+            cost = _SIXTEEN_BIT_COST if kind == "PNG" and data[24] == 16 else 1
+            _check_size(_SIZES[kind](data), max_pixels, len(data), cost)
         if kind == "PNG":
             image, exif = read_png(data)
             if isinstance(image, np.ndarray):

@@ -31,7 +31,7 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 # Each scan of a progressive file is a pass over all coefficients, which costs a nanosecond a pixel and may take only
 # a few bytes of the file. Ordinary files have 10 scans, of CMYK 18.
 _MAX_SCANNED = 2**31
-_FREELY_SCANNED = 2**28
+_FREELY_SCANNED = 150_000_000
 _SCANNED_PER_BYTE = 1000
 _LEAST_SCAN = 2**16  # what a scan costs that has hardly any pixels, in pixels
 # What EXIF orientations 2 to 8 ask for (EXIF 2.3, tag 274): mirror rows, mirror columns, or transpose first.

@@ -48,19 +48,23 @@ def read_png(data: bytes) -> tuple[Image.Image | np.ndarray, bytes]:
     chunks = _chunks(data)
     if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 25:
         raise ValueError("it does not begin with its size")
-    first = {name: chunk[8:-4] for name, chunk in reversed(chunks)}
-    exif = first.get(b"eXIf", b"")
-    header = struct.unpack(">IIBBBBB", first[b"IHDR"])
+    first = dict(reversed(chunks))
+    exif, palette, transparent = (first.get(name, b"") for name in (b"eXIf", b"PLTE", b"tRNS"))
+    header = struct.unpack(">IIBBBBB", first[b"IHDR"][8:-4])
     pixels = b"".join(chunk[8:-4] for name, chunk in chunks if name == b"IDAT")
     if header[2] == 16:
-        return _sixteen_bits(header, pixels, first.get(b"tRNS", b"")), exif
-    if header[3] == 3 and b"PLTE" not in first:
+        return _sixteen_bits(header, pixels, transparent[8:-4]), exif[8:-4]
+    if header[3] == 3 and len(palette) < 15:
         raise ValueError("its palette is missing")
-    plain = SIGNATURE + b"".join(chunk for name, chunk in chunks if name != b"eXIf")
+    if header[3] not in (0, 2, 3):
+        transparent = b""  # it has alpha
+    # In the right order: some files have colours after the pixels.
+    parts = [chunk for name, chunk in chunks if name == b"IDAT"]
+    plain = b"".join([SIGNATURE, first[b"IHDR"], palette, transparent, *parts, first[b"IEND"]])
     image = PngImagePlugin.PngImageFile(io.BytesIO(plain))
     image.load()
     _check_rows(image, header, pixels)
-    return image, exif
+    return image, exif[8:-4]
 
 
 def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
@@ -130,8 +134,8 @@ def _sixteen_bits(header: tuple[int, ...], pixels: bytes, transparent: bytes) ->
         values = np.stack(parts, -1).reshape(*parts[0].shape[:2], -1).view(">u2")
         colours = values[..., : 3 if channels > 2 else 1].astype(np.uint32)
         if channels in (2, 4):
-            opaque = values[..., -1:] / 65535
-            result[rows] = np.rint((colours * opaque + 65535 * (1 - opaque)) / 257)
+            opaque = values[..., -1:] * np.float32(1 / 65535 / 257)
+            result[rows] = np.rint(255 - (65535 - colours).astype(np.float32) * opaque)
             continue
         if key is not None:
             colours[(values == key).all(-1)] = 65535

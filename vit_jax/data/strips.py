@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-PIXELS = 2**19
+PIXELS = 2**17
 
 
 def strips(height: int, width: int) -> Iterator[slice]:
