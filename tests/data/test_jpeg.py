@@ -175,5 +175,16 @@ def test_endless_progressive_files_are_refused():
     bomb = bytearray(data[:-2] + scan * 200 + b"\xff\xd9")
     frame = read_header(data).frame
     bomb[frame + 5 : frame + 9] = b"\x1f\x40\x1f\x40"
-    with pytest.raises(DataError, match=r"8000x8000 pixels 2\d\d times"):
+    with pytest.raises(DataError, match=r"8000x8000 pixels in \d+ bytes; above 12 megapixels every 100 need"):
         decode(bytes(bomb))
+    bomb[frame + 5 : frame + 9] = b"\x07\xd0\x07\xd0"
+    with pytest.raises(DataError, match=r"2000x2000 pixels 2\d\d times"):
+        decode(bytes(bomb))
+
+
+def test_baseline_files_too_small_for_their_pixels_are_refused():
+    data = jpeg(np.full((2000, 2000), 128, np.uint8), quality=1, optimize=True)  # two bits a block
+    assert decode(data).shape == (2000, 2000, 3)
+    frame = read_header(data).frame
+    with pytest.raises(DataError, match="bytes cannot have 4000x4000 pixels"):
+        decode(data[: frame + 5] + b"\x0f\xa0\x0f\xa0" + data[frame + 9 :])

@@ -7,9 +7,10 @@ picture of several in a file. What follows the end of the image is ignored.
 
 Sizes are checked before any pixel is decoded: 64 megapixels at most; above 12, at least a byte of the file for every
 100 pixels, which every photograph has (of 16-bit PNG a quarter of both); run-length coded BMP, which is slow,
-1 megapixel. A JPEG that goes over its
-pixels more often than any real one is refused too. A file that ends early is an error and never a half-grey image, as
-is any other damage that can be told: PNG has checksums, in JPEG and WebP a flipped bit may only give other pixels.
+1 megapixel. Baseline JPEG, whose rows cost less, is refused only if it cannot be complete; JPEG of several scans also
+if it goes over its pixels more often than any real one. A file that ends early is an error and never a half-grey
+image, as is any other damage that can be told: PNG has checksums, in JPEG and WebP a flipped bit may only give other
+pixels.
 
 JPEG goes through libjpeg-turbo (`data.jpeg`), which is bit-identical to Pillow and faster, PNG through `data.png`;
 everything else through Pillow.
@@ -211,7 +212,8 @@ def jpeg_header(data: bytes, max_pixels: int = MAX_PIXELS) -> JpegHeader | None:
     if not data.startswith(JPEG):
         return None
     header = read_header(data)
-    _check_size((header.width, header.height), max_pixels)
+    # Rows that come in order cost no more than their pixels; of others, all coefficients are kept until the last scan.
+    _check_size((header.width, header.height), max_pixels, None if header.in_order else len(data))
     return header
 
 

@@ -28,6 +28,7 @@ _AFTER_PIXELS = re.compile("extraneous bytes before marker 0xd[0-79]")
 _PREFIX = re.compile(r"^(Corrupt JPEG data: |tj\w+\(\): )")
 # Fill bytes, zeros after 0xFF and markers without contents (TEM, RST) are passed over.
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_MOST_PER_BYTE = 256  # pixels, as every block of 64 begins and ends with a bit at least
 # Each scan of a progressive file is a pass over all coefficients, which costs a nanosecond a pixel and may take only
 # a few bytes of the file. Ordinary files have 10 scans, of CMYK 18.
 _MAX_SCANNED = 2**31
@@ -141,6 +142,8 @@ def decode_jpeg(data: bytes, header: JpegHeader, bottom: int | None = None, redu
         raise damaged("its end is missing")
     if not header.in_order:
         _check_scans(data, header)
+    elif header.width * header.height > _MOST_PER_BYTE * len(data):
+        raise damaged(f"{len(data)} bytes cannot have {header.width}x{header.height} pixels")
     height = header.height
     if bottom is not None and header.in_order and bottom + 1 < height:
         height = bottom + 1  # the last row alone blends with colours of the row below
