@@ -60,8 +60,12 @@ def main() -> None:
         for seed in range(arguments.seeds):
             for kind, sources in kinds.items():
                 if kind in COMPARED or seed == 0:
-                    results[kind].append(trained(sources, seed, arguments.epochs))
-                    print(f"seed {seed}, {kind}: accuracy {results[kind][-1]['accuracy']:.4f}", flush=True)
+                    run = trained(sources, seed, arguments.epochs)
+                    results[kind].append(run)
+                    print(
+                        f"seed {seed}, {kind}: accuracy {run['accuracy']:.4f}, loss {run['loss']:.4f}",
+                        flush=True,
+                    )
     same = results["records"][0] == results["files in the records' order"][0]
     print(f"records and files in their order: {'bitwise the same' if same else 'NOT THE SAME'}")
     accuracies = {kind: [run["accuracy"] for run in results[kind]] for kind in COMPARED}
@@ -96,11 +100,12 @@ def _identity(source: Source, index: int) -> tuple[str, str]:
 
 
 def trained(sources: list[Source], seed: int, epochs: int) -> dict[str, float | str]:
-    """Return final accuracy and fingerprint of the parameters of a training."""
+    """Return final accuracy and loss and the fingerprint of the parameters of a training."""
     config = vit_jax.load_config(str(CONFIG), [*SMALL, f"seed={seed}", f"duration={epochs} epochs"])
     with tempfile.TemporaryDirectory() as workdir:
         summary = vit_jax.train(config, workdir, sources=(sources[0], sources[1])).summary
-    return {"accuracy": summary["metrics"]["accuracy"], "fingerprint": summary["fingerprint"]}
+    metrics = {name: summary["metrics"][name] for name in ("accuracy", "loss")}
+    return metrics | {"fingerprint": summary["fingerprint"]}
 
 
 if __name__ == "__main__":
