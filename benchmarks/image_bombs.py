@@ -156,8 +156,8 @@ def bombs() -> dict[str, Callable[[], bytes]]:
 def largest() -> dict[str, Callable[[], bytes]]:
     """Return how to make flat images of 64 megapixels, padded to the smallest file that is read."""
 
-    def padded(data: bytes) -> bytes:
-        return data + bytes(max(0, LARGEST * LARGEST // 100 - len(data)))
+    def padded(data: bytes, pixels: int = 100) -> bytes:
+        return data + bytes(max(0, LARGEST * LARGEST // pixels - len(data)))
 
     side = LARGEST
     noise = np.random.default_rng(0).integers(0, 256, (side // 8, side // 8, 3), np.uint8)
@@ -169,8 +169,8 @@ def largest() -> dict[str, Callable[[], bytes]]:
         "JPEG of shapes": lambda: encoded(photograph, "JPEG", quality=80),
         "PNG": lambda: padded(png(side, 8, 2)),
         "PNG alpha": lambda: padded(png(side, 8, 6)),
-        "PNG 16-bit": lambda: padded(png(side, 16, 2)),
-        "PNG 16-bit alpha": lambda: padded(png(side, 16, 6)),
+        "PNG 16-bit": lambda: padded(png(side, 16, 2), 25),
+        "PNG 16-bit alpha": lambda: padded(png(side, 16, 6), 25),
         "WebP": lambda: padded(webp(side)),
         "WebP alpha": lambda: padded(webp(side, mode="RGBA")),
         "GIF": lambda: padded(encoded(Image.new("P", (side, side)), "GIF", transparency=0)),
