@@ -8,7 +8,7 @@ Result: published 81.4 (small), 83.8 (base), 84.9 (large), 85.2 % (huge) top-1; 
 base, large and huge are after 20 more epochs at 224 pixels (AdamW, rate 1e-5, decay 0.1, smoothing 0.1,
 rand-m9-mstd0.5-inc1 instead of 3-Augment, no repetitions), which are a second run.
 Published: everything below, from the paper and the authors' commands; gradients are clipped by their optimizer, apex's
-LAMB. Ours: crops that shrink are averaged, theirs are filtered by Pillow (`antialias="pillow"`).
+LAMB. Ours: crops are filtered nearly as by Pillow, which theirs are (`antialias="pillow"` is exact).
 """
 
 from vit_jax.errors import ConfigError

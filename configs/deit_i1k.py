@@ -6,7 +6,7 @@ The argument is `tiny`, `small` (default) or `base`.
 Hardware: a single machine, less than three days (published).
 Result: published 72.2, 79.9 and 81.8 % top-1; not reproduced by this project yet.
 Published: everything below; like timm's, the authors' code leaves out colour jitter where it has RandAugment. Ours:
-crops that shrink are averaged, theirs are filtered by Pillow (`antialias="pillow"`, five times the cost).
+crops are filtered nearly as by Pillow, which theirs are (`antialias="pillow"` is exact).
 """
 
 from vit_jax.training.config import default_config

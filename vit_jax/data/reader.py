@@ -7,7 +7,6 @@ at another step, and the global batch is the same, row for row, on any number of
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -91,7 +90,7 @@ class BatchReader:
     def _read(self, positions: np.ndarray, indices: np.ndarray) -> Batch:
         whole = None if self.transforms else self.source.take(indices)
         if whole is None:
-            batch = self._stack(*self._examples(positions, indices))
+            batch = self._one_by_one(positions, indices)
         else:
             batch = {**whole, "label": np.asarray(whole["label"], np.int32)}
             batch |= {} if self.shuffle else {"mask": np.ones(len(indices), np.bool_)}
@@ -100,29 +99,36 @@ class BatchReader:
             self._check_shape(batch["image"].shape[1:], indices[0])
         return batch
 
-    def _examples(self, positions: np.ndarray, indices: np.ndarray) -> tuple[list[Example | None], list[str]]:
-        """Return the transformed record of each position, None if it was skipped for no other, and why."""
+    def _one_by_one(self, positions: np.ndarray, indices: np.ndarray) -> Batch:
+        """Return the transformed records of positions as a batch."""
         generator = np.random.Generator(np.random.Philox(key=self.seed % 2**64))
         state = generator.bit_generator.state
-        examples, reasons = [], []
-        for position, index in zip(positions.tolist(), indices.tolist()):
+        rows, mask, reasons = _Rows(len(positions)), np.zeros(len(positions), np.bool_), []
+        for row, (position, index) in enumerate(zip(positions.tolist(), indices.tolist())):
             # A counter-based generator has a stream of its own for every position, and setting the counter
             # costs a tenth of making a generator.
             state["state"]["counter"][3] = position
             for candidate in self._candidates(position, index, reasons):
                 generator.bit_generator.state = state
                 try:
-                    example = self._transformed(candidate, generator)
+                    rows.put(row, self._transformed(candidate, generator))
                 except DataError as error:
-                    if not self.skip_bad:
+                    if not self.skip_bad or isinstance(error, _MisfitError):
                         raise
                     reasons.append(str(error))
                 else:
-                    examples.append(example)
+                    mask[row] = True
                     break
-            else:
-                examples.append(None)
-        return examples, reasons
+        if not mask.any():
+            raise DataError(f"no record of a whole batch can be read; the last one: {reasons[-1]}")
+        for array in rows.fields.values():
+            array[~mask] = 0
+        batch = {**rows.fields, "label": rows.fields["label"].astype(np.int32)}
+        if not self.shuffle:
+            batch["mask"] = mask
+        if reasons:
+            batch[SKIPPED] = np.frombuffer("\n".join(reasons).encode(), np.uint8)
+        return batch
 
     def _candidates(self, position: int, index: int, reasons: list[str]) -> Iterator[int]:
         """Yield the record of a position, then those to take in its place, always the same."""
@@ -137,22 +143,6 @@ class BatchReader:
         for transform in self.transforms:
             example = transform(example, generator)
         return example
-
-    def _stack(self, examples: list[Example | None], reasons: list[str]) -> Batch:
-        first = next((example for example in examples if example is not None), None)
-        if first is None:
-            raise DataError(f"no record of a whole batch can be read; the last one: {reasons[-1]}")
-        fields = [key for key in first if key != "record"]
-        for example in examples:
-            for key in fields if example is not None else ():
-                _check_field(example, first, key)
-        batch = {key: np.stack([(example or first)[key] for example in examples]) for key in fields}
-        batch["label"] = batch["label"].astype(np.int32)
-        if not self.shuffle:
-            batch["mask"] = np.array([example is not None for example in examples])
-        if reasons:
-            batch[SKIPPED] = np.frombuffer("\n".join(reasons).encode(), np.uint8)
-        return batch
 
     def _check_labels(self, labels: np.ndarray, indices: np.ndarray) -> None:
         num_classes = self.source.num_classes if self.num_classes is None else self.num_classes
@@ -171,12 +161,36 @@ class BatchReader:
             )
 
 
-def _check_field(example: Any, first: Example, key: str) -> None:
-    value, expected = example[key], first[key]
-    if isinstance(value, bytes):
-        raise DataError(f"{example['record']} is still encoded; begin the transforms with decode.")
-    if np.shape(value) != np.shape(expected):
-        raise DataError(
-            f"{example['record']} has shape {np.shape(value)} after the transforms, but {first['record']} has "
-            f"{np.shape(expected)}; end them with a resize to one size."
-        )
+class _MisfitError(DataError):
+    """Records and transforms that do not go together: no record is to blame, so none is skipped."""
+
+
+class _Rows:
+    """Examples, copied into the arrays of a batch one after the other.
+
+    Not stacked at the end: what a transform returns is then copied while it is in the processor's cache, and its memory
+    serves the next one, which saves a tenth of the time of photographs.
+    """
+
+    def __init__(self, count: int):
+        self._count, self._first = count, ""
+        self.fields: dict[str, np.ndarray] = {}
+
+    def put(self, row: int, example: Example) -> None:
+        """Write an example into a row."""
+        if not self.fields:
+            self._first = example["record"]
+            for key, value in example.items():
+                if key != "record":
+                    array = np.asarray(value)
+                    self.fields[key] = np.empty((self._count, *array.shape), array.dtype)
+        for key, rows in self.fields.items():
+            value = example[key]
+            if isinstance(value, bytes):
+                raise _MisfitError(f"{example['record']} is still encoded; begin the transforms with decode.")
+            if np.shape(value) != rows.shape[1:]:
+                raise _MisfitError(
+                    f"{example['record']} has shape {np.shape(value)} after the transforms, but {self._first} has "
+                    f"{rows.shape[1:]}; end them with a resize to one size."
+                )
+            rows[row] = value

@@ -84,7 +84,9 @@ class TfdsSource(Source):
             image, label = features["image"].bytes_list.value[0], features["label"].int64_list.value[0]
         # Bytes that are not a record; bytes that are not an example; an example that lacks something.
         except (RuntimeError, DecodeError, IndexError) as error:
-            raise DataError(f"{record} is damaged ({_first_line(error)}); prepare the dataset again.") from error
+            raise DataError(
+                f"{record} is damaged ({_first_line(error)}); prepare the dataset again."
+            ) from error
         return {"image": image, "label": label, "record": record}
 
 

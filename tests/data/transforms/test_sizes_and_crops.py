@@ -177,9 +177,17 @@ def test_impossible_crops_fall_back_to_the_centre():
 def test_random_resized_crop_of_everything_is_a_resize():
     crop = RandomResizedCrop((20, 30), scale=(1.0, 1.0), ratio=(1.5, 1.5))
     assert np.array_equal(crop.image(IMAGE, rng()), IMAGE)
-    half = RandomResizedCrop((10, 15), scale=(1.0, 1.0), ratio=(1.5, 1.5)).image(IMAGE, rng())
+    halves = {}
+    for antialias in ("fast", "pillow", "none"):
+        half = RandomResizedCrop((10, 15), (1.0, 1.0), (1.5, 1.5), antialias=antialias)
+        halves[antialias] = half.image(IMAGE, rng()).astype(int)
+    assert np.array_equal(halves["pillow"], Image.fromarray(IMAGE).resize((15, 10), PILLOW["bilinear"]))
+    # Two pixels become one: a quarter of each neighbour, then their mean, which is Pillow's filter but for rounding
+    # and the frame.
+    inner = slice(1, -1), slice(1, -1)
+    assert np.abs(halves["fast"][inner] - halves["pillow"][inner]).max() <= 2
     means = IMAGE.reshape(10, 2, 15, 2, 3).mean((1, 3))
-    assert np.abs(half - means).max() <= 0.5
+    assert np.abs(halves["none"] - means).max() <= 0.5
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 6])

@@ -30,7 +30,7 @@ class InceptionCrop(Crop):
     area_min: float = 5
     area_max: float = 100
     interpolation: str = "bilinear"
-    antialias: str = "area"
+    antialias: str = "fast"
 
     def __post_init__(self) -> None:
         areas = self.area_min, self.area_max
