@@ -156,6 +156,7 @@ def test_an_unreadable_image_is_named(data, tmp_path):
             "--config.data.batch_size=80",
             "--config.data.eval_batch_size=16",
             "--config.evaluation.baselines=()",
+            "--config.data.bad_records=error",
         ),
     )
     assert_refused(outcome, 3, str(image), "the PNG image is damaged", "replace or remove it")

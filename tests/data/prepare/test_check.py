@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tests.data.prepare.pictures import CLASSES, picture, write_pictures
+from vit_jax.data.decode import decode
 from vit_jax.data.prepare.check import NAMED, check
 from vit_jax.data.prepare.images import read_header
 from vit_jax.data.prepare.prepare import prepare
@@ -49,7 +51,7 @@ def test_headers(name):
     data, kind, oddities = ODD[name]
     header = read_header(data, name)
     assert (header.format, header.oddities) == (kind, oddities)
-    assert (header.height, header.width) == Image.open(io.BytesIO(data)).size
+    assert (header.width, header.height) == Image.open(io.BytesIO(data)).size
 
 
 @pytest.mark.parametrize("data", [b"", b"text", picture(1)[:60], picture(1)[:-2], saved(RGB, "PNG")[:20]])
@@ -161,3 +163,14 @@ def test_mistakes(tmp_path, monkeypatch, source, options, said):
         check(source, **options)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_png_with_much_compressed_text_is_read_as_training_reads_it():
+    text = PngInfo()
+    text.add_text("notes", "x" * 3_000_000, zip=True)
+    data = saved(Image.new("L", (7, 9)), "PNG", pnginfo=text)
+    header = read_header(data, "notes.png")
+    assert (header.width, header.height, header.oddities) == (7, 9, ("grey",))
+    assert decode(data).shape == (9, 7, 3)
+    with pytest.raises(DataError, match="it ends within the header"):
+        read_header(data[:20])

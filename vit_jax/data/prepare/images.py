@@ -1,6 +1,7 @@
 """What the header of an image file tells, and images made smaller."""
 
 import io
+import struct
 import warnings
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from vit_jax.data import jpeg
 from vit_jax.data.decode import FORMATS, JPEG, MAX_PIXELS, ORIENTATION, decode
+from vit_jax.data.png import SIGNATURE, png_size
 from vit_jax.errors import DataError
 
 # Pillow's modes, beside RGB, that are rarer than users think.
@@ -23,6 +25,7 @@ _MODES = {
     "1": "one-bit",
 }
 
+_PNG_COLOURS = {0: "grey", 3: "palette", 4: "alpha", 6: "alpha"}
 _EXTENSIONS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WebP", "gif": "GIF", "bmp": "BMP"}
 
 
@@ -54,7 +57,10 @@ def read_header(data: bytes, name: str = "") -> Header:
     """
     if not data:
         raise DataError("the file is empty; replace or remove it.")
-    header = _read_jpeg(data) if data.startswith(JPEG) else _read_with_pillow(data)
+    if data.startswith(JPEG):
+        header = _read_jpeg(data)
+    else:
+        header = _read_png(data) if data.startswith(SIGNATURE) else _read_with_pillow(data)
     if header.width * header.height > MAX_PIXELS:
         raise DataError(
             f"the image has {header.width}x{header.height} pixels, more than the {MAX_PIXELS / 1e6:g} megapixels "
@@ -78,6 +84,20 @@ def _read_jpeg(data: bytes) -> Header:
     return Header("JPEG", header.width, header.height, tuple(found))
 
 
+def _read_png(data: bytes) -> Header:
+    """Return the header without Pillow, which refuses files with much compressed text."""
+    try:
+        (width, height), depth, colour = png_size(data), data[24], data[25]
+    except (struct.error, IndexError) as error:
+        raise DataError(
+            "the PNG image is damaged (it ends within the header); replace or remove it."
+        ) from error
+    kind = "one-bit" if depth == 1 and not colour else _PNG_COLOURS.get(colour, "")
+    found = ["16-bit" if depth == 16 else kind]
+    found += ["animated"] * (data.find(b"acTL", 0, data.find(b"IDAT")) > 0)
+    return Header("PNG", width, height, tuple(filter(None, found)))
+
+
 def _read_with_pillow(data: bytes) -> Header:
     try:
         with warnings.catch_warnings():
@@ -91,9 +111,7 @@ def _read_with_pillow(data: bytes) -> Header:
             f"not an image of a known format ({', '.join(FORMATS)}), or damaged; convert, replace or remove it."
         ) from error
     kind = next(known for known in FORMATS if known.upper() == (image.format or "").upper())
-    found = ["16-bit"] if kind == "PNG" and data[24] == 16 else [_MODES.get(image.mode, "")]
-    found += ["animated"] * (frames > 1)
-    # Of PNG, Pillow finds EXIF by decoding all of it.
+    found = [_MODES.get(image.mode, "")] + ["animated"] * (frames > 1)
     found += ["EXIF-rotated"] * (kind == "WebP" and image.getexif().get(ORIENTATION, 1) != 1)
     return Header(kind, *image.size, tuple(filter(None, found)))
 
