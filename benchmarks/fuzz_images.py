@@ -8,25 +8,18 @@ libraries print or warn, or if the crop has other pixels than the whole. The see
 again; `--keep FOLDER` stores those files. What few bytes can cost at most is measured by `image_bombs.py`.
 """
 
-import argparse
-import json
 import os
-import resource
-import signal
 import struct
-import subprocess
 import sys
 import tempfile
-import time
 import zlib
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fuzzing
 import numpy as np
 from damaged_weights import Damage
-from fuzz_weights import BATCH, MEMORY, SECONDS, _Slow, _Watch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.data import zoo
@@ -162,7 +155,7 @@ def read(data: bytes, seed: int) -> str:
         if isinstance(whole, str):
             return "refused" if isinstance(exact, str) else "loaded above the damage"
         return "refused when cropped" if isinstance(exact, str) else "loaded"
-    except _Slow:
+    except fuzzing.Slow:
         return "slow"
     except BaseException as error:
         return f"{type(error).__name__} {error}"
@@ -189,103 +182,29 @@ GOOD = ("loaded", "refused", "loaded above the damage")
 
 def work(first: int, last: int, seed: int, keep: Path | None) -> dict[str, Any]:
     """Make and decode the files of a batch within the limits; return what each came to, by format and damage."""
-
-    def slow(*_: object) -> None:
-        raise _Slow
-
-    signal.signal(signal.SIGPROF, slow)
-    counts: Counter[str] = Counter()
-    failures: list[dict[str, Any]] = []
-    slowest = (0.0, -1)
-    watch = _Watch()
+    tally = fuzzing.Tally(GOOD, seed, keep)
     files = valid_files()
     for number, content in enumerate([file for group in files.values() for file in group]):
         if (outcome := read(content, number)) != "loaded":  # also imports all that is needed
             raise SystemExit(f"valid file {number} is not read: {outcome}")
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = fuzzing.Limits()
     with tempfile.TemporaryFile() as printed:
         stderr = os.dup(2)
         os.dup2(printed.fileno(), 2)  # also what C libraries print
-        for index in range(first, last):
-            kind, way, content = ImageDamage(f"{seed}/{index}", files, []).make()
-            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, resource.RLIM_INFINITY))
-            signal.setitimer(signal.ITIMER_PROF, SECONDS)
-            start = time.process_time()
-            watch.active = True
-            outcome = read(content, index)
-            watch.active = False
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            slowest = max(slowest, (time.process_time() - start, index))
-            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            if watch.seen:
-                outcome = f"executed {watch.seen}"
-                watch.seen.clear()
+        for limits.number in range(first, last):
+            kind, way, content = ImageDamage(f"{seed}/{limits.number}", files, []).make()
+            with limits:
+                outcome = read(content, limits.number)
+            if executed := limits.executed():
+                outcome = f"executed {executed}"
             if os.fstat(2).st_size:
                 outcome = f"printed {os.pread(2, 200, 0)!r}"
                 os.ftruncate(2, 0)
                 os.lseek(2, 0, os.SEEK_SET)
-            counts[f"{kind} {way} {outcome if outcome in GOOD else 'failed'}"] += 1
-            if outcome not in GOOD:
-                failures.append({"index": index, "format": kind, "damage": way, "outcome": outcome})
-                if keep:
-                    (keep / f"{seed}-{index}.{kind}").write_bytes(content)
+            tally.add(limits.number, kind, way, outcome, content)
         os.dup2(stderr, 2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"counts": dict(counts), "failures": failures, "peak_mib": peak, "slowest": slowest}
-
-
-def main() -> int:
-    """Run the batches and report; return 1 if a file failed otherwise than with one line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--files", type=int, default=10_000, metavar="N", help="default: 10000")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="store the files that failed")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every count")
-    parser.add_argument("--batch", nargs=2, type=int, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.keep:
-        arguments.keep.mkdir(parents=True, exist_ok=True)
-    if arguments.batch:
-        print(json.dumps(work(arguments.batch[0], arguments.batch[1], arguments.seed, arguments.keep)))
-        return 0
-    start = time.monotonic()
-    counts: Counter[str] = Counter()
-    failures, peak, slowest = [], 0, (0.0, -1)
-    for first in range(0, arguments.files, BATCH):
-        batch = [str(first), str(min(first + BATCH, arguments.files))]
-        command = [sys.executable, "-W", "error", __file__, *sys.argv[1:], "--batch", *batch]
-        # One thread: those of numpy's libraries would each reserve memory.
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-        process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if process.returncode or process.stderr:
-            failures.append({"index": first, "outcome": f"the process died: {process.stderr[-300:]}"})
-            continue
-        result = json.loads(process.stdout)
-        counts.update(result["counts"])
-        failures += result["failures"]
-        peak, slowest = max(peak, result["peak_mib"]), max(slowest, tuple(result["slowest"]))
-    report = {
-        "files": sum(counts.values()),
-        **{way: sum(n for name, n in counts.items() if name.split(" ", 2)[2] == way) for way in GOOD},
-        "failures": failures,
-        "peak_mib": peak,
-        "slowest": {"seconds": round(slowest[0], 2), "index": slowest[1]},
-        "seconds": round(time.monotonic() - start, 1),
-        "counts": dict(sorted(counts.items())),
-    }
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=1))
-    for failure in failures[:20]:
-        print(failure)
-    print(
-        f"{report['files']} files: {report['loaded']} loaded, {report['refused']} refused with one line, "
-        f"{report['loaded above the damage']} loaded in part, {len(failures)} failed; peak memory {peak} MiB, "
-        f"slowest file {slowest[0]:.2f} s, {report['seconds']} s"
-    )
-    return 1 if failures else 0
+    return tally.result(limits)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzzing.main(__doc__, __file__, work, GOOD))
