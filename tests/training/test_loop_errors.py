@@ -104,6 +104,25 @@ def test_records_that_cannot_be_read_are_skipped_and_counted(tmp_path, capsys):
         list(build(config, (Unreadable({0}), Unreadable({3}))).eval_batches())
 
 
+# ---- transforms that leave other arrays than an image
+
+
+def test_what_has_no_image_is_refused_by_name():
+    crops = "multi_crop(8, 4, 2, global_transforms='', local_transforms='')"
+    with pytest.raises(
+        ConfigError, match=r"train_transforms leave global_crops, local_crops and no image, which obj"
+    ):
+        build(configuration(data__train_transforms=crops))
+    with pytest.raises(ConfigError, match=r"eval_transforms leave global_crops"):
+        build(configuration(data__eval_transforms=crops))
+
+
+def test_more_than_an_image_goes_to_the_step(tmp_path):
+    config = configuration(duration="2 steps", data__train_transforms="mae_mask((2, 2))", log__every=1)
+    assert build(config).abstract_batch()["patch_mask"].shape == (16, 4)
+    assert loop.train(config, tmp_path).step == 2
+
+
 class Line:
     """The least objective: a parameter that wants to be 1."""
 

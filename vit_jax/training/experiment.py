@@ -13,7 +13,7 @@ import optax
 from vit_jax import trees
 from vit_jax.data.base import Source, balanced
 from vit_jax.data.pipeline import Batches, eval_batches, train_batches
-from vit_jax.data.reader import BatchReader
+from vit_jax.data.reader import SKIPPED, BatchReader
 from vit_jax.data.section import mixture_parts
 from vit_jax.data.sources import cached, open_mixture, open_source
 from vit_jax.data.transforms.base import Transform
@@ -54,7 +54,7 @@ class Experiment:
       pretrained: the checkpoint that its parameters start from, opened but not read; None for fresh ones.
       objective: what it is trained for.
       train_source, eval_source: the records.
-      image_dtype: what the training transforms leave, uint8 or float32.
+      fields: what the training transforms leave of a record, by name, beside the label.
       total_steps: length of the run.
       eval_every, save_every, log_every: steps between evaluations, checkpoints and lines of metrics.
       mesh: the devices.
@@ -71,7 +71,7 @@ class Experiment:
     objective: Objective
     train_source: Source
     eval_source: Source
-    image_dtype: np.dtype
+    fields: Mapping[str, jax.ShapeDtypeStruct]
     total_steps: int
     eval_every: int
     save_every: int
@@ -135,8 +135,11 @@ class Experiment:
     def abstract_batch(self) -> Any:
         """Return shapes, dtypes and shardings of a training batch."""
         rows, sharding = self.config.data.batch_size, batch_sharding(self.mesh)
-        shapes = {"image": ((rows, *self._image_shape()), self.image_dtype), "label": ((rows,), np.int32)}
-        return {name: jax.ShapeDtypeStruct(*about, sharding=sharding) for name, about in shapes.items()}
+        fields = {**self.fields, "label": jax.ShapeDtypeStruct((), np.int32)}
+        return {
+            name: jax.ShapeDtypeStruct((rows, *field.shape), field.dtype, sharding=sharding)
+            for name, field in fields.items()
+        }
 
     @property
     def transforms(self) -> tuple[str, str]:
@@ -197,7 +200,14 @@ def build(
     specs = transform_specs(config, model, train_source, eval_source)
     first = partial(_first, model=model, num_classes=info.num_classes)
     example = first(train_source, parse(specs[0], "data.train_transforms"), config.data.bad_records)
-    first(eval_source, parse(specs[1], "data.eval_transforms"), config.data.eval_bad_records)
+    evaluated = first(eval_source, parse(specs[1], "data.eval_transforms"), config.data.eval_bad_records)
+    for name, fields in (("data.train_transforms", example), ("data.eval_transforms", evaluated)):
+        if "image" not in fields:
+            left = ", ".join(sorted(fields.keys() - {"label", "mask", SKIPPED}))
+            raise ConfigError(
+                f"{name} leave {left} and no image, which objective {config.objective.name!r} needs; leave out "
+                "multi_crop."
+            )
     if config.data.balanced:
         train_source = balanced(train_source)
 
@@ -247,7 +257,11 @@ def build(
         objective=objective,
         train_source=train_source,
         eval_source=eval_source,
-        image_dtype=example["image"].dtype,
+        fields={
+            name: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype)
+            for name, rows in example.items()
+            if name not in ("label", "mask", SKIPPED)
+        },
         total_steps=total_steps,
         eval_every=every["evaluation"],
         save_every=every["checkpoint"],
