@@ -40,6 +40,7 @@ OURS = {
     "linear, 2 threads": (LINEAR, {"num_threads": 2}),
 }
 TF = {"linear, default decoding": "INTEGER_FAST", "linear, accurate decoding": "INTEGER_ACCURATE"}
+OPTIONS = {"tf.data": "--tf-python", "torchvision": "--torch-python"}
 TORCH = {"no workers": (0, False), "2 workers": (2, False), "2 workers, RandAugment": (2, True)}
 
 
@@ -128,7 +129,9 @@ def measure(folder: Path, pythons: dict[str, str | None], rounds: int, batches: 
     np.savez(folder / "draws.npz", files=files, boxes=boxes, flips=flips)
     photos = list((folder / "photo").iterdir())
     missing = {
-        side: f"no --{side.split('.')[0][:5]}-python" for side, python in pythons.items() if not python
+        side: f"no Python for it was given ({OPTIONS[side]})"
+        for side, python in pythons.items()
+        if not python
     }
     workers = {side: Worker(python, side) for side, python in pythons.items() if python}
     turns = []

@@ -3,7 +3,11 @@
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from vit_jax.cli import main
 
@@ -21,6 +25,9 @@ def get_config():
     config.log.update(every="2 steps", tensorboard=False, progress=False)
     return config
 """
+
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @dataclass(frozen=True)
@@ -58,3 +65,11 @@ def train_tiny(folder):
     config, workdir = folder / "tiny.py", folder / "run"
     config.write_text(CONFIG)
     return TinyRun(str(config), str(workdir), run("train", "--config", config, "--workdir", workdir))
+
+
+def run_benchmark(*command):
+    """The finished process of this Python with a command, which may import the benchmarks."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])}
+    return subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
+    )

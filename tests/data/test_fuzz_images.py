@@ -1,12 +1,9 @@
 """Damaged images decode or are refused with one line, at little cost; and whatever would do otherwise is noticed."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
-BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
+from tests.runs import BENCHMARKS, run_benchmark
+
 # A decoder that takes time and memory, leaks an error, prints, warns, writes two lines and returns other pixels.
 NAUGHTY = """
 import os, warnings
@@ -41,15 +38,10 @@ print(sorted({failure["outcome"].split()[0] for failure in fuzz_images.work(0, 4
 """
 
 
-def run(*command):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])}
-    return subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def test_damaged_images_are_read_or_refused(tmp_path):
-    process = run(BENCHMARKS / "fuzz_images.py", "--files", "500", "--json", tmp_path / "report.json")
+    process = run_benchmark(
+        BENCHMARKS / "fuzz_images.py", "--files", "500", "--json", tmp_path / "report.json"
+    )
     assert process.returncode == 0, process.stdout + process.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["files"] == 500
@@ -59,13 +51,13 @@ def test_damaged_images_are_read_or_refused(tmp_path):
 
 
 def test_a_decoder_that_misbehaves_is_noticed():
-    process = run("-c", NAUGHTY)
+    process = run_benchmark("-c", NAUGHTY)
     found = "['MemoryError', 'SyntaxError', 'executed', 'more', 'other', 'printed', 'slow']"
     assert process.stdout.strip() == found, process.stdout + process.stderr
 
 
 def test_bombs(tmp_path):
-    process = run(BENCHMARKS / "image_bombs.py", "--json", tmp_path / "bombs.json")
+    process = run_benchmark(BENCHMARKS / "image_bombs.py", "--json", tmp_path / "bombs.json")
     report = json.loads((tmp_path / "bombs.json").read_text())
     assert len(report) > 25, process.stderr
     for name, found in report.items():

@@ -88,11 +88,12 @@ def test_weights(method, antialias, n_in, n_out):
     weights = resize_matrix(n_in, n_out, method, antialias)
     assert weights.shape == (n_out, n_in)
     assert weights.dtype == np.float64
+    # Exact but for float64 rounding of the weights.
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=0, atol=1e-12)
     if n_in == n_out:
         np.testing.assert_array_equal(weights, np.eye(n_in))
     if method not in ("nearest", "zoom"):
-        # Neither end of the axis is preferred.
+        # Neither end of the axis is preferred, but for float64 rounding of places counted from one of them.
         np.testing.assert_allclose(weights, weights[::-1, ::-1], rtol=0, atol=1e-12)
 
 

@@ -1,13 +1,10 @@
 """Damaged and malicious files load or are refused with one line; and whoever would do otherwise is noticed."""
 
 import json
-import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 
-BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
+from tests.runs import BENCHMARKS, run_benchmark
+
 # A reader that executes pickles, and one that takes time, memory or several lines.
 NAUGHTY = """
 import pickle, sys
@@ -40,15 +37,10 @@ print(sorted({failure["outcome"].split()[0] for failure in fuzz_weights.work(0, 
 """
 
 
-def run(*command):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])}
-    return subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def test_damaged_files_are_read_or_refused(tmp_path):
-    process = run(BENCHMARKS / "fuzz_weights.py", "--files", "300", "--json", tmp_path / "report.json")
+    process = run_benchmark(
+        BENCHMARKS / "fuzz_weights.py", "--files", "300", "--json", tmp_path / "report.json"
+    )
     assert process.returncode == 0, process.stdout + process.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["files"] == 300
@@ -58,7 +50,7 @@ def test_damaged_files_are_read_or_refused(tmp_path):
 
 
 def test_a_reader_that_misbehaves_is_noticed():
-    process = run("-c", NAUGHTY)
+    process = run_benchmark("-c", NAUGHTY)
     assert process.stdout.strip() == "['MemoryError', 'executed', 'more', 'slow']", (
         process.stdout + process.stderr
     )

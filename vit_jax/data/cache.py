@@ -45,8 +45,8 @@ class Cached(Source):
         return example
 
     def take(self, indices: np.ndarray) -> Example | None:
-        """Return several records stacked, if the source has them in memory anyway."""
-        return self._source.take(indices)
+        """Return several records stacked, if the source has them in memory as they are."""
+        return None if self._decode else self._source.take(indices)
 
     def order(self, positions: np.ndarray, seed: int) -> np.ndarray:
         """Return what the source says."""

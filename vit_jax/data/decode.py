@@ -182,7 +182,7 @@ def _format(data: bytes) -> str:
     )
 
 
-def _check_size(size: tuple[int, int], max_pixels: int, bytes_: int | None = None, cost: int = 1) -> None:
+def check_size(size: tuple[int, int], max_pixels: int, bytes_: int | None = None, cost: int = 1) -> None:
     """Raise `DataError` unless an image of this width and height, from so many bytes, may be decoded."""
     width, height = size
     if width * height > max_pixels:
@@ -213,7 +213,7 @@ def jpeg_header(data: bytes, max_pixels: int = MAX_PIXELS) -> JpegHeader | None:
         return None
     header = read_header(data)
     # Rows that come in order cost no more than their pixels; of others, all coefficients are kept until the last scan.
-    _check_size((header.width, header.height), max_pixels, None if header.in_order else len(data))
+    check_size((header.width, header.height), max_pixels, None if header.in_order else len(data))
     return header
 
 
@@ -256,7 +256,7 @@ def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> tuple[np.nda
     try:
         if kind in _SIZES:
             cost = _SIXTEEN_BIT_COST if kind == "PNG" and data[24] == 16 else 1
-            _check_size(_SIZES[kind](data), max_pixels, len(data), cost)
+            check_size(_SIZES[kind](data), max_pixels, len(data), cost)
         if kind == "PNG":
             image, exif = read_png(data)
             if isinstance(image, np.ndarray):
@@ -269,7 +269,7 @@ def _decode_with_pillow(data: bytes, kind: str, max_pixels: int) -> tuple[np.nda
                 frame = image.tile[0].extents
             if kind == "BMP" and image.tile and image.tile[0].codec_name == "bmp_rle":
                 _check_run_length(image.size)
-        _check_size(image.size, max_pixels, len(data))
+        check_size(image.size, max_pixels, len(data))
         return _over_white(image, frame), exif_orientation(exif)
     except _DAMAGED as error:
         raise _damaged(kind, error) from error

@@ -1,4 +1,4 @@
-"""Sizes as users write them, and antialiased resizing: exactly as Pillow, or nearly so at a third of the cost."""
+"""Sizes as users write them, and antialiased resizing: exactly as Pillow, or nearly so and faster."""
 
 from collections.abc import Callable
 
@@ -66,8 +66,8 @@ def resize_fast(
     Pillow's filters widen with the factor `s` by which an image shrinks: their variance is `s**2` times that of the
     interpolation. So here three neighbours are blended first, which adds the missing `s**2 - 1` times the variance of
     linear interpolation, 1/6 of a squared pixel, and then OpenCV interpolates. On photographs shrunk up to 2.2 times
-    the result differs from Pillow's, bilinear or bicubic, by 0.2 to 1.3 of 255 levels on average. Beyond that three
-    neighbours are too few, and areas are averaged.
+    the result differs from Pillow's, bilinear or bicubic, by less than 1.5 of 255 levels on average (tested).
+    Beyond that three neighbours are too few, and areas are averaged.
 
     Args:
       image: uint8 or float32 `(h, w, c)`.

@@ -108,7 +108,7 @@ class Experiment:
             report=report,
         )
 
-    def eval_batches(self, report: Report | None = None) -> Generator[Batch, None, None]:
+    def eval_batches(self) -> Generator[Batch, None, None]:
         """Yield the evaluation records as masked global batches on the devices, each record once."""
         batches = eval_batches(
             self.eval_source,
@@ -121,7 +121,6 @@ class Experiment:
             num_threads=self.config.data.num_threads,
             skip_bad=self.config.data.eval_bad_records == "skip",
             max_bad_share=self.config.data.max_bad_share,
-            report=report,
         )
         with closing(batches):
             for batch in batches:

@@ -74,7 +74,7 @@ class RandomResizedCrop(Crop):
     Area is uniform in `scale` (shares of the image), the ratio of width to height log-uniform in `ratio`. If
     ten draws do not fit into the image, the largest centred part with an allowed ratio is taken. `antialias` says
     how parts shrink: `fast` is nearly Pillow's filter (`resizing.resize_fast`), `pillow` is that filter, as in timm and
-    torchvision, at three times the cost, and `none` interpolates between neighbours, as TensorFlow and big_vision do.
+    torchvision, which takes longer, and `none` interpolates between neighbours, as TensorFlow and big_vision do.
 
     Reference: Szegedy et al. 2014, Going Deeper with Convolutions, arXiv 1409.4842.
     """
@@ -104,7 +104,7 @@ class RandomResizedCrop(Crop):
         """Return top, left, height and width of a random part of an image of the given size."""
         low, high = self._log_ratio
         for _ in range(10):
-            # `uniform` and `integers` of NumPy cost ten times as much for a single number.
+            # `uniform` and `integers` of NumPy cost far more for a single number.
             area = height * width * (self.scale[0] + (self.scale[1] - self.scale[0]) * rng.random())
             ratio = math.exp(low + (high - low) * rng.random())
             h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
@@ -145,7 +145,7 @@ class FlipLeftRight(ImageTransform):
         """Return the image or its mirror image."""
         if rng.random() >= self.probability:
             return image
-        # Copying a mirrored view costs twenty times as much.
+        # Copying a mirrored view costs far more.
         return cv2.flip(image, 1) if image.shape[-1] == 3 else image[:, ::-1]
 
 
