@@ -21,6 +21,7 @@ FLOORS = {
     "evaluation": 4,
     "training": 5,
     "inference": 6,
+    "planning": 6,
     "commands": 7,
     "cli": 8,
     "": 8,  # vit_jax/__init__.py

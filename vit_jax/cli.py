@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vit_jax.commands import convert, data, evaluate, features, models, predict, train
+from vit_jax.commands import convert, data, evaluate, features, models, plan, predict, train
 from vit_jax.errors import ConfigError, VitError, nearest
 from vit_jax.version import __version__
 
@@ -18,8 +18,9 @@ COMMANDS = {
     "convert": convert,
     "data": data,
     "models": models,
+    "plan": plan,
 }
-WITH_CONFIG = ("train", "evaluate", "data show")  # they take --config.KEY=VALUE
+WITH_CONFIG = ("train", "evaluate", "plan", "data show")  # they take --config.KEY=VALUE
 
 
 class _Parser(argparse.ArgumentParser):

@@ -43,12 +43,13 @@ def part_of(source: Source, text: str) -> Source:
     if first is None and last is None:
         return source
     count = len(source)
-    start, stop = _bound(first or "0%", count), _bound(last or "100%", count)
+    start, stop = bound(first or "0%", count), bound(last or "100%", count)
     if start >= stop:
         raise DataError(f"split {text!r} has no record; the whole has {count}.")
     return Selection(source, np.sort(shuffled(np.arange(start, stop), count, seed=0)))
 
 
-def _bound(text: str, count: int) -> int:
+def bound(text: str, count: int) -> int:
+    """Return the record that one end of a slice means, between 0 and `count`: `99%`, `100` or `-100`."""
     number = round(int(text[:-1]) * count / 100) if text.endswith("%") else int(text)
     return min(max(number + count if number < 0 else number, 0), count)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models.encoder_config import EncoderConfig
-from vit_jax.models.layers import Dense, LayerNorm, dropout, value_of
+from vit_jax.models.layers import Dense, LayerNorm, dense, dropout, value_of
+from vit_jax.models.placement import platform
 from vit_jax.models.relative import RelativePositions
 from vit_jax.models.rotary import Rotation, rotate
 from vit_jax.random import fold
@@ -47,10 +48,10 @@ def attention(
 ) -> tuple[jax.Array, jax.Array | None]:
     """Return `softmax(q k^T / sqrt(k) + bias) v` and, if asked for, the weights.
 
-    `auto` takes cuDNN on GPUs when dtype and head dimension allow it, XLA's fused form on other
-    accelerators, and the explicit form on CPUs, where it is the fastest. Weights and dropout of weights
-    need the explicit form, which is then used whatever was asked for. Beside a bias or a mask, XLA's form stands
-    in for cuDNN's, whose gradient takes no odd number of tokens with one.
+    `auto` takes cuDNN on GPUs when dtype and head dimension allow it, and there XLA's own form otherwise; on CPUs
+    and TPUs the explicit form, which is the faster one: XLA's keeps float32 scores for the backward pass. Weights
+    and dropout of weights need the explicit form, which is then used whatever was asked for. Beside a bias or a
+    mask, XLA's form stands in for cuDNN's, whose gradient takes no odd number of tokens with one.
 
     Args:
       q: `(b, n, h, k)`.
@@ -76,11 +77,11 @@ def attention(
 
 
 def _best_implementation(q: jax.Array) -> str:
-    backend = jax.default_backend()
+    backend = platform()
     if backend == "gpu":
         fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
         return "cudnn" if fits else "xla"
-    return "explicit" if backend == "cpu" else "xla"
+    return "explicit"
 
 
 def _explicit(
@@ -121,6 +122,16 @@ class QueryKeyValue(Dense):
             return bias
         return jnp.stack([bias[0], jnp.zeros_like(bias[0]), bias[1]])
 
+    def split(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return queries, keys and values `(b, n, h, k)` of `x` `(b, n, d)`.
+
+        Three products, though one kernel is stored: on TPUs the gradient of one product would first have to be put
+        together and laid out anew, which takes as long as the products.
+        """
+        kernel, bias = self.kernel[...], self.full_bias()
+        q, k, v = (dense(x, kernel[:, i], None if bias is None else bias[i]) for i in range(3))
+        return q, k, v
+
 
 class SelfAttention(nnx.Module):
     """Multi-head self-attention with the query, key and value projections stored as one kernel.
@@ -150,8 +161,7 @@ class SelfAttention(nnx.Module):
         return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Return the attention of `x` `(b, n, d)` to itself, and its weights `(b, h, n, n)` or None."""
-        qkv = self.qkv(x)
-        q, k, v = (qkv[..., i, :, :] for i in range(3))
+        q, k, v = self.qkv.split(x)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         if around.rotation is not None:

@@ -9,6 +9,7 @@ from flax import nnx
 from vit_jax.models.attention import ALONE, SelfAttention, Surroundings
 from vit_jax.models.encoder_config import EncoderConfig
 from vit_jax.models.layers import MLPS, LayerNorm, LayerScale, drop_path, dropout
+from vit_jax.models.placement import gather_block, keep_rows
 from vit_jax.models.relative import RelativePositions
 from vit_jax.random import fold, split
 
@@ -99,7 +100,9 @@ def apply_blocks(
 
     def body(x: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array | None]]:
         block, rate, layer_key = layer
-        x, attended = block(x, rate, layer_key, around, weights)
+        block = gather_block(block, config.depth, x.dtype)
+        x, attended = block(keep_rows(x), rate, layer_key, around, weights)
+        x = keep_rows(x)
         return x, {"blocks": x if outputs else None, "attention": attended}
 
     policy = REMAT_POLICIES[config.remat]

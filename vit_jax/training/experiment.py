@@ -22,6 +22,7 @@ from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.baselines import check_baselines
 from vit_jax.models.lora import Lora
+from vit_jax.models.placement import Placement
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.objectives.adapted import Adapted
 from vit_jax.objectives.base import Batch, DataInfo, Objective
@@ -29,7 +30,7 @@ from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.registry import build_objective
 from vit_jax.training import durations
 from vit_jax.training.defaults import Config
-from vit_jax.training.mesh import batch_sharding, check_batch, make_mesh, shard_batch
+from vit_jax.training.mesh import BATCH, batch_sharding, check_batch, make_mesh, shard_batch
 from vit_jax.training.model import resolve_model
 from vit_jax.training.optimizer import make_optimizer, treatments
 from vit_jax.training.schedule import Schedule, make_schedule
@@ -186,13 +187,15 @@ def build(
     Raises:
       VitError: configuration, data and devices do not go together; nothing has been compiled by then.
     """
-    model, pretrained = resolve_model(config, None, earlier)
+    devices = jax.devices() if devices is None else devices
+    platform = devices[0].platform
+    model, pretrained = resolve_model(config, None, earlier, platform)
     train_source, eval_source = sources or _open_sources(config, model)
     _check_sources(train_source, eval_source)
     check_baselines(config.evaluation.baselines, train_source, eval_source)
     info = data_info(train_source)
     if model.num_classes != info.num_classes:
-        model, pretrained = resolve_model(config, info.num_classes, earlier)
+        model, pretrained = resolve_model(config, info.num_classes, earlier, platform)
     objective = build_objective(parse_options(config.objective.to_dict()), model, info)
     if config.lora.rank:
         objective = Adapted(objective, Lora(**config.lora.to_dict()))
@@ -240,6 +243,13 @@ def build(
         accumulation=config.accumulation,
         ema=ema,
         frozen=frozen,
+        placement=Placement(
+            mesh=mesh,
+            rows=BATCH[0],
+            gathered="fsdp",
+            specs=trees.flatten(param_specs),
+            shapes={path: leaf.shape for path, leaf in trees.flatten(abstract_params).items()},
+        ),
     )
     # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
     quick = {"xla_backend_optimization_level": 0}

@@ -30,8 +30,13 @@ def peak_flops(device: Any) -> float | None:
     return next((peak for prefix, peak in PEAK_FLOPS.items() if kind.startswith(prefix)), None)
 
 
-def compute_dtype(setting: str) -> str:
-    """Return the compute dtype: `auto` means bfloat16 on accelerators and float32 on CPUs."""
+def compute_dtype(setting: str, platform: str | None = None) -> str:
+    """Return the compute dtype: `auto` means bfloat16 on accelerators and float32 on CPUs.
+
+    Args:
+      setting: `auto`, `float32` or `bfloat16`.
+      platform: of the devices; that of this machine by default.
+    """
     if setting != "auto":
         return setting
-    return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def resolve_model(
-    config: Config, num_classes: int | None = None, earlier: Mapping[str, Any] | None = None
+    config: Config,
+    num_classes: int | None = None,
+    earlier: Mapping[str, Any] | None = None,
+    platform: str | None = None,
 ) -> tuple[ViTConfig, "Pretrained | None"]:
     """Return the model of a configuration, with the compute dtype of these devices, and its pretrained weights.
 
@@ -26,6 +29,7 @@ def resolve_model(
       num_classes: of the data, for when nothing else says it; None leaves what there is.
       earlier: `config_to_json` of the model of the run that is continued or used. Nothing else is needed then: neither
         the checkpoint that the run started from, nor the name.
+      platform: of the devices that it runs on; that of this machine by default.
 
     Returns:
       The model's configuration, and the opened checkpoint; None without one.
@@ -38,7 +42,7 @@ def resolve_model(
         for name, value in config.model.to_dict().items()
         if name not in ("name", *CHECKPOINT_KEYS)
     }
-    options = {"dtype": compute_dtype(config.compute_dtype), **options}
+    options = {"dtype": compute_dtype(config.compute_dtype, platform), **options}
     if earlier is not None:
         return replace(image_config(config_from_json(earlier)), **options), None
     if num_classes is not None:

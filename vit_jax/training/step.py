@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax import trees
+from vit_jax.models.placement import Placement, gather_rest, placed
 from vit_jax.objectives.base import Batch, LossOutput, Objective
 from vit_jax.random import fold, root
 from vit_jax.training.state import TrainState
@@ -50,6 +51,7 @@ def make_step(
     accumulation: int = 1,
     ema: Ema | None = None,
     frozen: Collection[str] = (),
+    placement: Placement | None = None,
 ) -> Step:
     """Return the training step.
 
@@ -64,6 +66,7 @@ def make_step(
       accumulation: microbatches that the batch is divided into, one after the other.
       ema: the moving average, if any.
       frozen: paths of parameters that the optimizer leaves as they are; no gradient of them is computed.
+      placement: where the step runs; None leaves to the compiler what moves between devices.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -98,7 +101,11 @@ def make_step(
         }
         return state, metrics
 
-    return step
+    def placed_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        with placed(placement):
+            return step(state, batch)
+
+    return placed_step
 
 
 def _gradients(
@@ -108,7 +115,7 @@ def _gradients(
     flat = trees.flatten(params)
 
     def loss(trained: dict[str, jax.Array]) -> tuple[jax.Array, LossOutput]:
-        return objective.loss(trees.unflatten(flat | trained), buffers, batch, key)
+        return objective.loss(trees.unflatten(gather_rest(flat | trained)), buffers, batch, key)
 
     return jax.grad(loss, has_aux=True)({path: leaf for path, leaf in flat.items() if path not in frozen})
 

@@ -1,0 +1,204 @@
+"""The plan of a run: whether it fits the hardware, how long a step takes, what the run costs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from vit_jax.errors import DataError
+from vit_jax.models.config_json import config_to_json
+from vit_jax.planning import network
+from vit_jax.planning.chips import Hardware
+from vit_jax.planning.hlo import Schedule
+from vit_jax.planning.memory import largest_tensors, state_bytes
+from vit_jax.planning.program import Program, TooLarge, compile_program
+from vit_jax.planning.stand_in import stand_ins
+from vit_jax.training.defaults import Config
+from vit_jax.training.experiment import Experiment, build
+from vit_jax.training.hardware import peak_flops
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """All collectives of one kind in a step, on one chip.
+
+    Attributes:
+      kind: such as `all-gather`.
+      count: executions.
+      bytes: of their results.
+      seconds: that they take by `planning.network`.
+      hidden: of these, seconds during which other work is scheduled beside them.
+      overlapped: executions beside which other work is scheduled.
+    """
+
+    kind: str
+    count: float
+    bytes: float
+    seconds: float
+    hidden: float
+    overlapped: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a run before it is started; all but FLOPs, bytes of the state and counts are estimates.
+
+    Attributes:
+      model: name of the model.
+      hardware, chips: as asked for.
+      mesh: sizes of the axes.
+      batch_size, accumulation, remat: of the configuration.
+      memory: bytes on one chip: `params`, `opt_state`, `ema`, `buffers`, `temporary`, `peak`, `capacity`.
+      fits: whether the peak is below the capacity.
+      largest: where it does not fit, the largest arrays, `(bytes on one chip, what)`.
+      flops_per_step: forward and backward of the whole batch; what is computed again does not count.
+      traffic: the collectives.
+      compute_seconds: of a step, by the compiler's cycles.
+      exposed_seconds: of a step, waiting for collectives.
+      mfu: FLOPs of a step by what all chips could do at their peak in its time.
+      kernels: calls of hand-written kernels, whose time the compiler does not say and which is not in the estimate.
+      hottest: where most of the computing goes, `(operation, seconds)`.
+      images_per_second, total_steps, hours, chip_hours: of the run, training steps alone.
+      compile_seconds: on this machine.
+      assumptions: what had to be assumed, in words.
+    """
+
+    model: str
+    hardware: str
+    chips: int
+    mesh: dict[str, int]
+    batch_size: int
+    accumulation: int
+    remat: str
+    memory: dict[str, int]
+    fits: bool
+    largest: tuple[tuple[int, str], ...]
+    flops_per_step: float
+    traffic: tuple[Traffic, ...] = ()
+    compute_seconds: float | None = None
+    exposed_seconds: float | None = None
+    mfu: float | None = None
+    kernels: float = 0.0
+    hottest: tuple[tuple[str, float], ...] = ()
+    images_per_second: float | None = None
+    total_steps: int = 0
+    hours: float | None = None
+    chip_hours: float | None = None
+    compile_seconds: float | None = None
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Seconds of a step."""
+        if self.compute_seconds is None or self.exposed_seconds is None:
+            return None
+        return self.compute_seconds + self.exposed_seconds
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return asdict(self) | {"step_seconds": self.step_seconds}
+
+
+def planned_experiment(
+    config: Config, devices: Sequence[Any], *, records: int | None = None, classes: int | None = None
+) -> tuple[Experiment, tuple[str, ...]]:
+    """Return the experiment of a configuration on given devices, and what had to be assumed.
+
+    Args:
+      config: a checked configuration.
+      devices: of the run; need not be here.
+      records, classes: of the training split, for when the data is not here.
+
+    Raises:
+      VitError: configuration and hardware do not go together.
+    """
+    if not (records or classes):
+        try:
+            return build(config, devices=devices), ()
+        except DataError as error:
+            reason = f"the data is not here ({str(error).partition(';')[0]})"
+    else:
+        reason = "the data's size was given"
+    sources = stand_ins(config, records, classes)
+    size = f"{len(sources[0]):,} records and {sources[0].num_classes:,} classes are assumed"
+    return build(config, sources, devices=devices), (f"{reason}: {size}",)
+
+
+def make_plan(experiment: Experiment, hardware: Hardware, assumptions: Sequence[str] = ()) -> Plan:
+    """Return the plan of an experiment that was built for the devices of a hardware.
+
+    Args:
+      experiment: see `planned_experiment`.
+      hardware: where it is to run.
+      assumptions: to be told with the plan.
+    """
+    config, chip = experiment.config, hardware.chip
+    parts = state_bytes(experiment)
+    common: dict[str, Any] = dict(
+        model=config.model.get("checkpoint") or config.model.name,
+        hardware=hardware.name,
+        chips=experiment.mesh.size,
+        mesh=dict(experiment.mesh.shape),
+        batch_size=config.data.batch_size,
+        accumulation=config.accumulation,
+        remat=config_to_json(experiment.model)["remat"],
+        flops_per_step=float(experiment.objective.train_flops * config.data.batch_size),
+        total_steps=experiment.total_steps,
+        assumptions=tuple(assumptions),
+    )
+    if sum(parts.values()) > chip.memory:
+        # Known at once; compiling would only say the same later.
+        largest = tuple((size, f"{path} {shape}") for path, shape, size in largest_tensors(experiment))
+        memory = parts | {"temporary": 0, "peak": sum(parts.values()), "capacity": chip.memory}
+        return Plan(**common, memory=memory, fits=False, largest=largest)
+    program = compile_program(experiment)
+    if isinstance(program, TooLarge):
+        peak = program.needed or chip.memory
+        memory = parts | {"temporary": peak - sum(parts.values()), "peak": peak, "capacity": chip.memory}
+        return Plan(**common, memory=memory, fits=False, largest=program.largest)
+    return _described(program, experiment, hardware, common, parts)
+
+
+def _described(
+    program: Program,
+    experiment: Experiment,
+    hardware: Hardware,
+    common: dict[str, Any],
+    parts: dict[str, int],
+) -> Plan:
+    chip, schedule = hardware.chip, program.schedule
+    traffic = _traffic(schedule, hardware, list(experiment.mesh.devices.flat))
+    compute = schedule.cycles / chip.clock
+    exposed = sum(kind.seconds - kind.hidden for kind in traffic)
+    peak = peak_flops(experiment.mesh.devices.flat[0])
+    assert peak is not None
+    rate = experiment.config.data.batch_size / (compute + exposed)
+    hours = experiment.total_steps * (compute + exposed) / 3600
+    hottest = sorted(schedule.by_source.items(), key=lambda item: -item[1])[:5]
+    return Plan(
+        **common,
+        memory=parts | {"temporary": program.temporary, "peak": program.peak, "capacity": chip.memory},
+        fits=program.peak <= chip.memory,
+        largest=(),
+        traffic=traffic,
+        compute_seconds=compute,
+        exposed_seconds=exposed,
+        mfu=common["flops_per_step"] / (compute + exposed) / (peak * experiment.mesh.size),
+        kernels=schedule.kernels,
+        hottest=tuple((source or "not said", cycles / chip.clock) for source, cycles in hottest),
+        images_per_second=rate,
+        hours=hours,
+        chip_hours=hours * experiment.mesh.size,
+        compile_seconds=program.seconds,
+    )
+
+
+def _traffic(schedule: Schedule, hardware: Hardware, devices: Sequence[Any]) -> tuple[Traffic, ...]:
+    totals: dict[str, list[float]] = {}
+    for one in schedule.collectives:
+        taken = network.seconds(one, hardware, devices)
+        hidden = min(taken, one.covered / hardware.chip.clock)
+        row = totals.setdefault(one.kind, [0.0] * 5)
+        beside = one.count if hidden > 0 else 0.0
+        more = (one.count, one.count * one.bytes, one.count * taken, one.count * hidden, beside)
+        totals[one.kind] = [a + b for a, b in zip(row, more)]
+    return tuple(Traffic(kind, *row) for kind, row in totals.items())

@@ -1,0 +1,85 @@
+"""A plan in words and numbers for people, readable in a minute."""
+
+from collections.abc import Sequence
+
+from vit_jax.planning.chips import GIB
+from vit_jax.planning.plan import Plan
+
+_PARTS = {
+    "params": "parameters",
+    "opt_state": "optimizer state",
+    "ema": "moving average",
+    "buffers": "buffers",
+    "temporary": "activations, gradients",
+}
+
+
+def describe(plan: Plan, advice: Sequence[str] = ()) -> str:
+    """Return the plan as text.
+
+    Args:
+      plan: what to tell.
+      advice: what would make it fit, one line each.
+    """
+    mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
+    lines = [
+        f"{plan.model} on {plan.hardware}: {plan.chips} chips, mesh {mesh}, batch {plan.batch_size}, "
+        f"accumulation {plan.accumulation}, remat {plan.remat}",
+        "An estimate from the compiler's own schedule and published link rates; nothing was run.",
+        *(f"Assumed: {assumption}." for assumption in plan.assumptions),
+        "",
+        *_memory(plan),
+    ]
+    if not plan.fits:
+        lines += [f"  largest: {size / GIB:.2f} GiB {what}" for size, what in plan.largest]
+        return "\n".join([*lines, *(f"  would help: {line}" for line in advice)])
+    assert plan.compute_seconds is not None
+    assert plan.exposed_seconds is not None
+    assert plan.step_seconds is not None
+    lines += ["", f"{'collectives in a step':<24}{'times':>8}{'GB':>9}{'ms':>9}{'overlapped':>12}"]
+    for kind in plan.traffic:
+        share = kind.hidden / kind.seconds if kind.seconds else 0.0
+        lines.append(
+            f"  {kind.kind:<22}{kind.count:>8.0f}{kind.bytes / 1e9:>9.3f}{kind.seconds * 1e3:>9.2f}{share:>12.0%}"
+        )
+    if not plan.traffic:
+        lines.append("  none")
+    lines += [
+        "",
+        f"step    {plan.step_seconds * 1e3:.1f} ms: {plan.compute_seconds * 1e3:.1f} computing, "
+        f"{plan.exposed_seconds * 1e3:.1f} waiting for collectives",
+        f"        {plan.flops_per_step / 1e12:,.2f} TFLOP (analytic), MFU {plan.mfu:.1%}, "
+        f"{plan.images_per_second:,.0f} images/s",
+        f"run     {plan.total_steps:,} steps: {plan.hours:,.1f} h, {plan.chip_hours:,.0f} chip-hours, "
+        "without evaluation, checkpoints and waiting for data",
+        "most of the computing: "
+        + "; ".join(f"{_short(name)} {seconds * 1e3:.1f} ms" for name, seconds in plan.hottest),
+    ]
+    if plan.kernels:
+        lines.append(
+            f"{plan.kernels:.0f} calls of hand-written kernels are not in the time: the compiler does not say theirs."
+        )
+    return "\n".join(lines)
+
+
+def _memory(plan: Plan) -> list[str]:
+    memory = plan.memory
+    lines = ["memory of a chip              GiB"]
+    lines += [
+        f"  {words:<24}{memory[part] / GIB:>7.3f}"
+        for part, words in _PARTS.items()
+        if memory[part] or part in ("params", "opt_state")
+    ]
+    verdict = "fits" if plan.fits else "DOES NOT FIT"
+    lines.append(f"  {'peak':<24}{memory['peak'] / GIB:>7.3f} of {memory['capacity'] / GIB:.2f}: {verdict}")
+    return lines
+
+
+def _short(source: str) -> str:
+    """Return an operation of the traced program without what says the same of all."""
+    words = [
+        word for word in source.split("/") if word not in ("jit(placed_step)", "eval_jaxpr", "jit(step)")
+    ]
+    direction = "backward " if any(word.startswith("transpose") for word in words) else ""
+    rest = [word for word in words if not word.startswith(("transpose(", "jvp("))]
+    return direction + ("/".join(rest[-2:]) or source)
