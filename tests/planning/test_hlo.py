@@ -6,8 +6,13 @@ import pytest
 
 from vit_jax.planning.hlo import parse, read_schedule, shape_bytes
 
-CYCLES = 'backend_config={{"window_config":{{"estimated_cycles":"{}"}}}}'
-MODULE = """HloModule jit_step, is_scheduled=true, entry_computation_layout={{}}
+
+def cycles(number):
+    return f'backend_config={{"window_config":{{"estimated_cycles":"{number}"}}}}'
+
+
+# ruff: noqa: E501 - lines of a program are as long as they are
+MODULE = f"""HloModule jit_step, is_scheduled=true, entry_computation_layout={{}}
 
 %add (a: f32[], b: f32[]) -> f32[] {{
   %a = f32[] parameter(0)
@@ -48,7 +53,7 @@ MODULE = """HloModule jit_step, is_scheduled=true, entry_computation_layout={{}}
   %state = (u32[], bf16[64,16]) parameter(0)
   %x = bf16[64,16]{{1,0}} get-tuple-element(%state), index=1
   %permute = (bf16[64,16]{{1,0}}, bf16[64,16]{{1,0}}, u32[]{{:S(2)}}, u32[]{{:S(2)}}) collective-permute-start(%x), channel_id=3, source_target_pairs={{{{0,1}},{{1,0}}}}
-  %work = bf16[64,16]{{1,0}} fusion(%x), kind=kOutput, calls=%multiply, metadata={{op_name="jit(step)/dot"}}, {ten}
+  %work = bf16[64,16]{{1,0}} fusion(%x), kind=kOutput, calls=%multiply, metadata={{op_name="jit(step)/dot"}}, {cycles(10)}
   %permuted = bf16[64,16]{{1,0}} collective-permute-done(%permute)
   ROOT %next = (u32[], bf16[64,16]) tuple(%x, %permuted)
 }}
@@ -56,13 +61,13 @@ MODULE = """HloModule jit_step, is_scheduled=true, entry_computation_layout={{}}
 ENTRY %main (p: bf16[8,16]) -> bf16[8,16] {{
   %p = bf16[8,16]{{1,0}} parameter(0)
   %begin = (bf16[8,16]{{1,0}}, bf16[64,16]{{1,0}}, u32[]{{:S(2)}}) fusion(%p), kind=kCustom, calls=%gather_start
-  %first = bf16[64,16]{{1,0}} fusion(%p), kind=kOutput, calls=%multiply, metadata={{op_name="jit(step)/gelu"}}, {hundred}
+  %first = bf16[64,16]{{1,0}} fusion(%p), kind=kOutput, calls=%multiply, metadata={{op_name="jit(step)/gelu"}}, {cycles(100)}
   %end = bf16[64,16]{{1,0}} fusion(%begin), kind=kCustom, calls=%gather_done
   %loop = (u32[], bf16[64,16]) while(%end), condition=%condition, body=%body
   %kernel = bf16[64,16]{{1,0}} custom-call(%end), custom_call_target="tpu_custom_call"
   ROOT %all-reduce-scatter.1 = bf16[8,16]{{1,0}} fusion(%kernel), kind=kCustom, calls=%scatter
 }}
-""".format(ten=CYCLES.format(10), hundred=CYCLES.format(100))
+"""
 
 
 def test_a_program_is_read_as_it_runs():
