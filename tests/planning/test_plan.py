@@ -191,7 +191,7 @@ def test_what_cannot_fit_is_refused(config_file):
     )
     assert "would help: " in line
     # Activations: the compiler says so.
-    process = plan("--config", config_file, "--hardware", "v5e-1", "--config.data.batch_size=262144",
+    process = plan("--config", config_file, "--hardware", "v5e-1", "--config.data.batch_size=4194304",
                    "--config.model.width=256")  # fmt: skip
     assert process.returncode == 6, process.stdout
     assert re.search(r"would help: model\.remat=|accumulation=", process.stderr)
