@@ -227,13 +227,15 @@ def _place(
                 f"sharding tactic {tactic!r} of {path}: {word!r} is not one of replicate, stacked, tensor(i) "
                 f"and fsdp."
             )
-        if word == "fsdp" and fsdp > 1 and math.prod(shape) >= min_size and free:
+        if word == "fsdp" and fsdp > 1 and math.prod(shape) >= min_size:
             wanted = sorted(free, key=lambda dim: -shape[dim])
             chosen = next((dim for dim in wanted if shape[dim] % fsdp == 0), None)
             if chosen is not None:
                 entries[chosen] = "fsdp"
                 free.remove(chosen)
-            if chosen != wanted[0]:
+            if not wanted:
+                notes.append(f"no dimension is free for fsdp={fsdp}, replicated")
+            elif chosen != wanted[0]:
                 instead = "replicated" if chosen is None else f"{shape[chosen]} divided instead"
                 notes.append(f"{shape[wanted[0]]} does not divide by fsdp={fsdp}, {instead}")
         if match[1] or match[2]:
