@@ -84,9 +84,10 @@ def check_replicated(
     sizes = possible_fsdp(abstract_params, mesh, rules, min_size, max_replicated)
     if sizes:
         best, tensor = sizes[-1], mesh.shape["tensor"]
+        choice = " or ".join(filter(None, [", ".join(map(str, sizes[:-1])), str(best)]))
         remedy = (
-            f"mesh.fsdp can be {' or '.join(map(str, sizes))} here, for example data={mesh.size // best // tensor} "
-            f"fsdp={best} tensor={tensor}"
+            f"mesh.fsdp can be {choice} here, for example data={mesh.size // best // tensor} fsdp={best} "
+            f"tensor={tensor}"
         )
     else:
         remedy = "no other mesh.fsdp helps here; add rules with fsdp for them to sharding.rules"
