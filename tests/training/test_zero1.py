@@ -102,7 +102,15 @@ def alone():
 
 @pytest.mark.parametrize(
     ("mesh", "accumulation"),
-    [((8, 1, 1), 1), ((4, 2, 1), 1), ((2, 4, 1), 1), ((4, 1, 2), 1), ((2, 2, 2), 1), ((2, 2, 2), 2)],
+    [
+        ((8, 1, 1), 1),
+        ((4, 2, 1), 1),
+        ((2, 4, 1), 1),
+        ((4, 1, 2), 1),
+        ((2, 1, 4), 1),
+        ((2, 2, 2), 1),
+        ((2, 2, 2), 2),
+    ],
 )
 def test_the_same_training_in_less_memory(alone, mesh, accumulation):
     experiment = experiment_of(mesh, True, accumulation)
