@@ -1,17 +1,13 @@
 """Meshes: filling, impossible sizes, batches over devices, several slices and processes."""
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
+from tests.libtpu import needs_libtpu, printed_with_libtpu
 from vit_jax.errors import ConfigError
 from vit_jax.training import mesh as meshes
 
@@ -224,20 +220,9 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu, which knows the topologies of TPUs")
+@needs_libtpu
 def test_meshes_of_real_topologies():
-    variables = {
-        "JAX_PLATFORMS": "cpu",
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", TOPOLOGY], capture_output=True, text=True, env={**os.environ, **variables}
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
+    found = printed_with_libtpu(TOPOLOGY)
     assert len(found) > 25
     refused = 0
     for case, outcome in found.items():

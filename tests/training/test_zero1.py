@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
+from tests.libtpu import needs_libtpu, printed_with_libtpu
 from tests.tiny import assert_trees_close
 from tests.training.test_equivalence import configuration, initial
 from vit_jax.checkpoints.checkpoints import Checkpoints
@@ -161,3 +162,40 @@ def test_checkpoints_go_both_ways(tmp_path):
         for path, leaf in flatten(restored).items():
             assert leaf.sharding == flatten(second.abstract_state)[path].sharding
             np.testing.assert_array_equal(leaf, flatten(state)[path])
+
+
+COMPILED = """
+import json
+import jax
+from jax.experimental.topologies import get_topology_desc
+from vit_jax.training.config import default_config
+from vit_jax.training.experiment import build
+from vit_jax.training.step import compile_step
+
+found = []
+for zero1 in (False, True):
+    config = default_config()
+    config.compute_dtype = "bfloat16"
+    config.model.update(width=256, depth=1, heads=2, mlp_dim=512, image_size=32, patch_size=16, num_classes=8)
+    config.data.update(source="synthetic", size=16, batch_size=16)
+    config.optimizer.name = "sgd"
+    config.ema.decay = 0.9
+    config.sharding.update(zero1=zero1, min_size=1024)
+    experiment = build(config, devices=get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices)
+    state = experiment.abstract_state
+    step = compile_step(experiment.step, jax.tree.map(lambda x: x.sharding, state), None)
+    compiled = step.lower(state, experiment.abstract_batch()).compile()
+    scattered = "calls=%all-reduce-scatter" in compiled.as_text()
+    found.append([scattered, compiled.memory_analysis().argument_size_in_bytes])
+print(json.dumps(found))
+"""
+
+
+@needs_libtpu
+def test_a_tpu_sums_gradients_by_reduce_scatter_and_holds_less():
+    (all_reduced, before), (scattered, after) = printed_with_libtpu(COMPILED)
+    # TPU's reduce-scatter is a fusion of this name.
+    assert not all_reduced
+    assert scattered
+    # Parameters stay whole; momentum and the average are a quarter each: (1 + 2 / 4) / 3. Biases stay, too.
+    assert 0.5 < after / before < 0.57
