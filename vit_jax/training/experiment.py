@@ -238,6 +238,10 @@ def build(
         jax.eval_shape(init),
         shardings,
     )
+    # Each device needs of a gradient what it has of the optimizer's state.
+    gradient_shardings = None
+    if divided is not None:
+        gradient_shardings = {path: NamedSharding(mesh, spec) for path, spec in divided.items()}
     step = make_step(
         objective,
         optimizer,
@@ -246,7 +250,7 @@ def build(
         accumulation=config.accumulation,
         ema=ema,
         frozen=frozen,
-        gradient_shardings=divided and {path: NamedSharding(mesh, spec) for path, spec in divided.items()},
+        gradient_shardings=gradient_shardings,
     )
     # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
     quick = {"xla_backend_optimization_level": 0}
