@@ -1,10 +1,13 @@
-"""Meshes: filling, impossible sizes, batches over devices."""
+"""Meshes: filling, impossible sizes, batches over devices, several slices and processes."""
+
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
+from tests.libtpu import needs_libtpu, printed_with_libtpu
 from vit_jax.errors import ConfigError
 from vit_jax.training import mesh as meshes
 
@@ -97,3 +100,140 @@ def test_shardings():
     mesh = _make(-1, 2, 2)
     assert meshes.batch_sharding(mesh).spec == PartitionSpec(("data", "fsdp"))
     assert meshes.replicated(mesh).is_fully_replicated
+
+
+# ---- several slices, several processes
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a mesh asks of a device."""
+
+    id: int
+    process_index: int = 0
+    slice_index: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5p"
+    core_on_chip: int = 0
+
+    @property
+    def coords(self):
+        return (self.id % 4, 0, 0)
+
+
+def _of(mesh, attribute):
+    return np.vectorize(lambda device: getattr(device, attribute))(mesh.devices)
+
+
+def _two_slices(first=4, second=4):
+    # Not in the order of slices: nothing promises that.
+    devices = [Device(i, slice_index=0) for i in range(first)]
+    devices += [Device(first + i, slice_index=1) for i in range(second)]
+    return devices[::2] + devices[1::2]
+
+
+@pytest.mark.parametrize(
+    ("asked", "sizes"), [((-1, 2, 1), (4, 2, 1)), ((2, -1, 1), (2, 4, 1)), ((2, 2, 2), (2, 2, 2))]
+)
+def test_data_lies_across_slices(monkeypatch, asked, sizes):
+    monkeypatch.setattr(meshes, "Mesh", lambda devices, axes, axis_types: Arranged(devices, axes, axis_types))
+    mesh = _make(*asked, devices=_two_slices())
+    assert mesh.devices.shape == sizes
+    assert mesh.axis_types == (AxisType.Auto,) * 3
+    slices = _of(mesh, "slice_index")
+    half = sizes[0] // 2
+    assert (slices[:half] == 0).all()
+    assert (slices[half:] == 1).all()
+    assert sorted(_of(mesh, "id").flat) == list(range(8))
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """The mesh as it was asked for; jax's own wants real devices."""
+
+    devices: np.ndarray
+    axes: tuple[str, ...]
+    axis_types: tuple[AxisType, ...]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            (1, 8, 1),
+            r"data=1 fsdp=8 tensor=1, but the 8 devices are 2 slices, and mesh.data must be a multiple of that; "
+            r"possible are data=2 fsdp=4 tensor=1;",
+        ),
+        ((-1, 4, 2), r"data=1 fsdp=4 tensor=2, but .* possible are data=2 fsdp=2 tensor=2;"),
+        ((3, 1, 1), r"does not make 8 devices; possible are data=2 fsdp=1 tensor=4;|data=4 fsdp=1 tensor=2"),
+    ],
+)
+def test_slices_are_not_mixed(asked, message):
+    with pytest.raises(ConfigError, match=message):
+        _make(*asked, devices=_two_slices())
+
+
+def test_slices_have_one_size():
+    with pytest.raises(
+        ConfigError, match=r"the 6 devices are slices of 4, 2 devices; they must be of one size"
+    ):
+        _make(-1, 1, 1, devices=sorted(_two_slices(4, 2), key=lambda device: device.id))
+
+
+@pytest.mark.parametrize(("asked", "inside"), [((-1, 4, 1), 1), ((-1, 2, 2), 1), ((-1, 8, 1), 2)])
+def test_fsdp_and_tensor_stay_inside_a_process_where_they_fit(monkeypatch, asked, inside):
+    monkeypatch.setattr(meshes, "Mesh", lambda devices, axes, axis_types: Arranged(devices, axes, axis_types))
+    # Hosts of GPUs are "slices" of their own for jax; one mesh may well go over several.
+    devices = [Device(i, i % 2, i % 2, platform="gpu", device_kind="a GPU") for i in range(8)]
+    mesh = _make(*asked, devices=devices)
+    for row in _of(mesh, "process_index"):
+        assert len(set(row.flat)) == inside
+
+
+TOPOLOGY = """
+import collections, itertools, json
+import jax
+from jax.experimental.topologies import get_topology_desc
+from vit_jax.errors import ConfigError
+from vit_jax.training.mesh import make_mesh
+
+found = {}
+for name, slices in (("v5e:2x2", 1), ("v5e:2x2", 2), ("v5e:2x4", 4), ("v6e:4x4", 2), ("v5p:2x2x2", 2)):
+    chip = {"chip_config_name": "megacore"} if name.startswith("v5p") else {}
+    devices = get_topology_desc(platform="tpu", topology_name=name, num_slices=slices, **chip).devices
+    count = len(devices)
+    for fsdp, tensor in itertools.product((1, 2, 4, 8), repeat=2):
+        if count % (fsdp * tensor):
+            continue
+        asked = dict(data=-1, fsdp=fsdp, tensor=tensor)
+        try:
+            mesh = make_mesh(asked, devices)
+        except ConfigError as error:
+            found[f"{name} {slices} {fsdp} {tensor}"] = str(error)
+            continue
+        # A row is what one index of `data` sees: fsdp and tensor.
+        rows = [{getattr(device, "slice_index", 0) for device in row.flat} for row in mesh.devices]
+        found[f"{name} {slices} {fsdp} {tensor}"] = [
+            list(mesh.devices.shape), [sorted(row) for row in rows], len(set(mesh.devices.flat)) == count
+        ]
+print(json.dumps(found))
+"""
+
+
+@needs_libtpu
+def test_meshes_of_real_topologies():
+    found = printed_with_libtpu(TOPOLOGY)
+    assert len(found) > 25
+    refused = 0
+    for case, outcome in found.items():
+        slices, fsdp, tensor = map(int, case.split()[1:])
+        if isinstance(outcome, str):
+            refused += 1
+            assert f"are {slices} slices, and mesh.data must be a multiple" in outcome
+            continue
+        (data, *inside), rows, complete = outcome
+        assert inside == [fsdp, tensor]
+        assert complete
+        # The first rows are the first slice's, and so on.
+        assert rows == [[row * slices // data] for row in range(data)]
+    assert refused

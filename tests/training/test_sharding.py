@@ -1,7 +1,6 @@
-"""Sharding rules: valid for every size on every mesh, as written down for large ones, equal to one device."""
+"""Sharding rules: as written down for large models, with rules of the user's, for state, equal to one device."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +26,6 @@ def _mesh(data, fsdp, tensor):
     return AbstractMesh((data, fsdp, tensor), meshes.AXES)
 
 
-def _factorizations(devices):
-    divisors = [size for size in range(1, devices + 1) if devices % size == 0]
-    return [(devices // a // b, a, b) for a in divisors for b in divisors if devices % (a * b) == 0]
-
-
 PLAIN = {name: ViTConfig(**size, patch_size=14 if name == "so400m" else 16) for name, size in SIZES.items()}
 EVERYTHING = ViTConfig(
     **SIZES["small"],
@@ -54,29 +48,6 @@ def shapes_of(model):
         return jax.eval_shape(Mae(PLAIN["base"], MaeOptions()).init, jax.random.key(0))[0]
     config = EVERYTHING if model == "everything" else PLAIN[model]
     return jax.eval_shape(model_functions(config).init, jax.random.key(0))
-
-
-@pytest.mark.parametrize("devices", [8, 16, 64, 256, 512])
-@pytest.mark.parametrize("model", [*PLAIN, "everything", "mae"])
-def test_specs_are_valid_on_every_mesh(model, devices):
-    shapes = trees.flatten(shapes_of(model))
-    for sizes in _factorizations(devices):
-        mesh = _mesh(*sizes)
-        placed = sharding.placements(shapes_of(model), mesh, sharding.RULES, MIN_SIZE)
-        assert placed.keys() == shapes.keys()
-        for path, (spec, notes) in placed.items():
-            shape = shapes[path].shape
-            used = [axis for axis in spec if axis is not None]
-            assert len(spec) == len(shape)
-            assert len(set(used)) == len(used)
-            assert set(used) <= {"fsdp", "tensor"}
-            assert all(axis is None or size % mesh.shape[axis] == 0 for axis, size in zip(spec, shape))
-            if "blocks/" in path:
-                assert spec[0] is None
-            if math.prod(shape) < MIN_SIZE:
-                assert "fsdp" not in used
-            elif path.endswith("kernel") and mesh.shape["fsdp"] > 1 and "fsdp" not in used:
-                assert "replicated" in notes[-1]
 
 
 GOLDEN_L = {

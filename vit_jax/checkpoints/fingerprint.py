@@ -25,8 +25,9 @@ def table(tree: trees.Tree) -> Table:
     """
     flat = trees.flatten(tree)
     # One small program per distinct shape, not one large one: moments and averages share their parameters'
-    # shapes, so it compiles several times faster.
-    sums = jax.device_get([_sum(_words_on_host(leaf)) for leaf in flat.values()])
+    # shapes, so it compiles several times faster. One at a time: simulated devices share threads, and several
+    # reductions under way can each wait for threads that the others hold.
+    sums = [jax.device_get(_sum(_words_on_host(leaf))) for leaf in flat.values()]
     return {
         path: [jnp.dtype(leaf.dtype).name, list(leaf.shape), f"{int(total):08x}"]
         for (path, leaf), total in zip(flat.items(), sums)

@@ -74,6 +74,7 @@ RANGES = {
     "mesh.fsdp": "[-1, inf)",
     "mesh.tensor": "[-1, inf)",
     "sharding.min_size": "[0, inf)",
+    "sharding.max_replicated": "[0, 1]",
     "evaluation.illustrate": "[0, inf)",
     "checkpoint.keep_last": "[1, inf)",
     "checkpoint.keep_best": "[0, inf)",

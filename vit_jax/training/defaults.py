@@ -82,7 +82,12 @@ def default_config() -> Config:
             ),
             ema=dict(decay=0.0, warmup=True),
             mesh=dict(data=-1, fsdp=1, tensor=1),
-            sharding=dict(rules=(), min_size=2**18),
+            sharding=dict(
+                rules=(),  # (pattern, tactic) before ours; see training.sharding
+                min_size=2**18,  # elements below which a tensor stays whole
+                zero1=False,  # optimizer state and moving average are divided over `data` too
+                max_replicated=0.02,  # share of parameter bytes that may stay whole for want of a dividing dimension
+            ),
             evaluation=dict(every="10%", baselines=(), illustrate=0),
             checkpoint=dict(every="10%", keep_last=2, keep_best=1),
             log=dict(every="50 steps", tensorboard=True, progress=True),

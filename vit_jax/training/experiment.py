@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 import optax
+from jax.sharding import NamedSharding
 
 from vit_jax import trees
 from vit_jax.data.base import Source, balanced
@@ -33,8 +34,9 @@ from vit_jax.training.defaults import Config
 from vit_jax.training.mesh import BATCH, batch_sharding, check_batch, make_mesh, shard_batch
 from vit_jax.training.model import resolve_model
 from vit_jax.training.optimizer import make_optimizer, treatments
+from vit_jax.training.replication import check_replicated, notes
 from vit_jax.training.schedule import Schedule, make_schedule
-from vit_jax.training.sharding import RULES, parameter_specs, state_shardings
+from vit_jax.training.sharding import RULES, divided_specs, parameter_specs, placements, state_shardings
 from vit_jax.training.state import TrainState, init_state
 from vit_jax.training.step import Ema, Step, make_step
 
@@ -64,6 +66,7 @@ class Experiment:
       init: makes the state of step 0.
       step: one update.
       abstract_state: shapes and dtypes of the state, with their shardings.
+      sharding_notes: dimensions of parameters that should have been divided over devices and could not.
     """
 
     config: Config
@@ -83,6 +86,7 @@ class Experiment:
     init: Callable[[], TrainState]
     step: Step
     abstract_state: TrainState
+    sharding_notes: tuple[str, ...]
 
     def train_batches(self, start_step: int, report: Report | None = None) -> Batches:
         """Return an iterator of this host's training batches from `start_step` on, always the same.
@@ -227,14 +231,19 @@ def build(
 
     frozen = {path for path, how in treatments(config.optimizer, abstract_params).items() if how.frozen}
     init = partial(init_state, objective, optimizer, config.seed, ema is not None)
-    rules = (*config.sharding.rules, *RULES)
-    param_specs = parameter_specs(abstract_params, mesh, rules, config.sharding.min_size)
-    shardings = state_shardings(jax.eval_shape(init), param_specs, mesh)
+    table = abstract_params, mesh, (*config.sharding.rules, *RULES), config.sharding.min_size
+    check_replicated(*table, config.sharding.max_replicated)
+    divided = divided_specs(*table) if config.sharding.zero1 else None
+    shardings = state_shardings(jax.eval_shape(init), parameter_specs(*table), mesh, divided)
     abstract_state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         jax.eval_shape(init),
         shardings,
     )
+    # Each device needs of a gradient what it has of the optimizer's state.
+    gradient_shardings = None
+    if divided is not None:
+        gradient_shardings = {path: NamedSharding(mesh, spec) for path, spec in divided.items()}
     step = make_step(
         objective,
         optimizer,
@@ -250,6 +259,7 @@ def build(
             specs=trees.flatten(param_specs),
             shapes={path: leaf.shape for path, leaf in trees.flatten(abstract_params).items()},
         ),
+        gradient_shardings=gradient_shardings,
     )
     # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
     quick = {"xla_backend_optimization_level": 0}
@@ -281,6 +291,7 @@ def build(
         init=first_state,
         step=step,
         abstract_state=abstract_state,
+        sharding_notes=tuple(notes(abstract_params, placements(*table))),
     )
 
 

@@ -279,12 +279,12 @@ def _earlier_model(config: Config, workdir: Path) -> dict[str, Any] | None:
 
 
 def _beginning(experiment: Experiment) -> list[str]:
-    """Return what to say of a run that does not train all its parameters from scratch."""
+    """Return what to say of a run that does not train all its parameters from scratch, or cannot divide them all."""
     config, params = experiment.config, experiment.abstract_state.params
     lines = [] if experiment.pretrained is None else [str(experiment.pretrained.report)]
     if lines or config.optimizer.trained or config.optimizer.frozen or config.lora.rank:
         lines.append(optimizer_summary(config.optimizer, params))
-    return lines
+    return [*lines, *experiment.sharding_notes]
 
 
 def _line(number: int, metrics: Mapping[str, float]) -> str:

@@ -2,15 +2,20 @@
 
 Axes: `data` and `fsdp` both divide the batch; `fsdp` also divides parameters and optimizer state; `tensor`
 divides heads and hidden units. See `training.sharding` for the parameters.
+
+`data` is the outermost axis and speaks least: once a step. So it lies across what is connected slowly, the slices of
+several TPU pods, and `fsdp` and `tensor` inside, as inside one process's devices elsewhere where they fit.
 """
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vit_jax.errors import ConfigError
@@ -27,7 +32,8 @@ def make_mesh(section: Mapping[str, int], devices: Sequence[Any] | None = None) 
       devices: devices to use; all of them by default.
 
     Raises:
-      ConfigError: a size is not possible or the sizes do not multiply to the number of devices.
+      ConfigError: a size is not possible, the sizes do not multiply to the number of devices, or slices cannot be
+        kept apart.
     """
     devices = jax.devices() if devices is None else devices
     sizes = tuple(section[axis] for axis in AXES)
@@ -38,13 +44,19 @@ def make_mesh(section: Mapping[str, int], devices: Sequence[Any] | None = None) 
         raise ConfigError(f"mesh is {_show(sizes)}; only one axis can be -1.")
     left, rest = divmod(len(devices), math.prod(size for size in sizes if size != -1))
     sizes = tuple(left if size == -1 and not rest else size for size in sizes)
+    slices = _slices(devices)
+    near = "; ".join(_show(near) for near in _nearest(sizes, len(devices), slices))
     if math.prod(sizes) != len(devices):
-        near = "; ".join(_show(sizes) for sizes in _nearest(sizes, len(devices)))
         raise ConfigError(
             f"mesh is {_show(sizes)}, which does not make {len(devices)} devices; possible are {near}."
         )
-    # Explicit axes, the default of jax.make_mesh, would make every operation of a model state its sharding.
-    return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+    if sizes[0] % slices:
+        raise ConfigError(
+            f"mesh is {_show(sizes)}, but the {len(devices)} devices are {slices} slices, and mesh.data must be a "
+            f"multiple of that; possible are {near}."
+        )
+    # Explicit axes, the default, would make every operation of a model state its sharding.
+    return Mesh(_arrange(devices, sizes, slices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def check_batch(batch_size: int, accumulation: int, mesh: Mesh | AbstractMesh, name: str) -> None:
@@ -95,13 +107,40 @@ def shard_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
 
 
-def _nearest(sizes: tuple[int, ...], devices: int, count: int = 4) -> list[tuple[Any, ...]]:
+def _slices(devices: Sequence[Any]) -> int:
+    """Return of how many TPU slices the devices are; other devices have hosts instead, which need not be kept apart."""
+    if devices[0].platform != "tpu":
+        return 1
+    sizes = Counter(getattr(device, "slice_index", 0) for device in devices)
+    if len(set(sizes.values())) > 1:
+        raise ConfigError(
+            f"the {len(devices)} devices are slices of {', '.join(map(str, sizes.values()))} devices; they must be of "
+            "one size."
+        )
+    return len(sizes)
+
+
+def _arrange(devices: Sequence[Any], sizes: tuple[int, ...], slices: int) -> np.ndarray:
+    """Return the devices in the mesh's shape, neighbours in the network being neighbours in it."""
+    if slices > 1:
+        inside = (sizes[0] // slices, *sizes[1:])
+        across = (slices, 1, 1)
+        return create_hybrid_device_mesh(inside, across, devices, allow_split_physical_axes=True)
+    if devices[0].platform == "tpu":
+        return create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    by_process = sorted(devices, key=lambda device: device.process_index)
+    arranged = np.empty(len(by_process), object)
+    arranged[:] = by_process
+    return arranged.reshape(sizes)
+
+
+def _nearest(sizes: tuple[int, ...], devices: int, slices: int, count: int = 4) -> list[tuple[Any, ...]]:
     """Return the factorizations of the number of devices that change least of what was asked."""
     divisors = [size for size in range(1, devices + 1) if devices % size == 0]
     possible = [
         (devices // (fsdp * tensor), fsdp, tensor)
         for fsdp, tensor in itertools.product(divisors, divisors)
-        if devices % (fsdp * tensor) == 0
+        if devices % (fsdp * tensor * slices) == 0
     ]
 
     def distance(other: tuple[int, ...]) -> tuple[int, float]:

@@ -10,12 +10,17 @@ The first pattern found in a parameter's path (`re.search`) decides. A tactic is
 
 So a weight is gathered where it is used and each device keeps its share of weights, gradients and optimizer
 state (ZeRO-3, Rajbhandari et al. 2019, arXiv 1910.02054); heads and hidden units are computed where they lie
-(Shoeybi et al. 2019, arXiv 1909.08053). A dimension that does not divide is no error: `report` lists it.
+(Shoeybi et al. 2019, arXiv 1909.08053). A dimension that does not divide is no error: `report` lists it, and
+`training.replication` refuses a run in which too much stays whole.
+
+What belongs to a parameter and is not needed to compute with it, the optimizer's state and the moving average, may be
+divided further, over `data` (ZeRO-1): `divided_specs` is their table.
 """
 
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
@@ -24,6 +29,7 @@ from vit_jax import trees
 from vit_jax.errors import ConfigError, nearest
 
 Rules = Sequence[tuple[str, str]]
+DERIVED = ("opt_state", "ema")  # parts of a state that belong to parameters and are not computed with
 
 RULES: Rules = (
     # Projections to heads (.., h, k) and back (h, k, d); hidden units (.., m) and back (m, d).
@@ -57,10 +63,12 @@ class Placement(NamedTuple):
     Attributes:
       spec: one entry per dimension: a mesh axis or None.
       notes: dimensions that should have been divided and could not, in words.
+      tactic: what the table says of it.
     """
 
     spec: PartitionSpec
     notes: tuple[str, ...]
+    tactic: str
 
 
 def placements(
@@ -79,20 +87,21 @@ def placements(
         user's that matches nothing.
     """
     params = trees.flatten(abstract_params)
-    rules = [(pattern, tactic) for pattern, tactic in rules]
+    rules = tuple((pattern, tactic) for pattern, tactic in rules)
     for pattern, tactic in rules:
         # Ours cover many models, so some are idle; an idle one of the user's is a mistake.
         if (pattern, tactic) not in RULES:
             matching(pattern, params, "sharding.rules")
     placed = {}
     for path, leaf in params.items():
-        tactic = next((tactic for pattern, tactic in rules if re.search(pattern, path)), None)
+        tactic = _tactic(path, rules)
         if tactic is None:
             raise ConfigError(
                 f"parameter {path} {tuple(leaf.shape)} matches no sharding rule; add (pattern, tactic) to "
                 f"sharding.rules, for example ({path + '$'!r}, 'fsdp')."
             )
-        placed[path] = _place(path, tuple(leaf.shape), tactic, mesh.shape, min_size)
+        sizes = mesh.shape["fsdp"], mesh.shape["tensor"]
+        placed[path] = _place(path, tuple(leaf.shape), tactic, *sizes, min_size)
     return placed
 
 
@@ -102,7 +111,30 @@ def parameter_specs(abstract_params: Any, mesh: Mesh | AbstractMesh, rules: Rule
     return trees.map_named(lambda path, _: placed[path].spec, abstract_params)
 
 
-def state_shardings(abstract_state: Any, param_specs: Any, mesh: Mesh) -> Any:
+def divided_specs(
+    abstract_params: Any, mesh: Mesh | AbstractMesh, rules: Rules, min_size: int
+) -> dict[str, PartitionSpec]:
+    """Return by path how what belongs to a parameter lies when it is divided over `data` too (ZeRO-1).
+
+    The largest dimension that is free and divides is divided over `data`; where none is free, the largest that divides
+    once more. The blocks' dimension is never divided, and tensors of fewer than `min_size` elements stay as they are.
+    Takes and raises what `placements` does.
+    """
+    shapes = trees.flatten(abstract_params)
+    return {
+        path: _divide(
+            placed.spec, tuple(shapes[path].shape), "stacked" in placed.tactic, mesh.shape, min_size
+        )
+        for path, placed in placements(abstract_params, mesh, rules, min_size).items()
+    }
+
+
+def state_shardings(
+    abstract_state: Any,
+    param_specs: Any,
+    mesh: Mesh | AbstractMesh,
+    divided: Mapping[str, PartitionSpec] | None = None,
+) -> Any:
     """Return the tree of `NamedSharding` for a state made of parameters and what resembles them.
 
     A leaf lies like a parameter when its path ends with the parameter's path (`opt_state/0/mu/head/kernel`),
@@ -113,18 +145,32 @@ def state_shardings(abstract_state: Any, param_specs: Any, mesh: Mesh) -> Any:
       abstract_state: any tree of arrays or shapes.
       param_specs: tree of `PartitionSpec` from `parameter_specs`.
       mesh: the mesh.
+      divided: `divided_specs`, for what is under `opt_state` and `ema`; None leaves it like the parameters.
     """
     specs = trees.flatten(param_specs)
 
     def sharding(path: str, leaf: Any) -> NamedSharding:
         words = path.split("/")
+        table = specs if divided is None or words[0] not in DERIVED else divided
         for start in range(len(words)):  # The longest ending first: `encoder/norm/scale` before `norm/scale`.
-            spec = specs.get("/".join(words[start:]))
+            spec = table.get("/".join(words[start:]))
             if spec is not None and _divides(spec, leaf.shape, mesh.shape):
                 return NamedSharding(mesh, spec)
         return NamedSharding(mesh, PartitionSpec())
 
     return trees.map_named(sharding, abstract_state)
+
+
+def shards(entry: str | tuple[str, ...] | None, sizes: Mapping[str, int]) -> int:
+    """Return into how many parts an entry of a `PartitionSpec` divides its dimension."""
+    axes = (entry,) if isinstance(entry, str) else entry or ()
+    return math.prod(sizes[axis] for axis in axes)
+
+
+def fallbacks(abstract_params: Any, placed: Mapping[str, Placement]) -> list[str]:
+    """Return a line for every dimension that should have been divided and could not."""
+    shapes = {path: tuple(leaf.shape) for path, leaf in trees.flatten(abstract_params).items()}
+    return [f"{path} {shapes[path]}: {note}" for path in placed for note in placed[path].notes]
 
 
 def report(abstract_params: Any, mesh: Mesh | AbstractMesh, rules: Rules, min_size: int) -> str:
@@ -133,12 +179,11 @@ def report(abstract_params: Any, mesh: Mesh | AbstractMesh, rules: Rules, min_si
     shapes = {path: leaf.shape for path, leaf in trees.flatten(abstract_params).items()}
     total = sum(math.prod(shape) for shape in shapes.values())
     local = sum(
-        math.prod(shape) // math.prod(mesh.shape[axis] for axis in placed[path].spec if axis)
+        math.prod(shape) // math.prod(shards(entry, mesh.shape) for entry in placed[path].spec)
         for path, shape in shapes.items()
     )
     lines = [f"{total:,} parameters, {local:,} on each device"]
-    lines += [f"  {path} {shapes[path]}: {note}" for path in placed for note in placed[path].notes]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"  {line}" for line in fallbacks(abstract_params, placed))])
 
 
 def matching(pattern: str, paths: Collection[str], key: str) -> set[str]:
@@ -162,8 +207,15 @@ def matching(pattern: str, paths: Collection[str], key: str) -> set[str]:
     return found
 
 
+@lru_cache(maxsize=4096)
+def _tactic(path: str, rules: Rules) -> str | None:
+    return next((tactic for pattern, tactic in rules if re.search(pattern, path)), None)
+
+
+# Cached, as the same few shapes are asked for on many meshes when meshes are compared.
+@lru_cache(maxsize=65_536)
 def _place(
-    path: str, shape: tuple[int, ...], tactic: str, sizes: Mapping[str, int], min_size: int
+    path: str, shape: tuple[int, ...], tactic: str, fsdp: int, tensor: int, min_size: int
 ) -> Placement:
     entries: list[str | None] = [None] * len(shape)
     free = list(range(len(shape)))
@@ -175,15 +227,17 @@ def _place(
                 f"sharding tactic {tactic!r} of {path}: {word!r} is not one of replicate, stacked, tensor(i) "
                 f"and fsdp."
             )
-        if word == "fsdp" and sizes["fsdp"] > 1 and math.prod(shape) >= min_size and free:
+        if word == "fsdp" and fsdp > 1 and math.prod(shape) >= min_size:
             wanted = sorted(free, key=lambda dim: -shape[dim])
-            chosen = next((dim for dim in wanted if shape[dim] % sizes["fsdp"] == 0), None)
+            chosen = next((dim for dim in wanted if shape[dim] % fsdp == 0), None)
             if chosen is not None:
                 entries[chosen] = "fsdp"
                 free.remove(chosen)
-            if chosen != wanted[0]:
+            if not wanted:
+                notes.append(f"no dimension is free for fsdp={fsdp}, replicated")
+            elif chosen != wanted[0]:
                 instead = "replicated" if chosen is None else f"{shape[chosen]} divided instead"
-                notes.append(f"{shape[wanted[0]]} does not divide by fsdp={sizes['fsdp']}, {instead}")
+                notes.append(f"{shape[wanted[0]]} does not divide by fsdp={fsdp}, {instead}")
         if match[1] or match[2]:
             index = int(match[2] or 0)
             dim = index + len(shape) if index < 0 else index
@@ -193,15 +247,32 @@ def _place(
                 )
             if match[1]:
                 free.remove(dim)
-            elif shape[dim] % sizes["tensor"]:
-                notes.append(f"{shape[dim]} does not divide by tensor={sizes['tensor']}, replicated")
-            elif sizes["tensor"] > 1:
+            elif shape[dim] % tensor:
+                notes.append(f"{shape[dim]} does not divide by tensor={tensor}, replicated")
+            elif tensor > 1:
                 entries[dim] = "tensor"
                 free.remove(dim)
-    return Placement(PartitionSpec(*entries), tuple(notes))
+    return Placement(PartitionSpec(*entries), tuple(notes), tactic)
+
+
+def _divide(
+    spec: PartitionSpec, shape: tuple[int, ...], stacked: bool, sizes: Mapping[str, int], min_size: int
+) -> PartitionSpec:
+    """Return a spec in which one more dimension is divided over `data`, if there is one that can be."""
+    data = sizes["data"]
+    dims = [
+        dim for dim in range(int(stacked), len(shape)) if shape[dim] % (data * shards(spec[dim], sizes)) == 0
+    ]
+    if data == 1 or math.prod(shape) < min_size or not dims:
+        return spec
+    chosen = min(dims, key=lambda dim: (spec[dim] is not None, -shape[dim]))
+    entries = list(spec)
+    # Inside what is divided already: each device keeps a part of the part that it has of the parameter.
+    entries[chosen] = "data" if spec[chosen] is None else (spec[chosen], "data")
+    return PartitionSpec(*entries)
 
 
 def _divides(spec: PartitionSpec, shape: Sequence[int], sizes: Mapping[str, int]) -> bool:
     if len(spec) != len(shape):
         return False
-    return all(axis is None or size % sizes[axis] == 0 for axis, size in zip(spec, shape))
+    return all(size % shards(entry, sizes) == 0 for entry, size in zip(spec, shape))

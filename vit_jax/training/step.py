@@ -1,12 +1,14 @@
 """One update: a pure function `(state, batch) -> (state, metrics)`, and where it is compiled."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 
 from vit_jax import trees
 from vit_jax.models.placement import Placement, gather_rest, placed
@@ -16,6 +18,7 @@ from vit_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Gradients = Callable[[Any, Any, Batch, Any], tuple[dict[str, jax.Array], LossOutput]]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def make_step(
     ema: Ema | None = None,
     frozen: Collection[str] = (),
     placement: Placement | None = None,
+    gradient_shardings: Mapping[str, NamedSharding] | None = None,
 ) -> Step:
     """Return the training step.
 
@@ -67,16 +71,18 @@ def make_step(
       ema: the moving average, if any.
       frozen: paths of parameters that the optimizer leaves as they are; no gradient of them is computed.
       placement: where the step runs; None leaves to the compiler what moves between devices.
+      gradient_shardings: where the gradient of each parameter lies, by path; None leaves it to the compiler.
     """
+    gradients_of = partial(_gradients, objective, frozen, gradient_shardings)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = fold(fold(root(seed), "train"), state.step)
         batch = objective.prepare(batch, fold(key, "prepare"))
         loss_key = fold(key, "loss")
         if accumulation == 1:
-            trained, out = _gradients(objective, state.params, state.buffers, batch, loss_key, frozen)
+            trained, out = gradients_of(state.params, state.buffers, batch, loss_key)
         else:
-            trained, out = _accumulated(objective, state, batch, loss_key, accumulation, frozen)
+            trained, out = _accumulated(gradients_of, state, batch, loss_key, accumulation)
         norm = optax.tree.norm(trained)
         # The optimizer wants a whole tree; XLA keeps no zeros for what it does not change.
         gradients = trees.map_named(lambda path, x: trained.get(path, jnp.zeros_like(x)), state.params)
@@ -109,7 +115,13 @@ def make_step(
 
 
 def _gradients(
-    objective: Objective, params: Any, buffers: Any, batch: Batch, key: Any, frozen: Collection[str]
+    objective: Objective,
+    frozen: Collection[str],
+    shardings: Mapping[str, NamedSharding] | None,
+    params: Any,
+    buffers: Any,
+    batch: Batch,
+    key: Any,
 ) -> tuple[dict[str, jax.Array], LossOutput]:
     """Return the gradient of each parameter that is trained, by path, and what the loss returned beside its value."""
     flat = trees.flatten(params)
@@ -117,11 +129,16 @@ def _gradients(
     def loss(trained: dict[str, jax.Array]) -> tuple[jax.Array, LossOutput]:
         return objective.loss(trees.unflatten(gather_rest(flat | trained)), buffers, batch, key)
 
-    return jax.grad(loss, has_aux=True)({path: leaf for path, leaf in flat.items() if path not in frozen})
+    trained = {path: leaf for path, leaf in flat.items() if path not in frozen}
+    gradients, out = jax.grad(loss, has_aux=True)(trained)
+    if shardings is not None:
+        # Where each device needs its part alone, the sum over devices becomes a reduce-scatter, half an all-reduce.
+        gradients = jax.lax.with_sharding_constraint(gradients, {path: shardings[path] for path in trained})
+    return gradients, out
 
 
 def _accumulated(
-    objective: Objective, state: TrainState, batch: Batch, key: Any, count: int, frozen: Collection[str]
+    gradients_of: Gradients, state: TrainState, batch: Batch, key: Any, count: int
 ) -> tuple[dict[str, jax.Array], LossOutput]:
     """Return what `_gradients` returns for the whole batch, holding one microbatch's activations at a time.
 
@@ -131,7 +148,7 @@ def _accumulated(
     micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
 
     def one(buffers: Any, batch: Batch, index: Any) -> tuple[Any, Any]:
-        gradients, out = _gradients(objective, state.params, buffers, batch, fold(key, index), frozen)
+        gradients, out = gradients_of(state.params, buffers, batch, fold(key, index))
         weighted = jax.tree.map(lambda x: x * out.weight.astype(x.dtype), (gradients, out.metrics))
         return (*weighted, out.weight), out.buffers
 
