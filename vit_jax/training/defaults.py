@@ -83,6 +83,9 @@ def default_config() -> Config:
             ema=dict(decay=0.0, warmup=True),
             mesh=dict(data=-1, fsdp=1, tensor=1),
             sharding=dict(rules=(), min_size=2**18),
+            # Where compiled programs are kept for the next start: a folder; "auto", in this user's cache, or in the
+            # workdir on several hosts; "off".
+            compilation=dict(cache="auto"),
             evaluation=dict(every="10%", baselines=(), illustrate=0),
             checkpoint=dict(every="10%", keep_last=2, keep_best=1),
             log=dict(every="50 steps", tensorboard=True, progress=True),

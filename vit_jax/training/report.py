@@ -35,6 +35,9 @@ def performance(experiment: Experiment, clock: Clock, steps: int) -> dict[str, A
     device, devices = experiment.mesh.devices.flat[0], experiment.mesh.devices.size
     images = steps * experiment.config.data.batch_size
     times = clock.seconds()
+    # What is known more finely goes to `goodput`.
+    times["other"] += times.pop("startup")
+    times["checkpoint"] += times.pop("restore")
     seconds = times["step"] + times["data_wait"]
     rate = images / seconds if images and seconds else None
     table = treatments(experiment.config.optimizer, experiment.abstract_state.params)
