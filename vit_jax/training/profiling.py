@@ -45,7 +45,7 @@ class Profile:
                     f"--profile {steps[0]}:{steps[1]}: the run has {total_steps} steps; choose some of them."
                 )
         self._steps, self._folder = steps, folder
-        self._from: int | None = None
+        self._done: list[int] = []
         self._running = False
 
     @contextmanager
@@ -59,9 +59,9 @@ class Profile:
             yield self
         finally:
             self._stop()
-            if self._from is not None:
-                report(f"profile from step {self._from} on: {self._folder}")
-        if self._steps is not None and self._from is None:
+            if self._done:
+                report(f"profile of the steps from {self._done[0]} to {self._done[-1]}: {self._folder}")
+        if self._steps is not None and not self._done:
             report(f"nothing was profiled: step {self._steps[1]} had been made before.")
 
     @contextmanager
@@ -74,7 +74,8 @@ class Profile:
 
         if not self._running:
             jax.profiler.start_trace(str(self._folder))
-            self._from, self._running = number, True
+            self._running = True
+        self._done.append(number)
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
 
