@@ -17,6 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from vit_jax.weights.fetch import default_cache
 
 FOLDER = "compiled"
+_DIRECTORY = "jax_compilation_cache_dir"
 _COMPLAINT = r"Error (reading|writing) persistent compilation cache"
 
 
@@ -33,23 +34,23 @@ def kept_programs(
         can read it, `compiled` in the workdir of a run on several hosts, else `compiled` beside the downloads of this
         user; `off`: none.
       workdir: of the run.
-      report: called with what is to be told; by default it is printed to stderr.
+      report: called with what is to be told; by default the first process prints it to stderr.
 
     Yields:
       The folder, or None where JAX does as it was told before.
     """
     report = _print if report is None else report
-    given = jax.config.jax_compilation_cache_dir
+    given = getattr(jax.config, _DIRECTORY)
     folder = None if setting == "off" or (setting == "auto" and given) else _folder(setting, workdir)
     if folder is not None:
         folder = _writable(folder, report)
     changes: dict[str, object] = {}
     if setting == "off":
-        changes = {"jax_compilation_cache_dir": None}
+        changes = {_DIRECTORY: None}
     elif folder is not None:
         # All programs, also small ones: a restart on many hosts waits for each of them.
         changes = {
-            "jax_compilation_cache_dir": str(folder),
+            _DIRECTORY: str(folder),
             "jax_persistent_cache_min_compile_time_secs": 0.0,
             "jax_persistent_cache_min_entry_size_bytes": -1,
         }
@@ -125,4 +126,5 @@ def _one_line(folder: object, report: Callable[[str], None]) -> Iterator[None]:
 
 
 def _print(line: str) -> None:
-    print(line, file=sys.stderr)
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr)
