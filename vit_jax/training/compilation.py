@@ -66,8 +66,9 @@ def _folder(setting: str, workdir: Path) -> Path:
 
 def _writable(folder: Path, report: Callable[[str], None]) -> Path | None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        # JAX makes the folder with the first program: what is refused before leaves nothing behind.
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         report(
