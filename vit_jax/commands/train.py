@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from vit_jax.commands.processes import add_processes, join_processes
+
 HELP = "train or fine-tune a model, or go on with an interrupted run"
 
 
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-change", action="append", default=[], metavar="KEY", help="go on although this key changed"
     )
+    add_processes(parser)
     parser.epilog = (
         "--config.KEY=VALUE changes a key of the configuration, e.g. --config.optimizer.learning_rate=3e-4"
     )
@@ -23,10 +26,12 @@ def run(arguments: argparse.Namespace) -> int:
     from vit_jax.training.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
+    main = join_processes(arguments)
     from vit_jax.training.loop import train
 
     summary = train(config, arguments.workdir, allow_change=arguments.allow_change).summary
-    print(_summary_text(summary))
+    if main:
+        print(_summary_text(summary))
     return 0
 
 
