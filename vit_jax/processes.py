@@ -8,12 +8,14 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 from jax._src import distributed
 
-from vit_jax.errors import ResourceError
+from vit_jax.errors import CheckpointError, ConfigError, DataError, ResourceError, VitError
+
+T = TypeVar("T")
 
 TIMEOUT = 300.0  # seconds: processes that read the same files are rarely minutes apart
 
@@ -64,6 +66,34 @@ def from_main(name: str, value: Any, timeout: float = TIMEOUT) -> Any:
     )
 
 
+def together(name: str, action: Callable[[], T], timeout: float = TIMEOUT) -> T:
+    """Return what an action gives here, once it has succeeded in every process.
+
+    Args:
+      name: of the action, for messages.
+      action: what each process does for itself; it may not wait for others.
+      timeout: seconds that the processes may be apart.
+
+    Raises:
+      VitError: the action's own error where it failed; elsewhere an error of the same kind that names the process.
+      ResourceError: a process did not answer in time.
+    """
+    if jax.process_count() == 1:
+        return action()
+    result, failure = None, None
+    try:
+        result = action()
+    except VitError as error:
+        failure = error
+    failures = gather(name, failure and [failure.exit_status, str(failure)], timeout)
+    if failure is not None:
+        raise failure
+    for index, other in enumerate(failures):
+        if other is not None:
+            raise _elsewhere(other[0])(f"process {index} of {len(failures)}: {other[1]}")
+    return cast(T, result)
+
+
 def wait_for_all(name: str, timeout: float = TIMEOUT) -> None:
     """Return when every process has come here.
 
@@ -78,6 +108,11 @@ def wait_for_all(name: str, timeout: float = TIMEOUT) -> None:
         return
     key = f"vit_jax/{name}/{next(_CALLS[name])}"
     _answer(name, None, timeout, _client().wait_at_barrier, key, int(timeout * 1000))
+
+
+def _elsewhere(status: int) -> type[VitError]:
+    kinds = (ConfigError, DataError, CheckpointError, ResourceError)
+    return next((kind for kind in kinds if kind.exit_status == status), ResourceError)
 
 
 def _client() -> Any:
