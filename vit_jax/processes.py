@@ -61,9 +61,7 @@ def from_main(name: str, value: Any, timeout: float = TIMEOUT) -> Any:
     client, key = _client(), f"vit_jax/{name}/{next(_CALLS[name])}"
     if is_main():
         client.key_value_set(key, json.dumps(value))
-    return json.loads(
-        _answer(name, 0, timeout, client.blocking_key_value_get, key, int(timeout * 1000))
-    )
+    return json.loads(_answer(name, 0, timeout, client.blocking_key_value_get, key, int(timeout * 1000)))
 
 
 def together(name: str, action: Callable[[], T], timeout: float = TIMEOUT) -> T:

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from etils import epath
 
 from vit_jax import trees
 from vit_jax.checkpoints import fingerprint
@@ -116,7 +115,8 @@ def _read_arrays(path: Path, arguments: ocp.args.PyTreeRestore, names: list[str]
     """Return the arrays of a step by path, not yet verified; waits for no other process."""
     handler = ocp.PyTreeCheckpointHandler()
     try:
-        loaded = trees.flatten(handler.restore(epath.Path(path / STATE), args=arguments))
+        # Any path will do, whatever its annotation says.
+        loaded = trees.flatten(handler.restore(path / STATE, args=arguments))  # pyright: ignore[reportArgumentType]
     except Exception as error:
         # Orbax and TensorStore report damage as ValueError, KeyError, OSError and as plain Exception.
         if isinstance(error, MemoryError | jax.errors.JaxRuntimeError):

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import numpy as np
 
-import vit_jax
 from vit_jax.data.base import Source
 from vit_jax.errors import ConfigError, DataError, ResourceError, VitError
 from vit_jax.processes import from_main, gather, is_main, together
@@ -34,7 +33,7 @@ def check_settings(config: Config) -> None:
         return
     settings = {
         **flatten(config),
-        "vit_jax": f"{__version__}, source {source_hash(Path(vit_jax.__path__[0]))}",
+        "vit_jax": f"{__version__}, source {source_hash(Path(__file__).parent.parent)}",
         **{package: version(package) for package in PACKAGES},
     }
     _compare(

@@ -6,10 +6,13 @@ process at all, so that a single machine never waits for anybody. Needs no jax b
 
 import os
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from queue import Empty, Queue
 
 from vit_jax.errors import ConfigError, ResourceError
 
@@ -73,17 +76,20 @@ def initialize_distributed(
 
     if jax.distributed.is_initialized():
         return
+    # In time jax would abort the whole process without an exception. So it gets more time than is waited for it here.
+    connect = partial(
+        jax.distributed.initialize,
+        coordinator_address=cluster.coordinator,
+        num_processes=cluster.count,
+        process_id=cluster.index,
+        cluster_detection_method=cluster.method or "deactivate",
+        initialization_timeout=3 * timeout,
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
+        shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
+    )
     try:
-        jax.distributed.initialize(
-            coordinator_address=cluster.coordinator,
-            num_processes=cluster.count,
-            process_id=cluster.index,
-            cluster_detection_method=cluster.method or "deactivate",
-            initialization_timeout=timeout,
-            heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT,
-            shutdown_timeout_seconds=SHUTDOWN_TIMEOUT,
-        )
-    except (RuntimeError, ValueError) as error:
+        _within(timeout, connect)
+    except (RuntimeError, ValueError, TimeoutError) as error:
         reason = " ".join(str(error).split())
         if "must be called before" in reason:
             raise ConfigError(
@@ -101,6 +107,27 @@ def initialize_distributed(
         f"vit-jax: process {global_state.process_id} of {global_state.num_processes} ({cluster.source})",
         file=sys.stderr,
     )
+
+
+def _within(timeout: int, action: Callable[[], None]) -> None:
+    """Run an action that cannot be interrupted; raise what it raises, or TimeoutError."""
+    outcome: Queue[BaseException | None] = Queue()
+
+    def run() -> None:
+        try:
+            action()
+        except BaseException as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        error = outcome.get(timeout=timeout)
+    except Empty:
+        raise TimeoutError("no answer") from None
+    if error is not None:
+        raise error
 
 
 def find_cluster(
@@ -140,9 +167,12 @@ def _explicit(given: Mapping[str, str | int | None]) -> Cluster | None:
             "environment."
         )
     index, coordinator = _whole_number(given, "process_index"), str(given["coordinator"])
-    assert count is not None and index is not None
+    assert count is not None
+    assert index is not None
     if not 0 <= index < count:
-        raise ConfigError(f"process index is {index}; with {count} processes it must be from 0 to {count - 1}.")
+        raise ConfigError(
+            f"process index is {index}; with {count} processes it must be from 0 to {count - 1}."
+        )
     host, _, port = coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
         raise ConfigError(
