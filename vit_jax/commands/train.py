@@ -4,6 +4,8 @@ import argparse
 import time
 from typing import Any
 
+from vit_jax.commands.processes import add_processes, join_processes
+
 HELP = "train or fine-tune a model, or go on with an interrupted run"
 
 
@@ -17,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", metavar="FIRST:LAST", help="trace these steps with JAX's profiler, to DIR/profile"
     )
+    add_processes(parser)
     parser.epilog = (
         "--config.KEY=VALUE changes a key of the configuration, e.g. --config.optimizer.learning_rate=3e-4"
     )
@@ -30,13 +33,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.overrides)
     profile = None if arguments.profile is None else parse_steps(arguments.profile)
+    main = join_processes(arguments)
     from vit_jax.training.loop import train
 
     result = train(
         config, arguments.workdir, allow_change=arguments.allow_change, profile=profile, begun=begun
     )
     summary = result.summary
-    print(_summary_text(summary))
+    if main:
+        print(_summary_text(summary))
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from vit_jax.processes import is_main
 from vit_jax.weights.fetch import default_cache
 
 FOLDER = "compiled"
@@ -127,5 +128,5 @@ def _one_line(folder: object, report: Callable[[str], None]) -> Iterator[None]:
 
 
 def _print(line: str) -> None:
-    if jax.process_index() == 0:
+    if is_main():
         print(line, file=sys.stderr)

@@ -13,6 +13,8 @@ from vit_jax.checkpoints import fingerprint
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.data.base import Source
 from vit_jax.errors import ConfigError, Preempted
+from vit_jax.processes import is_main, together, wait_for_all
+from vit_jax.training.agreement import check_data, check_settings, check_workdir
 from vit_jax.training.compilation import kept_programs
 from vit_jax.training.config import check_resumable, read_saved
 from vit_jax.training.defaults import Config
@@ -27,6 +29,8 @@ from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import compile_step
 from vit_jax.training.stopping import StopRequest
+
+REPORT_TIMEOUT = 1800.0  # seconds that the others wait for baselines and pictures
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,12 @@ def _train(
     clock: Clock,
 ) -> TrainResult:
     with clock("startup"):
-        experiment = build(config, sources, earlier=_earlier_model(config, workdir))
+        check_settings(config)
+        experiment = together(
+            "building", lambda: build(config, sources, earlier=_earlier_model(config, workdir))
+        )
+        check_data(experiment.train_source, experiment.eval_source)
+        check_workdir(workdir)
     objective, total = experiment.objective, experiment.total_steps
     traced = Profile(profile, workdir / "profile", total)
     checkpoints = Checkpoints(
@@ -109,7 +118,7 @@ def _train(
             step=start,
             images_per_step=config.data.batch_size,
             bar=config.log.progress,
-            enabled=jax.process_index() == 0,
+            enabled=is_main(),
         )
         with run.writer, run.attempts, traced.open(progress.write), progress:
             if start == 0:
@@ -138,7 +147,7 @@ def _train(
                         last = number == total
                         if number % experiment.log_every == 0 or last:
                             progress.log(number, run.log(number, batches.skipped))
-                        stopping = stop.signal is not None and not last
+                        stopping = stop.reached(number) and not last
                         metrics = None
                         if number % experiment.eval_every == 0 or last:
                             metrics = run.evaluate(number, state)
@@ -168,8 +177,9 @@ def _train(
     if start == total:  # Speed was measured when it was trained.
         summary |= earlier_performance(workdir, summary)
     summary |= report | {"goodput": run.attempts.finish()}
-    if jax.process_index() == 0:
+    if is_main():
         write_summary(workdir, summary)
+    wait_for_all("the report", REPORT_TIMEOUT)
     return TrainResult(metrics, total, state, summary, experiment)
 
 
@@ -180,7 +190,7 @@ def _resume(
     newest = checkpoints.newest_metadata()
     saved = experiment.config if newest is None else read_saved(newest["config"])
     for notice in check_resumable(saved, experiment.config, allow_change):
-        print(f"changed: {notice}", file=sys.stderr)
+        _say(f"changed: {notice}")
     if newest is None:
         return None
     restored = checkpoints.restore(experiment.abstract_state)
@@ -191,8 +201,13 @@ def _resume(
             f"duration is {experiment.config.duration!r}, {experiment.total_steps} steps, but the run has already made "
             f"{step}; lengthen it, or use another --workdir."
         )
-    print(f"resuming after step {step}", file=sys.stderr)
+    _say(f"resuming after step {step}")
     return restored
+
+
+def _say(line: str) -> None:
+    if is_main():
+        print(line, file=sys.stderr)
 
 
 def _earlier_model(config: Config, workdir: Path) -> dict[str, Any] | None:

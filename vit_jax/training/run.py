@@ -11,6 +11,7 @@ from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.errors import DivergedError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.models.config_json import config_to_json
+from vit_jax.processes import is_main
 from vit_jax.training.config import to_json
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.goodput import Attempts
@@ -39,7 +40,7 @@ class Run:
         resumed: Mapping[str, Any],
     ) -> None:
         self.experiment, self.checkpoints, self.clock = experiment, checkpoints, clock
-        main = jax.process_index() == 0
+        main = is_main()
         self.writer = MetricWriter(
             workdir,
             tensorboard=experiment.config.log.tensorboard,
