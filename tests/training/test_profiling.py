@@ -105,6 +105,18 @@ def test_a_resumed_run_traces_what_is_left(pretended, tmp_path):
     assert told == [f"profile of the steps from 4 to 4: {tmp_path}"]
 
 
+def test_processes_on_one_machine_do_not_write_the_same_files(monkeypatch, tmp_path):
+    folders = []
+    monkeypatch.setattr(jax.profiler, "start_trace", folders.append)
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: None)
+    for count, index in ((1, 0), (4, 0), (4, 3)):
+        monkeypatch.setattr(jax, "process_count", lambda count=count: count)
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        make_steps(Profile((1, 1), tmp_path, 9), (1, 2), folders.append)
+    told = f"profile of the steps from 1 to 1: {tmp_path}"
+    assert folders == [str(tmp_path), told, f"{tmp_path}/process_0", told, f"{tmp_path}/process_3", told]
+
+
 def test_an_error_ends_the_trace(pretended, tmp_path):
     told = []
 

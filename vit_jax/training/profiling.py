@@ -26,7 +26,7 @@ def parse_steps(text: str) -> tuple[int, int]:
 class Profile:
     """Traces the steps from `first` to `last`; what lies before the step that a run goes on after is left out.
 
-    Every process writes a trace of its own, for TensorBoard or Perfetto.
+    Every process writes a trace of its own, for TensorBoard or Perfetto; of several, to `process_0` and so on.
 
     Args:
       steps: first and last step, or None for no trace.
@@ -73,7 +73,10 @@ class Profile:
         import jax
 
         if not self._running:
-            jax.profiler.start_trace(str(self._folder))
+            # The files of a trace are named after the machine, on which there may be several processes.
+            several = jax.process_count() > 1
+            folder = self._folder / f"process_{jax.process_index()}" if several else self._folder
+            jax.profiler.start_trace(str(folder))
             self._running = True
         self._done.append(number)
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
