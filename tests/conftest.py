@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Also in processes that tests start: nothing goes to the user's cache. Tests that want one ask for `compile_cache`.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 # Compilation is most of the tests' time; without LLVM's optimizations it takes a third, and the models are tiny.
 flags = [
     "--xla_force_host_platform_device_count=8",
@@ -30,6 +32,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 def compile_cache(tmp_path_factory):
     """A folder in which compiled programs are kept while the tests run, for tests that need equal ones often."""
     settings = {
+        "jax_enable_compilation_cache": True,
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,

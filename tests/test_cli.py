@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,14 @@ MISTAKES = [
         "models vit_bse_patch16_224",
         "model 'vit_bse_patch16_224' does not exist. Did you mean 'vit_base_patch16_224'",
     ),
+    (
+        "train --config tiny.py --workdir nowhere --profile 5:x",
+        "--profile 5:x: it must be FIRST:LAST or one step, for example 10:20.",
+    ),
+    (
+        "train --config tiny.py --workdir nowhere --profile 6:5",
+        "--profile 6:5: the first step must be at least 1 and not after the last",
+    ),
     ("models ViT-Q/16", "model 'ViT-Q/16' does not exist. Did you mean 'ViT-"),
     ("models 'resnet*'", "no model matches 'resnet*'; `vit-jax models` lists all."),
 ]
@@ -265,8 +275,9 @@ def test_train_says_what_came_out_and_where_it_is(trained):
     assert lines[0].startswith("step 6: accuracy 0.")
     assert lines[1].startswith("for comparison, on the same split: nearest neighbour 0.9")
     assert lines[2].startswith("time: compile ")
-    assert " images/s, " in lines[3]
-    assert lines[4:] == [f"checkpoint: {workdir}/checkpoints/6", f"figure: {workdir}/illustration.png"]
+    assert re.match(r"goodput: \d+\.\d% of \d+\.\d s; the rest: startup \d+\.\d%, compile ", lines[3])
+    assert " images/s, " in lines[4]
+    assert lines[5:] == [f"checkpoint: {workdir}/checkpoints/6", f"figure: {workdir}/illustration.png"]
     with Image.open(workdir / "illustration.png") as figure:
         assert min(figure.size) > 100
     assert "step 3  evaluation: accuracy" in outcome.err
@@ -305,7 +316,9 @@ def test_both_ways_to_write_an_override(monkeypatch, tmp_path):
     (config, workdir, options) = seen[0]
     assert (config.seed, config.duration, config.mesh.data) == (7, "2 epochs", -1)
     assert (config.data.train_transforms, config.optimizer.decay) == ("flip_lr", ("kernel$", "bias$"))
-    assert (workdir, options) == ("w", {"allow_change": ["seed", "mesh"]})
+    assert workdir == "w"
+    assert 0 < options.pop("begun") <= time.monotonic()
+    assert options == {"allow_change": ["seed", "mesh"], "profile": None}
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Preempted("stopped"), 75)])

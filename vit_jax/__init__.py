@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vit_jax.models.names import list_models
     from vit_jax.models.registry import create_model, model_config
     from vit_jax.training.config import default_config, load_config
+    from vit_jax.training.distributed import initialize_distributed
     from vit_jax.training.loop import train
     from vit_jax.weights.load import load
     from vit_jax.weights.save import save
@@ -28,6 +29,7 @@ _PUBLIC = {
     "create_model": "vit_jax.models.registry:create_model",
     "default_config": "vit_jax.training.config:default_config",
     "evaluate": "vit_jax.inference.workdir:evaluate_workdir",
+    "initialize_distributed": "vit_jax.training.distributed:initialize_distributed",
     "list_models": "vit_jax.models.names:list_models",
     "load": "vit_jax.weights.load:load",
     "load_config": "vit_jax.training.config:load_config",
@@ -45,6 +47,7 @@ __all__ = [
     "create_model",
     "default_config",
     "evaluate",
+    "initialize_distributed",
     "list_models",
     "load",
     "load_config",

@@ -353,6 +353,15 @@ def test_data_options_that_exclude_each_other():
         configs.validate(changed(data__cache="encoded", data__num_workers=3))
 
 
+def test_the_cache_of_compiled_programs_is_a_folder():
+    for value in ("", "gs://bucket/compiled"):
+        with pytest.raises(
+            ConfigError, match=rf"compilation\.cache is '{value}'; it must be 'auto', 'off' or"
+        ):
+            configs.validate(changed(compilation__cache=value))
+    assert configs.check_resumable(default_config(), changed(compilation__cache="off")) == []
+
+
 def test_a_mixture_survives_saving():
     config = changed(data__mixture=({"source": "digits", "weight": 2.0}, {"path": "somewhere"}))
     configs.validate(config)

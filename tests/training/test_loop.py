@@ -204,6 +204,7 @@ loop.train(configuration(), {workdir!r})
 def test_killed_and_continued(finished, tmp_path, programs):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": programs,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

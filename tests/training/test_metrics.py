@@ -148,6 +148,8 @@ def test_the_clock_divides_all_of_the_time():
         timer.now += 32
         raise KeyError
     assert clock.seconds() == {
+        "startup": 0,
+        "restore": 0,
         "compile": 32,
         "data_wait": 4,
         "step": 10,
@@ -159,6 +161,7 @@ def test_the_clock_divides_all_of_the_time():
     assert clock.total() == 64
     with pytest.raises(ValueError, match="nonsense"), clock("nonsense"):
         pass
+    assert Clock(timer, begun=timer.now - 3).seconds()["startup"] == 3
 
 
 class Terminal(io.StringIO):

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from vit_jax.checkpoints.files import (
 from vit_jax.checkpoints.quiet_orbax import quiet_orbax
 from vit_jax.checkpoints.retention import Retention
 from vit_jax.errors import CheckpointError, ResourceError, VitError, choose
+from vit_jax.processes import from_main, is_main, together, wait_for_all
 from vit_jax.version import __version__
 
 quiet_orbax()
@@ -236,7 +238,7 @@ class Checkpoints:
           abstract: the wanted tree below that path.
           step: which; None takes the newest that is intact.
         """
-        candidates = self.steps()
+        candidates = from_main("checkpoints", self.steps() if is_main() else [])
         if step is not None and step not in candidates:
             raise CheckpointError(
                 f"checkpoint {self.directory / str(step)} does not exist; steps there: "
@@ -246,7 +248,7 @@ class Checkpoints:
         for candidate in reversed(candidates if step is None else [step]):
             path = self.directory / str(candidate)
             try:
-                metadata = read_metadata(path)
+                metadata = together("checkpoint metadata", partial(read_metadata, path))
                 with jax.transfer_guard("allow"):
                     return read_state(path, f"{part}/" if part else "", abstract, metadata), metadata
             except MismatchError:
@@ -254,7 +256,7 @@ class Checkpoints:
             except CheckpointError as error:
                 self._unreadable.add(candidate)
                 reasons.append(f"step {candidate}: {error}")
-                if step is None:
+                if step is None and is_main():
                     self._report(f"checkpoint {path} is skipped: {error}")
         if not reasons:
             return None
@@ -288,12 +290,9 @@ class Checkpoints:
         )
 
     def _is_saved(self, step: int, mark: str) -> bool:
-        if step in self._unreadable or step not in self.steps():
-            return False
-        try:
-            there = self.metadata(step)["fingerprint"]
-        except CheckpointError:
-            self._unreadable.add(step)
+        # Process 0 looks for all of them: what it will write or leave is then the same everywhere.
+        there = from_main("checkpoint there", self._mark(step) if is_main() else None)
+        if there is None:
             return False
         if there != mark:
             raise CheckpointError(
@@ -302,13 +301,23 @@ class Checkpoints:
             )
         return True
 
+    def _mark(self, step: int) -> str | None:
+        """Return the fingerprint of a step, or None if it is not there or cannot be read."""
+        if step in self._unreadable or step not in self.steps():
+            return None
+        try:
+            return self.metadata(step)["fingerprint"]
+        except CheckpointError:
+            self._unreadable.add(step)
+            return None
+
     def _make_room(self, step: int) -> None:
         """Rename what cannot be read and what stands where `step` is to be; nothing is deleted."""
         in_the_way = [self.directory / str(number) for number in {step, *self._unreadable}]
-        in_the_way = [path for path in in_the_way if path.exists()]
-        if not in_the_way:
+        in_the_way = [path for path in in_the_way if path.exists()] if is_main() else []
+        if not from_main("checkpoints in the way", len(in_the_way)):
             return
-        if jax.process_index() == 0:
+        if is_main():
             for path in in_the_way:
                 target, count = path.with_name(f"{path.name}{SET_ASIDE}"), 1
                 while target.exists():
@@ -316,7 +325,7 @@ class Checkpoints:
                     target = path.with_name(f"{path.name}{SET_ASIDE}{count}")
                 path.rename(target)
                 self._report(f"{path} is not an intact checkpoint and is now {target}.")
-        ocp.multihost.sync_global_processes("vit_jax:set_aside")
+        wait_for_all("checkpoints set aside")
         self._unreadable.clear()
         assert self._manager is not None
         self._manager.reload()

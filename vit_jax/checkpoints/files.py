@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import orbax.checkpoint as ocp
 from vit_jax import trees
 from vit_jax.checkpoints import fingerprint
 from vit_jax.errors import CheckpointError, ResourceError, VitError
+from vit_jax.processes import together
 
 Metadata = dict[str, Any]
 STATE, METADATA = "state", "metadata"
@@ -100,23 +102,33 @@ def read_state(path: Path, prefix: str, abstract: trees.Tree, metadata: Metadata
         restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
         partial_restore=True,
     )
-    try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            loaded = trees.flatten(reader.restore(path / STATE, args=arguments))
-    except Exception as error:
-        # Orbax and TensorStore report damage as ValueError, KeyError, OSError and as plain Exception.
-        if isinstance(error, MemoryError | jax.errors.JaxRuntimeError):
-            raise ResourceError(f"checkpoint {path} does not fit into memory: {one_line(error)}") from error
-        raise CheckpointError(f"its arrays cannot be read: {one_line(error)}") from error
-    # A name that Orbax's own index has lost is not an error to it: the request comes back unfilled.
-    lost = [name for name in flat if not isinstance(loaded.get(name), jax.Array)]
-    if lost:
-        raise CheckpointError(f"its index is damaged, it has lost {_some(lost)}.")
+    # All processes take part in the fingerprints, or none: a file may be unreadable for one of them alone.
+    loaded = together("checkpoint arrays", partial(_read_arrays, path, arguments, list(flat)))
     found = fingerprint.table(loaded)
     damaged = [name for name in flat if found[name] != stored[name]]
     if damaged:
         raise CheckpointError(f"damaged, the fingerprint differs of {_some(damaged)}.")
     return jax.tree.unflatten(jax.tree.structure(abstract), [loaded[name] for name in flat])
+
+
+def _read_arrays(path: Path, arguments: ocp.args.PyTreeRestore, names: list[str]) -> dict[str, Any]:
+    """Return the arrays of a step by path, not yet verified; waits for no other process."""
+    handler = ocp.PyTreeCheckpointHandler()
+    try:
+        # Any path will do, whatever its annotation says.
+        loaded = trees.flatten(handler.restore(path / STATE, args=arguments))  # pyright: ignore[reportArgumentType]
+    except Exception as error:
+        # Orbax and TensorStore report damage as ValueError, KeyError, OSError and as plain Exception.
+        if isinstance(error, MemoryError | jax.errors.JaxRuntimeError):
+            raise ResourceError(f"checkpoint {path} does not fit into memory: {one_line(error)}") from error
+        raise CheckpointError(f"its arrays cannot be read: {one_line(error)}") from error
+    finally:
+        handler.close()
+    # A name that Orbax's own index has lost is not an error to it: the request comes back unfilled.
+    lost = [name for name in names if not isinstance(loaded.get(name), jax.Array)]
+    if lost:
+        raise CheckpointError(f"its index is damaged, it has lost {_some(lost)}.")
+    return loaded
 
 
 def one_line(error: BaseException) -> str:

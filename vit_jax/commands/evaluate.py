@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from vit_jax.commands.processes import add_processes, join_processes
 from vit_jax.commands.source import add_source, source_of
 
 HELP = "evaluate a trained or published model exactly"
@@ -12,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_source(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_processes(parser)
     parser.epilog = (
         "--config.KEY=VALUE changes a key of the saved configuration, or of the default one for a checkpoint, e.g. "
         "--config.data.source=folder --config.data.path=DIR"
@@ -26,6 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     for override in arguments.overrides:
         apply_override(default_config(), override)
     source = source_of(arguments)
+    main = join_processes(arguments)
     if isinstance(source, str):
         from vit_jax.inference.published import evaluate_checkpoint
 
@@ -34,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
         from vit_jax.inference.workdir import evaluate_workdir
 
         metrics = evaluate_workdir(source, arguments.overrides, step=arguments.step, best=arguments.best)
+    if not main:
+        return 0
     if arguments.json:
         print(json.dumps(metrics))
     else:

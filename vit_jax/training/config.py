@@ -37,6 +37,7 @@ HARMLESS = (
     "log.",
     "checkpoint.",
     "evaluation.",
+    "compilation.",
     "data.eval_batch_size",
     "data.bad_records",
     "data.eval_bad_records",

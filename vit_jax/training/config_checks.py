@@ -191,6 +191,12 @@ def _check_combinations(flat: dict[str, Any]) -> None:
             f"data.cache is {flat['data.cache']!r}, but {flat['data.num_workers']} worker processes would each keep "
             "all records; set data.num_workers=0 or data.cache='none'."
         )
+    cache = flat["compilation.cache"]
+    if not cache or "://" in cache:
+        raise ConfigError(
+            f"compilation.cache is {cache!r}; it must be 'auto', 'off' or a folder (an address can be set as "
+            "JAX_COMPILATION_CACHE_DIR)."
+        )
     axes = {axis: flat[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor")}
     for axis, size in axes.items():
         if size == 0 or (size == -1 and list(axes.values()).count(-1) > 1):

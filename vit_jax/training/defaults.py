@@ -88,6 +88,9 @@ def default_config() -> Config:
                 zero1=False,  # optimizer state and moving average are divided over `data` too
                 max_replicated=0.02,  # share of parameter bytes that may stay whole for want of a dividing dimension
             ),
+            # Where compiled programs are kept for the next start: a folder; "auto", in this user's cache, or in the
+            # workdir on several hosts; "off".
+            compilation=dict(cache="auto"),
             evaluation=dict(every="10%", baselines=(), illustrate=0),
             checkpoint=dict(every="10%", keep_last=2, keep_best=1),
             log=dict(every="50 steps", tensorboard=True, progress=True),

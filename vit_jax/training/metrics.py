@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from vit_jax.errors import ResourceError
 
-PHASES = ("compile", "data_wait", "step", "evaluation", "checkpoint", "other")
+PHASES = ("startup", "restore", "compile", "data_wait", "step", "evaluation", "checkpoint", "other")
 
 
 class MetricWriter:
@@ -44,10 +44,10 @@ class MetricWriter:
         self._board: Any = None
         if not enabled:
             return
-        with _as_resource_error(self.path):
+        with as_resource_error(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             last = -1 if resumed_step is None else resumed_step
-            _replace_text(self.path, "".join(_lines_until(self.path, last)))
+            replace_text(self.path, "".join(_lines_until(self.path, last)))
             self._file = self.path.open("a", encoding="utf-8")
         if tensorboard:
             from tensorboardX import SummaryWriter
@@ -71,7 +71,7 @@ class MetricWriter:
         if self._file is None:
             return
         values = {f"{prefix}/{name}" if prefix else name: _number(value) for name, value in metrics.items()}
-        with _as_resource_error(self.path):
+        with as_resource_error(self.path):
             self._file.write(json.dumps(_valid_json({"step": step} | dict(sorted(values.items())))) + "\n")
             self._file.flush()
             if self._board is not None:
@@ -81,7 +81,7 @@ class MetricWriter:
     def close(self) -> None:
         """Finish the files."""
         if self._file is not None:
-            with _as_resource_error(self.path):
+            with as_resource_error(self.path):
                 self._file.close()
                 if self._board is not None:
                     self._board.close()
@@ -100,9 +100,9 @@ def write_summary(workdir: str | os.PathLike[str], summary: Mapping[str, Any]) -
       ResourceError: the file cannot be written.
     """
     path = Path(workdir) / "summary.json"
-    with _as_resource_error(path):
+    with as_resource_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_text(path, json.dumps(_valid_json(dict(summary)), indent=2) + "\n")
+        replace_text(path, json.dumps(_valid_json(dict(summary)), indent=2) + "\n")
     return path
 
 
@@ -114,13 +114,16 @@ class Clock:
 
     Args:
       timer: returns seconds; monotonic.
+      begun: what the timer showed when the program started, so that its imports count as `startup`.
     """
 
-    def __init__(self, timer: Callable[[], float] = time.monotonic):
+    def __init__(self, timer: Callable[[], float] = time.monotonic, begun: float | None = None):
         self._timer = timer
         self._seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
         self._phase = "other"
         self._since = timer()
+        if begun is not None:
+            self._seconds["startup"] = self._since - begun
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -184,14 +187,16 @@ def _lines_until(path: Path, step: int) -> list[str]:
     return kept
 
 
-def _replace_text(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
     beside = path.with_name(f".{path.name}.tmp")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, path)
 
 
 @contextmanager
-def _as_resource_error(path: Path) -> Iterator[None]:
+def as_resource_error(path: Path) -> Iterator[None]:
+    """Raise `ResourceError` for what the file system says of a path."""
     try:
         yield
     except OSError as error:

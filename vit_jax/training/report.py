@@ -15,6 +15,7 @@ from vit_jax.evaluation.baselines import baseline_accuracies
 from vit_jax.evaluation.figure import draw
 from vit_jax.objectives.images import on_host
 from vit_jax.objectives.pictures import to_uint8
+from vit_jax.processes import is_main
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.hardware import peak_flops
 from vit_jax.training.metrics import Clock
@@ -35,6 +36,9 @@ def performance(experiment: Experiment, clock: Clock, steps: int) -> dict[str, A
     device, devices = experiment.mesh.devices.flat[0], experiment.mesh.devices.size
     images = steps * experiment.config.data.batch_size
     times = clock.seconds()
+    # What is known more finely goes to `goodput`.
+    times["other"] += times.pop("startup")
+    times["checkpoint"] += times.pop("restore")
     seconds = times["step"] + times["data_wait"]
     rate = images / seconds if images and seconds else None
     table = treatments(experiment.config.optimizer, experiment.abstract_state.params)
@@ -72,11 +76,8 @@ def write_report(experiment: Experiment, state: TrainState, workdir: Path) -> di
       What to add to the summary.
     """
     evaluation = experiment.config.evaluation
-    main = jax.process_index() == 0
+    main = is_main()
     added: dict[str, Any] = {}
-    if evaluation.baselines and main:
-        sources = experiment.train_source, experiment.eval_source
-        added["baselines"] = baseline_accuracies(evaluation.baselines, *sources)
     if evaluation.illustrate:
         with closing(experiment.eval_batches()) as batches:
             batch = next(batches)
@@ -87,6 +88,10 @@ def write_report(experiment: Experiment, state: TrainState, workdir: Path) -> di
             added["figure"] = str(draw(illustration, workdir / "illustration.png").absolute())
             names = experiment.train_source.class_names
             _write_samples(host, names, evaluation.illustrate, workdir / "samples")
+    # Last, for it takes its time, and one process does it alone.
+    if evaluation.baselines and main:
+        sources = experiment.train_source, experiment.eval_source
+        added["baselines"] = baseline_accuracies(evaluation.baselines, *sources)
     return added
 
 
