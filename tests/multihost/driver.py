@@ -35,7 +35,11 @@ class Slow(Source):
 
     def __init__(self, source):
         self._source = source
-        self.class_names, self.image_shape, self.labels = source.class_names, source.image_shape, source.labels
+        self.class_names, self.image_shape, self.labels = (
+            source.class_names,
+            source.image_shape,
+            source.labels,
+        )
 
     def __len__(self):
         return len(self._source)
@@ -56,7 +60,9 @@ def load(config, step, result, workdirs):
     batches = experiment.train_batches(step)
     ahead = [shard_batch(next(batches), experiment.mesh) for _ in range(3)]
     batches.close()
-    digest = hashlib.sha256(b"".join(field.tobytes() for b in on_host(ahead) for _, field in sorted(b.items())))
+    digest = hashlib.sha256(
+        b"".join(field.tobytes() for b in on_host(ahead) for _, field in sorted(b.items()))
+    )
     seen = {}
     for workdir in workdirs:
         restored = Checkpoints(Path(workdir) / "checkpoints", read_only=True).restore(

@@ -25,20 +25,21 @@ class Ended:
     err: str
 
 
-def run_job(command, processes, devices, *, each=()):
+def run_job(command, processes, devices, *, each=(), cache=None):
     """What every process of a job said, started with the flags that tell it which it is.
 
     Args:
       command: the same for all.
       processes, devices: how many processes, and simulated devices of each.
       each: further arguments for each process, in order.
+      cache: folder for compiled programs, if equal ones are needed again.
     """
-    with job(command, processes, devices, each=each) as running:
+    with job(command, processes, devices, each=each, cache=cache) as running:
         return outcomes(running)
 
 
 @contextmanager
-def job(command, processes, devices, *, each=()):
+def job(command, processes, devices, *, each=(), cache=None):
     """The processes of a job; those that still run at the end are killed."""
     address = f"localhost:{free_port()}"
     running = []
@@ -52,7 +53,7 @@ def job(command, processes, devices, *, each=()):
                 subprocess.Popen(
                     [*map(str, command), *flags, *own],
                     cwd=ROOT,
-                    env=environment(devices),
+                    env=environment(devices, cache),
                     text=True,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -75,7 +76,7 @@ def outcomes(running):
     return ended
 
 
-def environment(devices):
+def environment(devices, cache):
     """As for the tests themselves, see conftest.py, but with another number of devices."""
     flags = [
         f"--xla_force_host_platform_device_count={devices}",
@@ -85,7 +86,13 @@ def environment(devices):
     if version("jaxlib").startswith("0.10."):
         flags.append("--xla_cpu_use_fusion_emitters=false")
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": path}
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    ours = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": path}
+    return {**os.environ, **ours, **(compiled if cache else {})}
 
 
 def free_port():

@@ -14,6 +14,7 @@ from vit_jax.checkpoints.checkpoints import Checkpoints
 SAVED = ((1, 1), (1, 2), (1, 4), (2, 2), (4, 2))
 TRAINED = (*SAVED, (4, 1), (2, 1))
 REFERENCE = (1, 4)
+ILLUSTRATED = (2, 2)
 STEP, LAST = 3, 6
 CONFIG = """
 from vit_jax.training.config import default_config
@@ -26,7 +27,7 @@ def get_config():
     config.data.update(batch_size=64, eval_batch_size=360)
     config.ema.decay = 0.9
     config.sharding.min_size = 64
-    config.evaluation.update(every="3 steps", illustrate=2)
+    config.evaluation.every = "3 steps"
     config.checkpoint.every = "3 steps"
     config.log.update(every="1 steps", tensorboard=False, progress=False)
     return config
@@ -49,9 +50,11 @@ def trained(folder):
     """The workdir of a finished run on each layout."""
     for processes, devices in TRAINED:
         workdir = folder / name((processes, devices))
-        mesh = f"--config.mesh.fsdp={min(2, processes * devices)}"
-        command = (*TRAIN, "--config", folder / "config.py", "--workdir", workdir, mesh)
-        ended = run_job(command, processes, devices)
+        changes = [f"--config.mesh.fsdp={min(2, processes * devices)}"]
+        if (processes, devices) == ILLUSTRATED:
+            changes += ["--config.evaluation.illustrate=2"]
+        command = (*TRAIN, "--config", folder / "config.py", "--workdir", workdir, *changes)
+        ended = run_job(command, processes, devices, cache=folder / "compiled")
         assert [one.status for one in ended] == [0] * processes, ended
         # One speaks for all.
         assert "evaluation:" in ended[0].err
@@ -97,7 +100,7 @@ def test_every_layout_loads_what_any_other_saved(trained, layout):
     result = trained / f"seen_by_{name(layout)}.json"
     workdirs = [trained / name(saved) for saved in SAVED]
     command = (*DRIVER, "load", trained / "config.py", STEP, result, *workdirs)
-    ended = run_job(command, *layout)
+    ended = run_job(command, *layout, cache=trained / "compiled")
     assert [one.status for one in ended] == [0] * layout[0], ended
     seen = json.loads(result.read_text())
     assert list(seen) == list(map(name, SAVED))
@@ -110,6 +113,17 @@ def test_every_layout_loads_what_any_other_saved(trained, layout):
         # What the run that saved it went on with; float32 sums in another order.
         next_line = next(line for line in lines(trained / name(saved)) if line["step"] == STEP + 1)
         assert there["loss"] == pytest.approx(next_line["train/loss"], rel=1e-6)
+
+
+def test_one_process_draws_for_all(trained):
+    workdir = trained / name(ILLUSTRATED)
+    assert (workdir / "illustration.png").is_file()
+    assert len(list((workdir / "samples").iterdir())) == 2
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["devices"].startswith("4 x ")
+    assert sorted(path.name for path in workdir.iterdir()) == sorted(
+        ("checkpoints", "illustration.png", "metrics.jsonl", "samples", "summary.json")
+    )
 
 
 def test_all_layouts_see_the_same_batches(trained):
