@@ -63,7 +63,8 @@ def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path):
     with job((*DRIVER, "slowly", tmp_path / "config.py", stopped), 2, 1) as running:
         metrics, until = stopped / "metrics.jsonl", time.monotonic() + 120
         while not (metrics.exists() and metrics.read_text()):
-            assert time.monotonic() < until and all(one.poll() is None for one in running)
+            assert time.monotonic() < until
+            assert all(one.poll() is None for one in running)
             time.sleep(0.1)
         running[1].terminate()
         ended = outcomes(running)

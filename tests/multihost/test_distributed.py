@@ -156,5 +156,5 @@ def test_a_failure_elsewhere_is_told_everywhere(monkeypatch):
     def fails():
         raise ConfigError("mine")
 
-    with pytest.raises(ConfigError, match="^mine$"):
+    with pytest.raises(ConfigError, match=r"^mine$"):
         processes.together("writing", fails)
