@@ -25,9 +25,15 @@ def table(tree: trees.Tree) -> Table:
     """
     flat = trees.flatten(tree)
     # One small program per distinct shape, not one large one: moments and averages share their parameters'
-    # shapes, so it compiles several times faster. One at a time: simulated devices share threads, and several
-    # reductions under way can each wait for threads that the others hold.
-    sums = [jax.device_get(_sum(_words_on_host(leaf))) for leaf in flat.values()]
+    # shapes, so it compiles several times faster.
+    sums = []
+    for leaf in flat.values():
+        sums.append(_sum(_words_on_host(leaf)))
+        if jax.default_backend() == "cpu":
+            # Simulated devices share a few threads: many programs at once, each waiting for its reduction to be
+            # joined by all devices, can take all of them and stop for good.
+            sums[-1].block_until_ready()
+    sums = jax.device_get(sums)
     return {
         path: [jnp.dtype(leaf.dtype).name, list(leaf.shape), f"{int(total):08x}"]
         for (path, leaf), total in zip(flat.items(), sums)

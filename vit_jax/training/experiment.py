@@ -234,7 +234,8 @@ def build(
     table = abstract_params, mesh, (*config.sharding.rules, *RULES), config.sharding.min_size
     check_replicated(*table, config.sharding.max_replicated)
     divided = divided_specs(*table) if config.sharding.zero1 else None
-    shardings = state_shardings(jax.eval_shape(init), parameter_specs(*table), mesh, divided)
+    param_specs = parameter_specs(*table)
+    shardings = state_shardings(jax.eval_shape(init), param_specs, mesh, divided)
     abstract_state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         jax.eval_shape(init),

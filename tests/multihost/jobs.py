@@ -1,0 +1,102 @@
+"""Runs of several processes on this machine: started together, bounded in time, never left behind."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+TIMEOUT = 240  # seconds: a job takes about ten, and more on a loaded machine
+ROOT = Path(__file__).parents[2]
+DRIVER = (sys.executable, "-m", "tests.multihost.driver")
+TRAIN = (sys.executable, "-m", "vit_jax.cli", "train")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How one process of a job ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run_job(command, processes, devices, *, each=(), cache=None):
+    """What every process of a job said, started with the flags that tell it which it is.
+
+    Args:
+      command: the same for all.
+      processes, devices: how many processes, and simulated devices of each.
+      each: further arguments for each process, in order.
+      cache: folder for compiled programs, if equal ones are needed again.
+    """
+    with job(command, processes, devices, each=each, cache=cache) as running:
+        return outcomes(running)
+
+
+@contextmanager
+def job(command, processes, devices, *, each=(), cache=None):
+    """The processes of a job; those that still run at the end are killed."""
+    address = f"localhost:{free_port()}"
+    running = []
+    try:
+        for index in range(processes):
+            flags = [f"--process-count={processes}"]
+            if processes > 1:
+                flags += [f"--coordinator={address}", f"--process-index={index}"]
+            own = each[index] if each else ()
+            running.append(
+                subprocess.Popen(
+                    [*map(str, command), *flags, *own],
+                    cwd=ROOT,
+                    env=environment(devices, cache),
+                    text=True,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                )
+            )
+        yield running
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+
+
+def outcomes(running):
+    """How each process ended, all within the time of one."""
+    until = time.monotonic() + TIMEOUT
+    ended = []
+    for process in running:
+        out, err = process.communicate(timeout=max(1, until - time.monotonic()))
+        ended.append(Ended(process.returncode, out, err))
+    return ended
+
+
+def environment(devices, cache):
+    """As for the tests themselves, see conftest.py, but with another number of devices."""
+    flags = [
+        f"--xla_force_host_platform_device_count={devices}",
+        "--xla_backend_optimization_level=0",
+        "--xla_llvm_disable_expensive_passes=true",
+    ]
+    if version("jaxlib").startswith("0.10."):
+        flags.append("--xla_cpu_use_fusion_emitters=false")
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    compiled = {
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    ours = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": path}
+    return {**os.environ, **ours, **(compiled if cache else {})}
+
+
+def free_port():
+    """A port that nobody listens on now."""
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        return taken.getsockname()[1]
