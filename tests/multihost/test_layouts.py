@@ -12,7 +12,7 @@ from vit_jax.checkpoints.checkpoints import Checkpoints
 
 # Processes times devices of each.
 SAVED = ((1, 1), (1, 2), (1, 4), (2, 2), (4, 2))
-TRAINED = (*SAVED, (4, 1), (2, 1))
+TRAINED = (*SAVED, (4, 1))
 REFERENCE = (1, 4)
 ILLUSTRATED = (2, 2)
 STEP, LAST = 3, 6
