@@ -23,13 +23,14 @@ SMALL_G = ("--config", "configs/vit_g_jft_style.py:g/14", "--config.data.batch_s
 LARGE_G = ("--config", "configs/vit_g_jft_style.py:G/14", "--config.data.batch_size=4096")
 SQUARE = ("--config.mesh.data=16", "--config.mesh.fsdp=16")
 CUBE = ("--config.mesh.data=4", "--config.mesh.fsdp=16")
+NO_REMAT = "--config.model.remat=none"
 PLANS = {
     "S/16 on v5e-8": (*S16, "--hardware", "v5e-8"),
     "L/16 on v5e-256": (*L16, "--hardware", "v5e-256", *SQUARE),
-    "g/14 on v5e-256": (*SMALL_G, "--hardware", "v5e-256", *SQUARE),
+    "g/14 on v5e-256": (*SMALL_G, "--hardware", "v5e-256", *SQUARE, NO_REMAT),
     "G/14 on v5e-256": (*LARGE_G, "--hardware", "v5e-256", *SQUARE),
-    "g/14 on v5p-128": (*SMALL_G, "--hardware", "v5p-128", *CUBE),
-    "G/14 on v5p-128": (*LARGE_G, "--hardware", "v5p-128", *CUBE),
+    "g/14 on v5p-128": (*SMALL_G, "--hardware", "v5p-128", *CUBE, NO_REMAT),
+    "G/14 on v5p-128": (*LARGE_G, "--hardware", "v5p-128", *CUBE, NO_REMAT),
 }
 # Of a few blocks, which compile quickly; each beside the same without the change.
 FEW = "--config.model.depth=4"
@@ -55,10 +56,9 @@ LEVERS = {
         "--config.sharding.zero1=true",
         FEW,
     ),
-    "g/14, 4 blocks, remat dots": PLANS["g/14 on v5e-256"] + (FEW,),
-    "g/14, 4 blocks, remat none": PLANS["g/14 on v5e-256"] + (FEW, "--config.model.remat=none"),
-    "g/14, 4 blocks, two microbatches": PLANS["g/14 on v5e-256"]
-    + (FEW, "--config.model.remat=none", "--config.accumulation=2"),
+    "g/14, 4 blocks": PLANS["g/14 on v5e-256"] + (FEW,),
+    "g/14, 4 blocks, remat dots": PLANS["g/14 on v5e-256"] + (FEW, "--config.model.remat=dots"),
+    "g/14, 4 blocks, two microbatches": PLANS["g/14 on v5e-256"] + (FEW, "--config.accumulation=2"),
 }
 TEXT = """# Plans
 

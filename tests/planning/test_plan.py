@@ -163,11 +163,22 @@ def test_a_slice_that_is_not_here(config_file):
     assert found["fits"]
     assert found["mesh"] == {"data": 2, "fsdp": 2, "tensor": 1}
     assert found["memory"]["params"] < found["memory"]["peak"] < found["memory"]["capacity"]
-    assert {one["kind"] for one in found["traffic"]} >= {"all-gather", "all-reduce"}
+    assert {one["kind"] for one in found["traffic"]} >= {"all-gather", "reduce-scatter"}
     assert 0 < found["mfu"] < 1
     assert found["step_seconds"] == pytest.approx(found["compute_seconds"] + found["exposed_seconds"])
     assert found["total_steps"] == 6
     assert found["chip_hours"] == pytest.approx(4 * found["hours"])
+
+
+def test_a_sweep_compares_policies(config_file):
+    process = plan("--config", config_file, "--hardware", "v5e-1", "--sweep")
+    assert process.returncode == 0, process.stderr
+    lines = process.stdout.splitlines()
+    assert lines[0].split() == ["mesh", "remat", "GiB", "ms", "waiting", "MFU"]
+    assert [line.split()[:4] for line in lines[1:]] == [
+        ["data=1", "fsdp=1", "tensor=1", policy] for policy in ("none", "dots", "full")
+    ]
+    assert all(re.search(r" \d+\.\d%$", line) for line in lines[1:])
 
 
 def test_two_slices(config_file):

@@ -5,18 +5,29 @@ from typing import Any
 
 import jax
 
+from vit_jax import trees
 from vit_jax.errors import DataError
+from vit_jax.models.placement import Placement, gather_rest, placed
 from vit_jax.objectives.base import Batch, Objective
 
 
-def compile_evaluation(objective: Objective, sharding: Any) -> Callable[..., Any]:
+def compile_evaluation(
+    objective: Objective, sharding: Any, placement: Placement | None = None
+) -> Callable[..., Any]:
     """Return `objective.evaluate` jitted, its sums whole on every device.
 
     Args:
       objective: what to evaluate.
       sharding: the sharding of a result that every device holds.
+      placement: where it runs; None leaves to the compiler what moves between devices.
     """
-    return jax.jit(objective.evaluate, out_shardings=sharding)
+
+    def evaluation(params: Any, buffers: Any, batch: Batch) -> Any:
+        with placed(placement):
+            whole = params if placement is None else trees.unflatten(gather_rest(trees.flatten(params)))
+            return objective.evaluate(whole, buffers, batch)
+
+    return jax.jit(evaluation, out_shardings=sharding)
 
 
 def evaluate(

@@ -61,6 +61,7 @@ class Experiment:
       total_steps: length of the run.
       eval_every, save_every, log_every: steps between evaluations, checkpoints and lines of metrics.
       mesh: the devices.
+      placement: what the model is told of them.
       schedule: learning rate by step.
       optimizer: makes updates.
       init: makes the state of step 0.
@@ -81,6 +82,7 @@ class Experiment:
     save_every: int
     log_every: int
     mesh: jax.sharding.Mesh
+    placement: Placement
     schedule: Schedule
     optimizer: optax.GradientTransformation
     init: Callable[[], TrainState]
@@ -245,6 +247,13 @@ def build(
     gradient_shardings = None
     if divided is not None:
         gradient_shardings = {path: NamedSharding(mesh, spec) for path, spec in divided.items()}
+    placement = Placement(
+        mesh=mesh,
+        rows=BATCH[0],
+        gathered="fsdp",
+        specs=trees.flatten(param_specs),
+        shapes={path: leaf.shape for path, leaf in trees.flatten(abstract_params).items()},
+    )
     step = make_step(
         objective,
         optimizer,
@@ -253,13 +262,7 @@ def build(
         accumulation=config.accumulation,
         ema=ema,
         frozen=frozen,
-        placement=Placement(
-            mesh=mesh,
-            rows=BATCH[0],
-            gathered="fsdp",
-            specs=trees.flatten(param_specs),
-            shapes={path: leaf.shape for path, leaf in trees.flatten(abstract_params).items()},
-        ),
+        placement=placement,
         gradient_shardings=gradient_shardings,
     )
     # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
@@ -287,6 +290,7 @@ def build(
         save_every=every["checkpoint"],
         log_every=every["log"],
         mesh=mesh,
+        placement=placement,
         schedule=schedule,
         optimizer=optimizer,
         init=first_state,

@@ -48,7 +48,9 @@ class Run:
             enabled=main,
         )
         self.attempts = Attempts(workdir, clock, resumed.get("step", 0), enabled=main)
-        self._evaluate = compile_evaluation(experiment.objective, replicated(experiment.mesh))
+        self._evaluate = compile_evaluation(
+            experiment.objective, replicated(experiment.mesh), experiment.placement
+        )
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
         # Sums of the metrics since the last line, saved with the state: the line that a resumed run writes is
         # that of a run that was never interrupted.
