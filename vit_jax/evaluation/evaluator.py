@@ -22,12 +22,12 @@ def compile_evaluation(
       placement: where it runs; None leaves to the compiler what moves between devices.
     """
 
-    def evaluation(params: Any, buffers: Any, batch: Batch) -> Any:
+    def evaluate_batch(params: Any, buffers: Any, batch: Batch) -> Any:
         with placed(placement):
             whole = params if placement is None else trees.unflatten(gather_rest(trees.flatten(params)))
             return objective.evaluate(whole, buffers, batch)
 
-    return jax.jit(evaluation, out_shardings=sharding)
+    return jax.jit(evaluate_batch, out_shardings=sharding)
 
 
 def evaluate(

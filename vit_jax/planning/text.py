@@ -77,9 +77,7 @@ def _memory(plan: Plan) -> list[str]:
 
 def _short(source: str) -> str:
     """Return an operation of the traced program without what says the same of all."""
-    words = [
-        word for word in source.split("/") if word not in ("jit(placed_step)", "eval_jaxpr", "jit(step)")
-    ]
+    words = [word for word in source.split("/") if word not in ("jit(step)", "eval_jaxpr")]
     direction = "backward " if any(word.startswith("transpose") for word in words) else ""
     rest = [word for word in words if not word.startswith(("transpose(", "jvp("))]
     return direction + ("/".join(rest[-2:]) or source)

@@ -75,7 +75,7 @@ def make_step(
     """
     gradients_of = partial(_gradients, objective, frozen, gradient_shardings)
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = fold(fold(root(seed), "train"), state.step)
         batch = objective.prepare(batch, fold(key, "prepare"))
         loss_key = fold(key, "loss")
@@ -107,11 +107,11 @@ def make_step(
         }
         return state, metrics
 
-    def placed_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with placed(placement):
-            return step(state, batch)
+            return update(state, batch)
 
-    return placed_step
+    return step
 
 
 def _gradients(
