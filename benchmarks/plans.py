@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vit_jax.planning.text import short_source
+
 ROOT = Path(__file__).parent.parent
 GIB = 2**30
 # The published recipes with the batch asked for; L/16 as in papers that pretrain it, without dropout.
@@ -35,20 +37,20 @@ PLANS = {
 # Of a few blocks, which compile quickly; each beside the same without the change.
 FEW = "--config.model.depth=4"
 LEVERS = {
-    "L/16, 4 blocks": PLANS["L/16 on v5e-256"] + (FEW,),
-    "L/16, 4 blocks, rolled": PLANS["L/16 on v5e-256"] + (FEW, "--config.model.unroll=1"),
-    "L/16, 4 blocks, XLA's attention": PLANS["L/16 on v5e-256"] + (FEW, "--config.model.attention=xla"),
-    "L/16, 4 blocks, remat dots": PLANS["L/16 on v5e-256"] + (FEW, "--config.model.remat=dots"),
-    "L/16, 4 blocks, mean pooling": PLANS["L/16 on v5e-256"]
+    "L/16 of 4 blocks": PLANS["L/16 on v5e-256"] + (FEW,),
+    "L/16 of 4 blocks, rolled": PLANS["L/16 on v5e-256"] + (FEW, "--config.model.unroll=1"),
+    "L/16 of 4 blocks, XLA's attention": PLANS["L/16 on v5e-256"] + (FEW, "--config.model.attention=xla"),
+    "L/16 of 4 blocks, remat dots": PLANS["L/16 on v5e-256"] + (FEW, "--config.model.remat=dots"),
+    "L/16 of 4 blocks, mean pooling": PLANS["L/16 on v5e-256"]
     + (FEW, "--config.model.class_token=False", "--config.model.pool=mean"),
-    "L/16, 4 blocks, parameters whole": (
+    "L/16 of 4 blocks, parameters whole": (
         *L16,
         "--hardware",
         "v5e-256",
         "--config.mesh.data=256",
         FEW,
     ),
-    "L/16, 4 blocks, parameters whole, ZeRO-1": (
+    "L/16 of 4 blocks, parameters whole, ZeRO-1": (
         *L16,
         "--hardware",
         "v5e-256",
@@ -56,9 +58,9 @@ LEVERS = {
         "--config.sharding.zero1=true",
         FEW,
     ),
-    "g/14, 4 blocks": PLANS["g/14 on v5e-256"] + (FEW,),
-    "g/14, 4 blocks, remat dots": PLANS["g/14 on v5e-256"] + (FEW, "--config.model.remat=dots"),
-    "g/14, 4 blocks, two microbatches": PLANS["g/14 on v5e-256"] + (FEW, "--config.accumulation=2"),
+    "g/14 of 4 blocks": PLANS["g/14 on v5e-256"] + (FEW,),
+    "g/14 of 4 blocks, remat dots": PLANS["g/14 on v5e-256"] + (FEW, "--config.model.remat=dots"),
+    "g/14 of 4 blocks, two microbatches": PLANS["g/14 on v5e-256"] + (FEW, "--config.accumulation=2"),
 }
 TEXT = """# Plans
 
@@ -70,7 +72,7 @@ out, "all" is with every collective that no other work is scheduled beside. Comp
 ## Runs
 
 {runs}
-
+{missing}
 ## Where the time goes
 
 {hottest}
@@ -101,6 +103,9 @@ The last three were not kept. Turning off the compiler's windowed products chang
 - S/16 is bound by the scores of attention, `6 x 196 x 196` a block and image, which go through memory several times; a
   kernel that keeps them on the chip is the lever, and the schedule says nothing about kernels.
 - Reduce-scatters and all-reduces of gradients are synchronous in every schedule: nothing runs beside them.
+- Of g/14, gradients of the MLP's weights are summed by all-reduce (1.5 GB a step, 28 ms), although each chip needs its
+  part alone; of L/16, all of them by reduce-scatter. Why is not known: their parts have 384 rows, not a power of two.
+- L/16's weight gradients of queries, keys and values take 2.7 times as long as their products would at the peak.
 - Norms and their gradients, and the sums of biases' gradients, read activations from memory once more than products do.
 """
 
@@ -144,16 +149,20 @@ def _document(plans: dict[str, dict[str, Any]]) -> str:
     columns += ["images/s", "chip-hours"]
     head = f"| {' | '.join(columns)} |\n"
     rows = [_row(name, plans[name]) for name in PLANS if name in plans]
+    missing = [name for name in PLANS | LEVERS if name not in plans]
     few = "| step | GiB a chip | ms computing | ms waiting | MFU computing |\n|---|---|---|---|---|\n"
     levers = [_lever(name, plans[name]) for name in LEVERS if name in plans]
     hottest = [
         f"- {name}: "
-        + "; ".join(f"`{source[-60:]}` {seconds * 1e3:.1f} ms" for source, seconds in plans[name]["hottest"])
+        + "; ".join(
+            f"`{short_source(source)}` {seconds * 1e3:.1f} ms" for source, seconds in plans[name]["hottest"]
+        )
         for name in PLANS
         if name in plans and plans[name]["fits"]
     ]
     return TEXT.format(
         versions=f"jax {version('jax')}, libtpu {version('libtpu')}",
+        missing=f"\nNot made yet: {', '.join(missing)}.\n" if missing else "",
         runs=head + "|---" * len(columns) + "|\n" + "\n".join(rows),
         hottest="\n".join(hottest),
         levers=few + "\n".join(levers),

@@ -53,7 +53,7 @@ def describe(plan: Plan, advice: Sequence[str] = ()) -> str:
         f"run     {plan.total_steps:,} steps: {plan.hours:,.1f} h, {plan.chip_hours:,.0f} chip-hours, "
         "without evaluation, checkpoints and waiting for data",
         "most of the computing: "
-        + "; ".join(f"{_short(name)} {seconds * 1e3:.1f} ms" for name, seconds in plan.hottest),
+        + "; ".join(f"{short_source(name)} {seconds * 1e3:.1f} ms" for name, seconds in plan.hottest),
     ]
     if plan.kernels:
         lines.append(
@@ -75,8 +75,8 @@ def _memory(plan: Plan) -> list[str]:
     return lines
 
 
-def _short(source: str) -> str:
-    """Return an operation of the traced program without what says the same of all."""
+def short_source(source: str) -> str:
+    """Return an operation of the traced program, as `Plan.hottest` names it, without what says the same of all."""
     words = [word for word in source.split("/") if word not in ("jit(step)", "eval_jaxpr")]
     direction = "backward " if any(word.startswith("transpose") for word in words) else ""
     rest = [word for word in words if not word.startswith(("transpose(", "jvp("))]
