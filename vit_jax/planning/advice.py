@@ -1,6 +1,7 @@
 """What would make a run fit: each remedy tried on its own, by the bytes that can be counted without compiling."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -89,7 +90,7 @@ def _accumulations(config: Config, hardware: Hardware) -> Iterator[tuple[str, Co
 
 
 def _meshes(config: Config, hardware: Hardware) -> Iterator[tuple[str, Config]]:
-    chips = hardware.slices * _product(hardware.sides)
+    chips = hardware.slices * math.prod(hardware.sides)
     for data, fsdp, tensor in meshes(config, chips):
         words = f"mesh.data={data} mesh.fsdp={fsdp} mesh.tensor={tensor}"
         yield words, _changed(config, mesh={"data": data, "fsdp": fsdp, "tensor": tensor})
@@ -100,10 +101,3 @@ def _batches(config: Config, hardware: Hardware) -> Iterator[tuple[str, Config]]
     while size > 1:
         size //= 2
         yield f"data.batch_size={size}", _changed(config, data={"batch_size": size})
-
-
-def _product(sides: Sequence[int]) -> int:
-    product = 1
-    for side in sides:
-        product *= side
-    return product
