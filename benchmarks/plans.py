@@ -101,9 +101,9 @@ chip of a v5e-8 (milliseconds of computing):
 | softmax divided by its sums after the product (3 blocks) | 21.4 | 26.1 |
 
 The last four were not kept. L/16 with few images a chip is faster with XLA's attention, S/16 with many is not; the
-default is the explicit one, and L/16 above says `model.attention=xla`. g/14 and G/14 above, and the blocks of g/14, were
-compiled before weight gradients became products of their own. Turning off the compiler's windowed products changes
-nothing once weights are gathered.
+default is the explicit one, and L/16 above says `model.attention=xla`. g/14 and G/14 above, and the blocks of g/14,
+were compiled before weight gradients became products of their own. Turning off the compiler's windowed products
+changes nothing once weights are gathered.
 
 ## What stands in the way of more
 

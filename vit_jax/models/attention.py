@@ -48,10 +48,11 @@ def attention(
 ) -> tuple[jax.Array, jax.Array | None]:
     """Return `softmax(q k^T / sqrt(k) + bias) v` and, if asked for, the weights.
 
-    `auto` takes cuDNN on GPUs when dtype and head dimension allow it, and there XLA's own form otherwise; on CPUs
-    and TPUs the explicit form, which is the faster one: XLA's keeps float32 scores for the backward pass. Weights
-    and dropout of weights need the explicit form, which is then used whatever was asked for. Beside a bias or a
-    mask, XLA's form stands in for cuDNN's, whose gradient takes no odd number of tokens with one.
+    `auto` takes cuDNN on GPUs when dtype and head dimension allow it, and there XLA's own form otherwise; the explicit
+    form on CPUs, where it is the fastest, and on TPUs, where it takes less memory: XLA's keeps float32 scores for the
+    backward pass, and is faster only while those are few (`docs/plans.md`). Weights and dropout of weights need the
+    explicit form, which is then used whatever was asked for. Beside a bias or a mask, XLA's form stands in for
+    cuDNN's, whose gradient takes no odd number of tokens with one.
 
     Args:
       q: `(b, n, h, k)`.
