@@ -40,7 +40,7 @@ def _matmul_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple
     rows = tuple(range(x.ndim - 1))
     dkernel = jax.lax.dot_general(x, dy, ((rows, rows), ((), ())))
     if platform() == "tpu":
-        # Fused with the reshape to heads, the product would be written in tiles of few values, at a third of the rate.
+        # Fused with the reshape to heads, it would be written in tiles of few values, more slowly (docs/plans.md).
         dkernel = jax.lax.optimization_barrier(dkernel)
     return dy @ kernel.T, dkernel
 

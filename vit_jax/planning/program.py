@@ -36,12 +36,10 @@ class TooLarge:
     Attributes:
       needed: bytes on a chip, where the compiler says.
       largest: its largest arrays, `(bytes, what)`.
-      message: the compiler's, on one line.
     """
 
     needed: int | None
     largest: tuple[tuple[int, str], ...]
-    message: str
 
 
 def compile_program(experiment: Experiment) -> Program | TooLarge:
@@ -89,5 +87,4 @@ def _too_large(text: str) -> TooLarge:
     return TooLarge(
         _bytes(needed[1], needed[2]) if needed else None,
         tuple(sorted(set(largest), reverse=True)[:3]),
-        " ".join(text.split())[:300],
     )
