@@ -1,40 +1,47 @@
 """A profile of some steps: there, of these steps, and without effect on training."""
 
+import subprocess
+import sys
+
 import jax
 import pytest
 
 from tests.training.test_loop import configuration, loop
-from vit_jax.checkpoints.fingerprint import fingerprint
 from vit_jax.errors import ConfigError
 from vit_jax.training.profiling import Profile, parse_steps
 
 
-@pytest.fixture
-def traced(monkeypatch):
-    """What the profiler was asked for, beside doing it."""
-    seen = []
-    start, stop, annotation = (
-        jax.profiler.start_trace,
-        jax.profiler.stop_trace,
-        jax.profiler.StepTraceAnnotation,
-    )
+# The profiler is one for a process, and what thousands of tests leave in this one is not its business.
+PROFILED = """
+import sys
+from pathlib import Path
 
-    def noted_start(folder):
-        seen.append("start")
-        start(folder)
+import jax
 
-    def noted_stop():
-        seen.append("stop")
-        stop()
+from tests.training.test_loop import configuration
+from vit_jax.checkpoints.fingerprint import fingerprint
+from vit_jax.training import loop
 
-    def noted_annotation(name, step_num):
-        seen.append(step_num)
-        return annotation(name, step_num=step_num)
+seen = []
+start, stop, annotation = (
+    jax.profiler.start_trace, jax.profiler.stop_trace, jax.profiler.StepTraceAnnotation
+)
+jax.profiler.start_trace = lambda *args, **options: (seen.append("start"), start(*args, **options))
+jax.profiler.stop_trace = lambda: (seen.append("stop"), stop())
+jax.profiler.StepTraceAnnotation = lambda name, step_num: (
+    seen.append(step_num), annotation(name, step_num=step_num)
+)[1]
 
-    monkeypatch.setattr(jax.profiler, "start_trace", noted_start)
-    monkeypatch.setattr(jax.profiler, "stop_trace", noted_stop)
-    monkeypatch.setattr(jax.profiler, "StepTraceAnnotation", noted_annotation)
-    return seen
+folder = Path(sys.argv[1])
+plain = loop.train(configuration(), folder / "plain")
+assert seen == [], seen
+profiled = loop.train(configuration(), folder / "run", profile=(3, 5))
+assert seen == ["start", 3, 4, 5, "stop"], seen
+assert fingerprint(profiled.state) == fingerprint(plain.state)  # every bit
+# Started again, the same command has nothing left to trace and says so.
+loop.train(configuration(), folder / "run", profile=(3, 5))
+assert seen == ["start", 3, 4, 5, "stop"], seen
+"""
 
 
 @pytest.mark.parametrize(("text", "steps"), [("10:20", (10, 20)), ("7", (7, 7)), ("7:7", (7, 7))])
@@ -62,30 +69,24 @@ def test_steps_that_the_run_does_not_have_are_refused_before_compiling(tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("compile_cache")
-def test_a_trace_is_there_and_changes_nothing(tmp_path, traced, capsys):
-    plain = loop.train(configuration(), tmp_path / "plain")
-    assert traced == []
-    profiled = loop.train(configuration(), tmp_path / "run", profile=(3, 5))
-    assert traced == ["start", 3, 4, 5, "stop"]
+def test_a_trace_is_there_and_changes_nothing(tmp_path):
+    command = [sys.executable, "-X", "faulthandler", "-c", PROFILED, str(tmp_path)]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     assert len(traces) == 1
     assert b"jit_step" in traces[0].read_bytes()
-    assert f"profile of the steps from 3 to 5: {tmp_path}/run/profile\n" in capsys.readouterr().err
-    assert fingerprint(profiled.state) == fingerprint(plain.state)  # every bit
+    assert f"profile of the steps from 3 to 5: {tmp_path}/run/profile\n" in process.stderr
     written = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "plain")]
     assert written[0] == written[1]
-    # Started again, the same command has nothing left to trace and says so.
-    loop.train(configuration(), tmp_path / "run", profile=(3, 5))
-    assert traced == ["start", 3, 4, 5, "stop"]
-    assert "nothing was profiled: step 5 had been made before" in capsys.readouterr().err
+    assert "nothing was profiled: step 5 had been made before" in process.stderr
 
 
 @pytest.fixture
 def pretended(monkeypatch):
     """The profiler, doing nothing but telling."""
     seen = []
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: seen.append("start"))
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, **_: seen.append("start"))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: seen.append("stop"))
     return seen
 
@@ -107,7 +108,7 @@ def test_a_resumed_run_traces_what_is_left(pretended, tmp_path):
 
 def test_processes_on_one_machine_do_not_write_the_same_files(monkeypatch, tmp_path):
     folders = []
-    monkeypatch.setattr(jax.profiler, "start_trace", folders.append)
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, **_: folders.append(folder))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: None)
     for count, index in ((1, 0), (4, 0), (4, 3)):
         monkeypatch.setattr(jax, "process_count", lambda count=count: count)

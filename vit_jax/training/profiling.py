@@ -76,7 +76,10 @@ class Profile:
             # The files of a trace are named after the machine, on which there may be several processes.
             several = jax.process_count() > 1
             folder = self._folder / f"process_{jax.process_index()}" if several else self._folder
-            jax.profiler.start_trace(str(folder))
+            options = jax.profiler.ProfileOptions()
+            # Hooks in every Python thread slow the steps that are measured, and can crash as threads come and go.
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(str(folder), profiler_options=options)
             self._running = True
         self._done.append(number)
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
