@@ -29,7 +29,7 @@ NO_REMAT = "--config.model.remat=none"
 L16_SQUARE = (*L16, "--hardware", "v5e-256", *SQUARE)
 PLANS = {
     "S/16 on v5e-8": (*S16, "--hardware", "v5e-8"),
-    "L/16 on v5e-256": (*L16_SQUARE, "--config.model.attention=xla"),
+    "L/16 on v5e-256": L16_SQUARE,
     "g/14 on v5e-256": (*SMALL_G, "--hardware", "v5e-256", *SQUARE, NO_REMAT),
     "G/14 on v5e-256": (*LARGE_G, "--hardware", "v5e-256", *SQUARE),
     "g/14 on v5p-128": (*SMALL_G, "--hardware", "v5p-128", *CUBE, NO_REMAT),
@@ -37,9 +37,14 @@ PLANS = {
 }
 # Of a few blocks, which compile quickly; each beside the same without the change.
 FEW = "--config.model.depth=4"
+S16_FEW = (*S16, "--hardware", "v5e-8", "--config.model.depth=3")
 LEVERS = {
+    "S/16 of 3 blocks": S16_FEW,
+    "S/16 of 3 blocks, explicit attention": (*S16_FEW, "--config.model.attention=explicit"),
+    "S/16 of 3 blocks, XLA's attention": (*S16_FEW, "--config.model.attention=xla"),
     "L/16 of 4 blocks": L16_SQUARE + (FEW,),
     "L/16 of 4 blocks, rolled": L16_SQUARE + (FEW, "--config.model.unroll=1"),
+    "L/16 of 4 blocks, explicit attention": L16_SQUARE + (FEW, "--config.model.attention=explicit"),
     "L/16 of 4 blocks, XLA's attention": L16_SQUARE + (FEW, "--config.model.attention=xla"),
     "L/16 of 4 blocks, remat dots": L16_SQUARE + (FEW, "--config.model.remat=dots"),
     "L/16 of 4 blocks, mean pooling": L16_SQUARE
@@ -60,6 +65,8 @@ LEVERS = {
         FEW,
     ),
     "g/14 of 4 blocks": PLANS["g/14 on v5e-256"] + (FEW,),
+    "g/14 of 4 blocks, explicit attention": PLANS["g/14 on v5e-256"]
+    + (FEW, "--config.model.attention=explicit"),
     "g/14 of 4 blocks, remat dots": PLANS["g/14 on v5e-256"] + (FEW, "--config.model.remat=dots"),
     "g/14 of 4 blocks, two microbatches": PLANS["g/14 on v5e-256"] + (FEW, "--config.accumulation=2"),
 }

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from vit_jax.planning.hlo import parse, read_schedule, shape_bytes
+from vit_jax.planning.kernels import kernel_cycles
 
 
 def cycles(number):
@@ -126,3 +127,26 @@ def test_every_computation_is_found():
         "add", "gather_start", "gather_done", "scatter", "multiply", "condition", "body", "main",
     }  # fmt: skip
     assert math.isclose(sum(i.cycles for i in computations["body"]), 10)
+
+
+KERNEL = (
+    "  %jvp_short_attention_backward_.1 = (bf16[2,197,128]{2,1,0}, bf16[2,197,128]{2,1,0}, bf16[2,197,128]{2,1,0}) "
+    "custom-call(%q, %k, %v, %short_attention_forward.log_sums, %dout), "
+    'custom_call_target="tpu_custom_call", operand_layout_constraints={bf16[2,197,128]{2,1,0}, bf16[2,50,128]{2,1,0}, '
+    "bf16[2,50,128]{2,1,0}, f32[2,3,4,197]{3,2,1,0}, bf16[2,197,128]{2,1,0}}, "
+    'frontend_attributes={kernel_metadata={}}, metadata={op_name="jit(step)/short_attention_backward/pallas_call"}'
+)
+
+
+def test_our_kernels_are_counted_by_their_scores():
+    tiles = 7 * 2  # of 50 keys by 197 queries
+    assert kernel_cycles(KERNEL) == 2 * 3 * (700 + 4 * (120 + 10.5 * tiles))
+    assert kernel_cycles(KERNEL.replace("short_attention_backward", "another")) is None
+    lines = (
+        '%kernel = bf16[64,16]{1,0} custom-call(%end), custom_call_target="tpu_custom_call"',
+        KERNEL.strip(),
+    )
+    schedule = read_schedule(MODULE.replace(*lines), 16)
+    assert schedule.kernels == 0
+    assert schedule.counted == kernel_cycles(KERNEL)
+    assert schedule.cycles == 100 + 24 * 10 + schedule.counted

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.errors import ConfigError
 from vit_jax.models.encoder_config import EncoderConfig
 from vit_jax.models.layers import Dense, LayerNorm, dense, dropout, value_of
-from vit_jax.models.placement import platform
+from vit_jax.models.placement import is_known, on_each_device, platform
 from vit_jax.models.relative import RelativePositions
 from vit_jax.models.rotary import Rotation, rotate
+from vit_jax.models.short_attention import MAX_TOKENS, MIN_QUERIES, short_attention
 from vit_jax.random import fold
 
 
@@ -48,41 +50,63 @@ def attention(
 ) -> tuple[jax.Array, jax.Array | None]:
     """Return `softmax(q k^T / sqrt(k) + bias) v` and, if asked for, the weights.
 
-    `auto` takes cuDNN on GPUs when dtype and head dimension allow it, and there XLA's own form otherwise; the explicit
-    form on CPUs, where it is the fastest, and on TPUs, where it takes less memory: XLA's keeps float32 scores for the
-    backward pass, and is faster only while those are few (`docs/plans.md`). Weights and dropout of weights need the
-    explicit form, which is then used whatever was asked for. Beside a bias or a mask, XLA's form stands in for
-    cuDNN's, whose gradient takes no odd number of tokens with one.
+    `auto` takes cuDNN on GPUs when dtype and head dimension allow it, and there XLA's own form otherwise; on TPUs the
+    kernel of `models.short_attention` for bfloat16, without bias and mask, for `MIN_QUERIES` to `MAX_TOKENS` tokens;
+    elsewhere the explicit form, which is the fastest on CPUs and takes less memory on TPUs, where XLA's keeps float32 scores for the
+    backward pass. Weights and dropout of weights need the explicit form, which is then used whatever was asked for.
+    Beside a bias or a mask, XLA's form stands in for cuDNN's, whose gradient takes no odd number of tokens with one,
+    and the explicit one for the kernel.
 
     Args:
       q: `(b, n, h, k)`.
       k, v: `(b, m, h, k)`, `m` being the number of keys.
       bias: `(h, n, m)` added to the scores, or None.
       mask: `(b, 1, n, m)`, sizes of 1 being broadcast, True where a query may see a key; or None.
-      implementation: `auto`, `explicit`, `xla` or `cudnn`.
+      implementation: `auto`, `explicit`, `xla`, `cudnn` or `kernel`.
       dropout_rate: dropout of the weights.
       key: None for evaluation.
       return_weights: whether to return the weights `(b, h, n, m)`, before dropout.
 
     Returns:
       The output `(b, n, h, k)`, and the weights or None.
+
+    Raises:
+      ConfigError: the kernel was asked for where there is none.
     """
+    plain = bias is None and mask is None
     if implementation == "auto":
-        implementation = _best_implementation(q)
+        implementation = _best_implementation(q, k, plain)
     if implementation == "explicit" or return_weights or (dropout_rate and key is not None):
         return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
-    if implementation == "cudnn" and (bias is not None or mask is not None):
+    if implementation == "kernel":
+        _check_kernel(q, k)
+        if not plain:
+            return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
+        return on_each_device(short_attention, q, k, v), None
+    if implementation == "cudnn" and not plain:
         implementation = "xla"
     attend = partial(jax.nn.dot_product_attention, implementation=implementation)  # pyright: ignore
     return attend(q, k, v, None if bias is None else bias[None].astype(q.dtype), mask), None
 
 
-def _best_implementation(q: jax.Array) -> str:
+def _best_implementation(q: jax.Array, k: jax.Array, plain: bool) -> str:
     backend = platform()
+    if backend == "tpu" and plain and q.dtype == jnp.bfloat16 and is_known():
+        pays = q.shape[1] >= MIN_QUERIES and max(q.shape[1], k.shape[1]) <= MAX_TOKENS
+        return "kernel" if pays else "explicit"
     if backend == "gpu":
         fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
         return "cudnn" if fits else "xla"
     return "explicit"
+
+
+def _check_kernel(q: jax.Array, k: jax.Array) -> None:
+    tokens = max(q.shape[1], k.shape[1])
+    if platform() != "tpu" or tokens > MAX_TOKENS:
+        raise ConfigError(
+            f"attention is 'kernel' on a {platform()} with {tokens} tokens; the kernel is for TPUs and at most "
+            f"{MAX_TOKENS} tokens. Set model.attention to 'auto'."
+        )
 
 
 def _explicit(

@@ -12,7 +12,7 @@ CHOICES = {
     "drop_path_schedule": ("linear", "constant"),
     "init": ("jax", "trunc_normal"),
     "dtype": ("float32", "bfloat16"),
-    "attention": ("auto", "explicit", "xla", "cudnn"),
+    "attention": ("auto", "explicit", "xla", "cudnn", "kernel"),
     "remat": ("none", "full", "dots", "dots_no_batch", "attention"),
 }
 
@@ -39,7 +39,7 @@ class EncoderConfig:
       drop_path_schedule: `linear` from 0 over depth, or `constant`.
       init: `jax` (Xavier, as vision_transformer and big_vision) or `trunc_normal` (0.02, as DeiT and timm).
       dtype: compute dtype; parameters are always float32.
-      attention: implementation: `auto`, `explicit`, `xla` or `cudnn`.
+      attention: implementation: `auto`, `explicit`, `xla`, `cudnn` or `kernel` (TPU).
       remat: gradient checkpointing policy; see `models.encoder.REMAT_POLICIES`.
       unroll: blocks per iteration of the scan over depth; 0 chooses (all of them up to depth 48).
     """

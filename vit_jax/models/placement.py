@@ -11,7 +11,7 @@ Three things follow from it, none of which changes a value:
   gradient instead of an all-reduce.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ class Placement:
       mesh: the devices; need not exist on this machine.
       rows: mesh axes that the rows of a batch are divided over.
       gathered: mesh axis over which parameters are divided only to be stored.
+      heads: mesh axis that attention heads are divided over, where it divides them.
       specs: how each parameter is divided, by path, one entry per dimension.
       shapes: shape of each parameter, by path.
     """
@@ -41,6 +42,7 @@ class Placement:
     mesh: Mesh
     rows: tuple[str, ...]
     gathered: str
+    heads: str
     specs: Mapping[str, PartitionSpec]
     shapes: Mapping[str, tuple[int, ...]]
 
@@ -82,6 +84,25 @@ def keep_rows(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(
         x, NamedSharding(placement.mesh, PartitionSpec(placement.rows, *[None] * (x.ndim - 1)))
     )
+
+
+def on_each_device(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+    """Return `function` of arrays `(b, n, h, k)`, computed by each device of its own rows and heads alone.
+
+    For what the compiler cannot divide by itself, such as kernels.
+    """
+    placement = _CURRENT.get()
+    if placement is None or placement.mesh.size == 1:
+        return function(*arrays)
+    divides = arrays[0].shape[2] % placement.mesh.shape[placement.heads] == 0
+    spec = PartitionSpec(placement.rows, None, placement.heads if divides else None, None)
+    divided = jax.shard_map(function, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    return divided(*arrays)
+
+
+def is_known() -> bool:
+    """Return whether it is known how arrays lie on the devices: there is one, or training has said it."""
+    return _CURRENT.get() is not None or jax.device_count() == 1
 
 
 def gather_block(block: Any, depth: int, dtype: Any) -> Any:

@@ -55,7 +55,8 @@ class Plan:
       compute_seconds: of a step, by the compiler's cycles.
       exposed_seconds: of a step, waiting for collectives.
       mfu: FLOPs of a step by what all chips could do at their peak in its time.
-      kernels: calls of hand-written kernels, whose time the compiler does not say and which is not in the estimate.
+      counted_seconds: of `compute_seconds`, those of our own kernels, counted by hand (`planning.kernels`).
+      kernels: calls of other hand-written kernels, whose time nobody says and which is not in the estimate.
       hottest: where most of the computing goes, `(operation, seconds)`.
       images_per_second, total_steps, hours, chip_hours: of the run, training steps alone.
       compile_seconds: on this machine.
@@ -77,6 +78,7 @@ class Plan:
     compute_seconds: float | None = None
     exposed_seconds: float | None = None
     mfu: float | None = None
+    counted_seconds: float = 0.0
     kernels: float = 0.0
     hottest: tuple[tuple[str, float], ...] = ()
     images_per_second: float | None = None
@@ -183,6 +185,7 @@ def _described(
         compute_seconds=compute,
         exposed_seconds=exposed,
         mfu=common["flops_per_step"] / (compute + exposed) / (peak * experiment.mesh.size),
+        counted_seconds=schedule.counted / chip.clock,
         kernels=schedule.kernels,
         hottest=tuple((source or "not said", cycles / chip.clock) for source, cycles in hottest),
         images_per_second=rate,

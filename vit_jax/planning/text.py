@@ -59,6 +59,11 @@ def describe(plan: Plan, advice: Sequence[str] = ()) -> str:
         lines.append(
             f"{plan.kernels:.0f} calls of hand-written kernels are not in the time: the compiler does not say theirs."
         )
+    if plan.counted_seconds:
+        lines.append(
+            f"Of the computing, {plan.counted_seconds * 1e3:.1f} ms are our own kernels, counted by hand: the compiler "
+            "does not say theirs."
+        )
     return "\n".join(lines)
 
 

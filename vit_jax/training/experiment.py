@@ -251,6 +251,7 @@ def build(
         mesh=mesh,
         rows=BATCH[0],
         gathered="fsdp",
+        heads="tensor",
         specs=trees.flatten(param_specs),
         shapes={path: leaf.shape for path, leaf in trees.flatten(abstract_params).items()},
     )

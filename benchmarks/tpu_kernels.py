@@ -1,0 +1,92 @@
+"""What the TPU compiler makes of our kernels, beside what `vit-jax plan` counts for them.
+
+python benchmarks/tpu_kernels.py --hardware v5e        # needs libtpu, no TPU; a minute
+
+The compiler writes down the bundles of a kernel, one of which is issued in a cycle. Their number is of one program,
+without its start and its transfers; `vit_jax.planning.kernels` adds an allowance for those.
+"""
+
+import argparse
+import os
+import re
+import tempfile
+from pathlib import Path
+
+SHAPES = (  # tokens, heads, head dimension
+    (64, 3, 64),
+    (196, 6, 64),
+    (197, 12, 64),
+    (196, 16, 64),
+    (256, 16, 80),
+    (256, 16, 88),
+    (256, 16, 104),
+    (577, 12, 64),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hardware", default="v5e", choices=("v4", "v5e", "v5p", "v6e"))
+    hardware = parser.parse_args().hardware
+    with tempfile.TemporaryDirectory() as folder:
+        from vit_jax.planning.topology import prepare_environment
+
+        prepare_environment()
+        os.environ["LIBTPU_INIT_ARGS"] = (
+            f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true "
+            "--xla_jf_dump_llo_pass_label_regex=.*final_bundles.*"
+        )
+        print("tokens heads   k  direction  bundles  counted  heads in one program")
+        for tokens, heads, size in SHAPES:
+            for file in Path(folder).iterdir():
+                file.unlink()
+            for direction, bundles, counted, together in _measure(
+                hardware, tokens, heads, size, Path(folder)
+            ):
+                print(
+                    f"{tokens:>6} {heads:>5} {size:>3}  {direction:<9} {bundles:>8,} {counted:>8,.0f}  {together}",
+                    flush=True,
+                )
+    return 0
+
+
+def _measure(hardware: str, tokens: int, heads: int, size: int, folder: Path):
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import SingleDeviceSharding
+
+    from vit_jax.models.short_attention import BACKWARD, FORWARD, heads_together, short_attention
+    from vit_jax.planning.chips import parse_hardware
+    from vit_jax.planning.kernels import kernel_cycles
+    from vit_jax.planning.topology import absent_devices
+
+    name = {"v4": "v4-8", "v5e": "v5e-4", "v5p": "v5p-8", "v6e": "v6e-4"}[hardware]
+    device = absent_devices(parse_hardware(name))[0]
+    images = 2
+    x = jax.ShapeDtypeStruct(
+        (images, tokens, heads, size), jnp.bfloat16, sharding=SingleDeviceSharding(device)
+    )
+
+    def both(q, k, v, dout):
+        out, back = jax.vjp(short_attention, q, k, v)
+        return out, back(dout)
+
+    text = jax.jit(both).lower(x, x, x, x).compile().as_text()
+    together = heads_together(heads, size, tokens**2)
+    programs = images * heads // together
+    for direction, kernel in (("forward", FORWARD), ("backward", BACKWARD)):
+        call = next(
+            line for line in (text or "").splitlines() if kernel in line and "tpu_custom_call" in line
+        )
+        counted = kernel_cycles(call)
+        assert counted is not None
+        file = next(folder.glob(f"*{kernel}*schedule-analysis_final_bundles.txt"))
+        match = re.search(r"total scheduled bundles:\s+(\d+)", file.read_text())
+        assert match is not None
+        yield direction, int(match[1]), counted / programs, together
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

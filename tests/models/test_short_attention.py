@@ -1,0 +1,135 @@
+"""The kernel for short sequences, run by Pallas's interpreter: equal to explicit attention, on every mesh."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax.errors import ConfigError
+from vit_jax.models import attention as attention_module
+from vit_jax.models.attention import attention
+from vit_jax.models.placement import Placement, is_known, on_each_device, placed
+from vit_jax.models.short_attention import MAX_TOKENS, MIN_QUERIES, heads_together, short_attention
+from vit_jax.training.mesh import BATCH, make_mesh
+
+interpreted = partial(short_attention, interpret=True)
+
+
+def explicit(q, k, v):
+    return attention(q, k, v, implementation="explicit")[0]
+
+
+def inputs(b, n, m, h, k, dtype=jnp.float32, scale=1.0):
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = ((b, n, h, k), (b, m, h, k), (b, m, h, k), (b, n, h, k))
+    return [(scale * jax.random.normal(key, shape)).astype(dtype) for key, shape in zip(keys, shapes)]
+
+
+def with_gradients(function, q, k, v, dout):
+    @jax.jit
+    def both(q, k, v, dout):
+        out, back = jax.vjp(function, q, k, v)
+        return out, *back(dout)
+
+    return both(q, k, v, dout)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "h", "k"), [(37, 37, 2, 64), (16, 16, 3, 8), (20, 33, 4, 64), (49, 49, 3, 88), (17, 17, 6, 64)]
+)
+def test_it_is_explicit_attention_with_its_gradients(n, m, h, k):
+    given = inputs(2, n, m, h, k)
+    for ours, expected in zip(with_gradients(interpreted, *given), with_gradients(explicit, *given)):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)  # sums of up to 49 values near 1
+
+
+def test_of_bfloat16_it_is_as_exact_as_the_explicit_form():
+    given = inputs(2, 50, 50, 2, 64, jnp.bfloat16)
+    exact = with_gradients(explicit, *(x.astype(jnp.float32) for x in given))
+    ours, theirs = (with_gradients(function, *given) for function in (interpreted, explicit))
+    for mine, other, truth in zip(ours, theirs, exact):
+        assert mine.dtype == jnp.bfloat16
+        errors = [np.linalg.norm(np.asarray(x, np.float32) - truth) for x in (mine, other)]
+        assert errors[0] <= errors[1] * 1.05
+
+
+def test_large_scores_do_not_overflow():
+    given = inputs(1, 16, 16, 2, 64, scale=60.0)
+    for ours, expected in zip(with_gradients(interpreted, *given), with_gradients(explicit, *given)):
+        assert np.isfinite(ours).all()
+        # Of scores near 10,000, float32 keeps three digits behind the point.
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("heads", "size", "scores", "together"),
+    [(6, 64, 196**2, 6), (12, 64, 577**2, 2), (16, 88, 256**2, 16), (16, 80, 512**2, 8), (3, 64, 640**2, 3)],
+)
+def test_the_heads_of_a_program_fill_lanes_or_are_all(heads, size, scores, together):
+    assert heads_together(heads, size, scores) == together
+    assert together == heads or together * size % 128 == 0
+
+
+@pytest.mark.parametrize("heads", [4, 3])  # three heads do not divide over `tensor`
+def test_each_device_computes_its_own_rows_and_heads(heads):
+    mesh = make_mesh(dict(data=2, fsdp=2, tensor=2))
+    given = inputs(8, 16, 16, heads, 64)
+    expected = with_gradients(explicit, *given)
+    place = Placement(mesh, BATCH[0], "fsdp", "tensor", {}, {})
+    with placed(place):
+        assert is_known()
+        ours = with_gradients(partial(on_each_device, interpreted), *given)
+    for mine, other in zip(ours, expected):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=2e-6)
+    assert not is_known()  # eight devices, and nobody says how arrays lie on them
+
+
+@pytest.fixture
+def tpu(monkeypatch):
+    """Attention that believes to run on one TPU; which arrays the kernel was given."""
+    given = []
+
+    def kernel(q, k, v):
+        given.append(q.shape)
+        return interpreted(q, k, v)
+
+    monkeypatch.setattr(attention_module, "platform", lambda: "tpu")
+    monkeypatch.setattr(attention_module, "is_known", lambda: True)
+    monkeypatch.setattr(attention_module, "short_attention", kernel)
+    return SimpleNamespace(given=given, monkeypatch=monkeypatch)
+
+
+def test_when_tpus_take_it(tpu):
+    q, k, v, _ = inputs(1, 16, 16, 2, 8, jnp.bfloat16)
+    bias, mask = jnp.zeros((2, 16, 16)), jnp.ones((1, 1, 16, 16), bool)
+    attention(q, k, v)
+    assert tpu.given == [q.shape]
+    few = q[:, : MIN_QUERIES - 1]
+    for arrays, extra in (
+        ((q, k, v), dict(bias=bias)),
+        ((q, k, v), dict(mask=mask)),
+        ((q, k, v), dict(return_weights=True)),
+        ((q, k, v), dict(dropout_rate=0.1, key=jax.random.key(0))),
+        ((q, k, v), dict(implementation="kernel", bias=bias)),
+        ((few, k, v), {}),
+        ([x.astype(jnp.float32) for x in (q, k, v)], {}),
+    ):
+        attention(*arrays, **extra)
+    assert tpu.given == [q.shape]
+    attention(q.astype(jnp.float32), k.astype(jnp.float32), v.astype(jnp.float32), implementation="kernel")
+    assert len(tpu.given) == 2
+    tpu.monkeypatch.setattr(attention_module, "is_known", lambda: False)
+    attention(q, k, v)
+    assert len(tpu.given) == 2
+
+
+def test_it_is_refused_where_it_cannot_run(tpu):
+    long = jnp.zeros((1, MAX_TOKENS + 1, 1, 8))
+    with pytest.raises(ConfigError, match=f"on a tpu with {MAX_TOKENS + 1} tokens"):
+        attention(long, long, long, implementation="kernel")
+    tpu.monkeypatch.undo()
+    with pytest.raises(ConfigError, match=r"attention is 'kernel' on a cpu .* Set model.attention to 'auto'"):
+        attention(*inputs(1, 16, 16, 2, 8)[:3], implementation="kernel")
