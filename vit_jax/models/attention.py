@@ -52,10 +52,10 @@ def attention(
 
     `auto` takes cuDNN on GPUs when dtype and head dimension allow it, and there XLA's own form otherwise; on TPUs the
     kernel of `models.short_attention` for bfloat16, without bias and mask, for `MIN_QUERIES` to `MAX_TOKENS` tokens;
-    elsewhere the explicit form, which is the fastest on CPUs and takes less memory on TPUs, where XLA's keeps float32 scores for the
-    backward pass. Weights and dropout of weights need the explicit form, which is then used whatever was asked for.
-    Beside a bias or a mask, XLA's form stands in for cuDNN's, whose gradient takes no odd number of tokens with one,
-    and the explicit one for the kernel.
+    elsewhere the explicit form, which is the fastest on CPUs and takes less memory on TPUs, where XLA's keeps float32
+    scores for the backward pass. Weights and dropout of weights need the explicit form, which is then used whatever
+    was asked for. Beside a bias or a mask, XLA's form stands in for cuDNN's, whose gradient takes no odd number of
+    tokens with one, and the explicit one for the kernel.
 
     Args:
       q: `(b, n, h, k)`.

@@ -1,4 +1,4 @@
-"""Attention over short sequences as a TPU kernel: scores never leave the chip (`docs/performance.md`).
+"""Attention over short sequences as a TPU kernel: scores never leave the chip (`docs/plans.md`).
 
 What XLA makes of attention writes the scores of all heads to memory and reads them again several times; of a small
 model that is half of a step. Here one program handles some heads of one image: their queries, keys and values come
