@@ -157,7 +157,8 @@ def test_mistakes_are_one_line(config_file, arguments, message):
 
 def test_a_slice_that_is_not_here(config_file):
     process = plan("--config", config_file, "--hardware", "v5e:2x2", "--json", "--config.mesh.fsdp=2",
-                   "--config.sharding.min_size=16", "--config.model.depth=2")  # fmt: skip
+                   "--config.sharding.min_size=16", "--config.model.depth=2",
+                   "--config.model.patch_size=2")  # fmt: skip
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout)
     assert found["fits"]
@@ -165,6 +166,9 @@ def test_a_slice_that_is_not_here(config_file):
     assert found["memory"]["params"] < found["memory"]["peak"] < found["memory"]["capacity"]
     assert {one["kind"] for one in found["traffic"]} >= {"all-gather", "reduce-scatter"}
     assert 0 < found["mfu"] < 1
+    # Of 17 tokens, attention is our kernel.
+    assert 0 < found["counted_seconds"] < found["compute_seconds"]
+    assert found["kernels"] == 0
     assert found["step_seconds"] == pytest.approx(found["compute_seconds"] + found["exposed_seconds"])
     assert found["total_steps"] == 6
     assert found["chip_hours"] == pytest.approx(4 * found["hours"])
