@@ -51,8 +51,9 @@ def attention(
     `auto` takes cuDNN on GPUs when dtype and head dimension allow it, and there XLA's own form otherwise; the explicit
     form on CPUs, where it is the fastest, and on TPUs, where it takes less memory: XLA's keeps float32 scores for the
     backward pass, and is faster only while those are few (`docs/plans.md`). Weights and dropout of weights need the
-    explicit form, which is then used whatever was asked for. Beside a bias or a mask, XLA's form stands in for
-    cuDNN's, whose gradient takes no odd number of tokens with one.
+    explicit form, which is then used whatever was asked for. Beside a bias or a mask, and for odd numbers of
+    tokens, as a class token beside a whole grid makes them, XLA's form stands in for cuDNN's, whose gradient jax offers
+    for even numbers alone.
 
     Args:
       q: `(b, n, h, k)`.
@@ -71,7 +72,8 @@ def attention(
         implementation = _best_implementation(q)
     if implementation == "explicit" or return_weights or (dropout_rate and key is not None):
         return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
-    if implementation == "cudnn" and (bias is not None or mask is not None):
+    odd = q.shape[1] % 2 or k.shape[1] % 2
+    if implementation == "cudnn" and (bias is not None or mask is not None or odd):
         implementation = "xla"
     attend = partial(jax.nn.dot_product_attention, implementation=implementation)  # pyright: ignore
     return attend(q, k, v, None if bias is None else bias[None].astype(q.dtype), mask), None
