@@ -29,8 +29,8 @@ def describe(plan: Plan, advice: Sequence[str] = ()) -> str:
     """
     mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     lines = [
-        f"{plan.model} on {plan.hardware}: {plan.chips} {'GPUs' if plan.gpu else 'chips'}, mesh {mesh}, batch {plan.batch_size}, "
-        f"accumulation {plan.accumulation}, remat {plan.remat}",
+        f"{plan.model} on {plan.hardware}: {plan.chips} {'GPUs' if plan.gpu else 'chips'}, mesh {mesh}, "
+        f"batch {plan.batch_size}, accumulation {plan.accumulation}, remat {plan.remat}",
         _HONESTY["GPU" if plan.gpu else "TPU"],
         *(f"Assumed: {assumption}." for assumption in plan.assumptions),
         "",

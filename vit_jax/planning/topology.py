@@ -4,6 +4,7 @@ GPUs as a target that jax's CUDA plugin compiles for (`pip install vit-jax[plan-
 import importlib.util
 import os
 from importlib import resources
+from importlib.metadata import version
 from typing import Any
 
 from vit_jax.errors import ConfigError
@@ -19,7 +20,7 @@ ENVIRONMENT = {
 }
 # So that the plugin neither looks for a GPU nor says that there is none.
 GPU_ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "1"}
-_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
+_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")  # in jax's own order
 # The version that the target description names, as cuDNN counts: 9.10.0.
 _CUDNN = 91000
 
@@ -34,11 +35,7 @@ def prepare_environment(hardware: Hardware) -> None:
       ConfigError: the compiler library is not installed.
     """
     if hardware.chip.gpu:
-        if not any(importlib.util.find_spec(plugin) for plugin in _PLUGINS):
-            raise ConfigError(
-                f"vit-jax plan compiles for {hardware.chip.name} with jax's CUDA plugin, which is not installed; "
-                "pip install 'vit-jax[plan-gpu]' (no GPU is needed)."
-            )
+        _check_plugin(hardware.chip.name)
         os.environ.update(GPU_ENVIRONMENT)
         return
     if importlib.util.find_spec("libtpu") is None:
@@ -46,6 +43,21 @@ def prepare_environment(hardware: Hardware) -> None:
             "vit-jax plan compiles with libtpu, which is not installed; pip install 'vit-jax[plan]' (no TPU is needed)."
         )
     os.environ.update(ENVIRONMENT)
+
+
+def _check_plugin(name: str) -> None:
+    plugin = next((plugin for plugin in _PLUGINS if importlib.util.find_spec(plugin)), None)
+    if plugin is None:
+        raise ConfigError(
+            f"vit-jax plan compiles for {name} with jax's CUDA plugin, which is not installed; "
+            "pip install 'vit-jax[plan-gpu]' (no GPU is needed)."
+        )
+    wanted, found = version("jaxlib"), version(plugin)
+    if wanted != found:
+        raise ConfigError(
+            f"vit-jax plan compiles for {name} with {plugin}, which is {found} but must be {wanted} as jaxlib is; "
+            "pip install --upgrade 'vit-jax[plan-gpu]'."
+        )
 
 
 def absent_devices(hardware: Hardware) -> list[Any]:
