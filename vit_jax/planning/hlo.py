@@ -229,7 +229,8 @@ class _Reader:
         sizes = shape_bytes(instruction.shape)
         if instruction.opcode != "while" and sizes:
             shape = _SHAPE.findall(instruction.shape)[sizes.index(max(sizes))]
-            self.made.setdefault(max(sizes), f"{shape[0]}[{shape[1]}] {instruction.source}".strip())
+            source = instruction.source.replace("\\'", "'")
+            self.made.setdefault(max(sizes), f"{shape[0]}[{shape[1]}] {source}".strip())
 
     def _trips(self, loop: Instruction) -> int:
         condition = self._computations[loop.attribute("condition") or ""]
