@@ -170,3 +170,29 @@ def test_keys_without_bias_are_keys_of_bias_zero():
     np.testing.assert_array_equal(
         run(config, pixels()), run(TINY, pixels(), params={**params, "blocks": blocks})
     )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "implementation"),
+    [
+        (jnp.bfloat16, (4, 6), "cudnn"),
+        (jnp.float32, (4, 6), "xla"),
+        # cuDNN's gradient is not offered for odd numbers of tokens, such as 14 x 14 + 1.
+        (jnp.bfloat16, (5, 5), "xla"),
+        (jnp.bfloat16, (4, 5), "xla"),
+    ],
+)
+def test_gpus_get_cudnn_where_its_gradient_exists(monkeypatch, dtype, tokens, implementation):
+    asked = []
+    monkeypatch.setattr("vit_jax.models.attention.platform", lambda: "gpu")
+    monkeypatch.setattr(
+        jax.nn, "dot_product_attention", lambda q, *_, implementation: asked.append(implementation) or q
+    )
+    attention(*qkv(*tokens, dtype=dtype))
+    assert asked == [implementation]
+
+
+def test_cudnn_for_an_odd_number_of_tokens_is_the_formula():
+    inputs = qkv(5, 5)
+    ours, _ = attention(*inputs, implementation="cudnn")
+    np.testing.assert_allclose(ours, attention(*inputs, implementation="explicit")[0], rtol=0, atol=1e-6)

@@ -15,7 +15,9 @@ HELP = "say whether a run fits hardware that is not here, and what it costs"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="configuration, Python or JSON")
-    parser.add_argument("--hardware", required=True, metavar="NAME", help="v5e-256, v5p-128, 2xv5e-256, ...")
+    parser.add_argument(
+        "--hardware", required=True, metavar="NAME", help="v5e-256, v5p-128, 2xv5e-256, h100-8, ..."
+    )
     parser.add_argument("--records", type=int, metavar="N", help="training records, if the data is not here")
     parser.add_argument("--classes", type=int, metavar="N", help="classes, if the data is not here")
     parser.add_argument("--sweep", action="store_true", help="compare meshes and remat policies")
@@ -36,14 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config, arguments.overrides)
     from vit_jax.planning.topology import prepare_environment
 
-    prepare_environment()
+    prepare_environment(hardware)
     if arguments.sweep:
         return _sweep(config, hardware, arguments)
     return _plan(config, hardware, arguments)
 
 
 def _plan(config: Any, hardware: "Hardware", arguments: argparse.Namespace) -> int:
-    from vit_jax.planning.advice import advise
+    from vit_jax.planning.advice import advise, more_of_the_card
     from vit_jax.planning.plan import make_plan, planned_experiment
     from vit_jax.planning.text import describe
     from vit_jax.planning.topology import absent_devices
@@ -54,15 +56,17 @@ def _plan(config: Any, hardware: "Hardware", arguments: argparse.Namespace) -> i
     plan = make_plan(experiment, hardware, assumptions)
     advice = []
     if not plan.fits:
-        advice = advise(config, hardware, lambda changed: planned_experiment(changed, devices, **known)[0])
+        advice = more_of_the_card(plan.memory["peak"], hardware)
+        advice += advise(config, hardware, lambda changed: planned_experiment(changed, devices, **known)[0])
     if arguments.json:
         print(json.dumps(plan.to_json() | {"advice": advice}, indent=2))
     else:
         print(describe(plan, advice))
     if not plan.fits:
         size, what = plan.largest[0] if plan.largest else (plan.memory["temporary"], "temporary arrays")
+        each = "GPU" if plan.gpu else "chip"
         raise ResourceError(
-            f"{plan.model} does not fit {hardware.name}: a chip would need {plan.memory['peak'] / 2**30:.1f} GiB of "
+            f"{plan.model} does not fit {hardware.name}: a {each} would need {plan.memory['peak'] / 2**30:.1f} GiB of "
             f"{plan.memory['capacity'] / 2**30:.2f}, {size / 2**30:.2f} of them for {what}; would help: "
             f"{'; or '.join(advice)}."
         )
@@ -75,10 +79,11 @@ def _sweep(config: Any, hardware: "Hardware", arguments: argparse.Namespace) -> 
     from vit_jax.planning.plan import make_plan, planned_experiment
     from vit_jax.planning.topology import absent_devices
 
-    devices = absent_devices(hardware)
+    devices, gpu = absent_devices(hardware), hardware.chip.gpu
     plans = []
     if not arguments.json:
-        print(f"{'mesh':<28}{'remat':<12}{'GiB':>8}{'ms':>9}{'waiting':>9}{'MFU':>8}", flush=True)
+        times = f"{'ms at least':>13}  bound by" if gpu else f"{'ms':>9}{'waiting':>9}{'MFU':>8}"
+        print(f"{'mesh':<28}{'remat':<12}{'GiB':>8}{times}", flush=True)
     for changed in variants(config, len(devices)):
         experiment, assumptions = planned_experiment(
             changed, devices, records=arguments.records, classes=arguments.classes
@@ -89,10 +94,14 @@ def _sweep(config: Any, hardware: "Hardware", arguments: argparse.Namespace) -> 
             continue
         mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
         row = f"{mesh:<28}{plan.remat:<12}{plan.memory['peak'] / 2**30:>8.2f}"
-        if plan.fits and plan.step_seconds is not None and plan.exposed_seconds is not None:
-            row += f"{plan.step_seconds * 1e3:>9.1f}{plan.exposed_seconds * 1e3:>9.1f}{plan.mfu:>8.1%}"
-        else:
+        if not plan.fits:
             row += "  does not fit"
+        elif plan.least_seconds is not None:
+            row += (
+                f"{plan.least_seconds * 1e3:>13.2f}  {max(plan.floors, key=lambda part: plan.floors[part])}"
+            )
+        elif plan.step_seconds is not None and plan.exposed_seconds is not None:
+            row += f"{plan.step_seconds * 1e3:>9.1f}{plan.exposed_seconds * 1e3:>9.1f}{plan.mfu:>8.1%}"
         print(row, flush=True)
     if arguments.json:
         print(json.dumps([plan.to_json() for plan in plans], indent=2))

@@ -54,8 +54,9 @@ def attention(
     kernel of `models.short_attention` for bfloat16, without bias and mask, for `MIN_QUERIES` to `MAX_TOKENS` tokens;
     elsewhere the explicit form, which is the fastest on CPUs and takes less memory on TPUs, where XLA's keeps float32
     scores for the backward pass. Weights and dropout of weights need the explicit form, which is then used whatever
-    was asked for. Beside a bias or a mask, XLA's form stands in for cuDNN's, whose gradient takes no odd number of
-    tokens with one, and the explicit one for the kernel.
+    was asked for; so does a bias or a mask beside the kernel. Beside a bias or a mask, and for odd numbers of tokens,
+    as a class token beside a whole grid makes them, XLA's form stands in for cuDNN's, whose gradient jax offers for
+    even numbers alone.
 
     Args:
       q: `(b, n, h, k)`.
@@ -83,7 +84,8 @@ def attention(
         if not plain:
             return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
         return on_each_device(short_attention, q, k, v), None
-    if implementation == "cudnn" and not plain:
+    odd = q.shape[1] % 2 or k.shape[1] % 2
+    if implementation == "cudnn" and (not plain or odd):
         implementation = "xla"
     attend = partial(jax.nn.dot_product_attention, implementation=implementation)  # pyright: ignore
     return attend(q, k, v, None if bias is None else bias[None].astype(q.dtype), mask), None

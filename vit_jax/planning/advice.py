@@ -7,13 +7,15 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vit_jax.errors import VitError
-from vit_jax.planning.chips import GIB, Hardware
+from vit_jax.planning.chips import FRACTION_VARIABLES, GIB, Hardware
 from vit_jax.planning.memory import activation_bytes, state_bytes
 from vit_jax.training.config import validate
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import Experiment
 
 Build = Callable[[Config], Experiment]
+# As much of a GPU's memory as jax can take: 6 GiB of 79 stay for CUDA itself, NCCL's buffers and libraries.
+LARGEST_FRACTION = 0.92
 
 
 def estimated_bytes(experiment: Experiment) -> int:
@@ -45,6 +47,19 @@ def advise(config: Config, hardware: Hardware, build: Build) -> list[str]:
                 lines.append(f"{words} (about {needed / GIB:.1f} GiB)")
                 break
     return lines or ["no single change of remat, accumulation, mesh or batch is enough; take more chips"]
+
+
+def more_of_the_card(needed: int, hardware: Hardware) -> list[str]:
+    """Return the line for a run that would fit if jax took more of a GPU's memory, or nothing.
+
+    Args:
+      needed: bytes on one GPU.
+      hardware: that they do not fit.
+    """
+    most = int(LARGEST_FRACTION * hardware.chip.card)
+    if not hardware.chip.memory < needed <= most:
+        return []
+    return [f"{FRACTION_VARIABLES[0]}={LARGEST_FRACTION} in the run's environment ({most / GIB:.1f} GiB)"]
 
 
 def meshes(config: Config, chips: int) -> list[tuple[int, int, int]]:

@@ -1,21 +1,22 @@
-"""A compiled, scheduled TPU program as text: what is executed how often, in how many cycles, with which collectives.
+"""A compiled, scheduled program as text: what is executed how often, in how many cycles, with which collectives.
 
-XLA's TPU backend writes its own estimate, `estimated_cycles`, on every fusion, and the instructions of a scheduled
-module stand in the order in which they run. What has to be put together here:
+XLA's TPU backend writes its own estimate, `estimated_cycles`, on every fusion (the GPU backend writes none), and the
+instructions of a scheduled module stand in the order in which they run. What has to be put together here:
 
 - a loop's body runs as often as its condition says (a constant that the counter is compared with);
 - a collective may run beside other work: as a pair `...-start`, `...-done`, or as a chain of fusions that call the
   same collective, from `AsyncCollectiveStart` to `AsyncCollectiveDone`, told apart by channel;
-- a reduce-scatter is a fusion named `all-reduce-scatter` around an all-reduce.
+- a reduce-scatter is, on TPUs, a fusion named `all-reduce-scatter` around an all-reduce.
 
 Nothing of this is documented; the tests hold it to programs whose collectives are known.
 """
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from vit_jax.planning.groups import group
 from vit_jax.planning.kernels import kernel_cycles
 
 KINDS = (
@@ -33,6 +34,12 @@ _SHAPE = re.compile(r"\b(pred|bf16|[fsu]\d+\w*|c64)\[([\d,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|async_computation)=%([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+# What takes no time on a device: names, parts and views of arrays, and both ends of what runs beside.
+_FREE = re.compile(
+    r"parameter|constant|tuple|get-tuple-element|bitcast|after-all|opt-barrier|.*-(start|done)"
+)
+# Kernels that are called by name: hand-written ones of TPUs, cuDNN's attention of GPUs.
+_KERNELS = re.compile(r'custom_call_target="(tpu_custom_call|__cudnn\$fmha\w*)"')
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ class Collective:
       covered: cycles of other work that is scheduled beside it, each time; 0 if it runs alone.
       asynchronous: whether other work may run beside it at all.
       source: the operation of the traced program that it came from.
+      beside: instructions of other work that are scheduled beside it, each time.
     """
 
     kind: str
@@ -90,6 +98,7 @@ class Collective:
     covered: int
     asynchronous: bool
     source: str = ""
+    beside: int = 0
 
 
 @dataclass
@@ -101,7 +110,8 @@ class Schedule:
       collectives: the collectives.
       by_source: cycles by the operation that they came from.
       counted: of the cycles, those of our own kernels, for which the compiler gives none (`planning.kernels`).
-      kernels: calls of other hand-written kernels, whose cycles nobody knows.
+      kernels: calls of other hand-written kernels and of libraries', whose cycles nobody knows.
+      largest: the largest arrays that are made, `(bytes, what)`; not all of them exist at the same time.
     """
 
     cycles: float = 0.0
@@ -109,6 +119,7 @@ class Schedule:
     by_source: dict[str, float] = field(default_factory=dict)
     counted: float = 0.0
     kernels: float = 0.0
+    largest: tuple[tuple[int, str], ...] = ()
 
 
 def read_schedule(text: str, devices: int) -> Schedule:
@@ -125,7 +136,9 @@ def read_schedule(text: str, devices: int) -> Schedule:
         raise ValueError("the program is not scheduled")
     computations, entry = parse(text)
     schedule = Schedule()
-    _Reader(computations, devices, schedule).run(entry, 1.0)
+    reader = _Reader(computations, devices, schedule)
+    reader.run(entry, 1.0)
+    schedule.largest = tuple(sorted(reader.made.items(), key=lambda item: -item[0])[:3])
     return schedule
 
 
@@ -163,13 +176,18 @@ class _Reader:
 
     def __init__(self, computations: dict[str, list[Instruction]], devices: int, schedule: Schedule):
         self._computations, self._devices, self._schedule = computations, devices, schedule
+        self.made: dict[int, str] = {}  # arrays by their bytes: of equal ones, as in every block, the first
 
     def run(self, name: str, times: float) -> float:
         """Add what a computation does when it is executed `times` times; return its cycles, once."""
         cycles = 0.0
-        # Of collectives under way: what they are, and the cycles of this computation when they began.
-        pending: dict[str, tuple[Collective, float]] = {}
+        work = 0  # instructions so far
+        # Of collectives under way: what they are, and cycles and work of this computation when they began.
+        pending: dict[str, tuple[Collective, float, int]] = {}
         for instruction in self._computations[name]:
+            if not _FREE.fullmatch(instruction.opcode):
+                work += 1
+                self._note(instruction)
             if instruction.opcode == "while":
                 trips = self._trips(instruction)
                 cycles += trips * self.run(instruction.attribute("body") or "", times * trips)
@@ -186,18 +204,18 @@ class _Reader:
             if found is not None:
                 kind, key, stage, collective = found
                 if stage == "start":
-                    pending[key] = (replace(collective, count=times), cycles)
+                    pending[key] = (replace(collective, count=times), cycles, work)
                 elif stage == "done":
                     if key in pending:
-                        begun, since = pending.pop(key)
-                        covered = int(cycles - since)
-                        self._schedule.collectives.append(replace(begun, covered=covered))
+                        begun, since, before = pending.pop(key)
+                        ended = replace(begun, covered=int(cycles - since), beside=work - before)
+                        self._schedule.collectives.append(ended)
                 elif stage == "alone":
                     self._schedule.collectives.append(replace(collective, count=times))
                 if stage == "alone" or kind == "pair":
                     continue
             taken = float(instruction.cycles)
-            if instruction.opcode == "custom-call" and "tpu_custom_call" in instruction.text:
+            if instruction.opcode == "custom-call" and _KERNELS.search(instruction.text):
                 counted = kernel_cycles(instruction.text)
                 if counted is None:
                     self._schedule.kernels += times
@@ -209,9 +227,17 @@ class _Reader:
                 self._schedule.cycles += times * taken
                 source = instruction.source
                 self._schedule.by_source[source] = self._schedule.by_source.get(source, 0.0) + times * taken
-        for begun, since in pending.values():  # whose end is outside, as in pipelined loops
-            self._schedule.collectives.append(replace(begun, covered=int(cycles - since)))
+        for begun, since, before in pending.values():  # whose end is outside, as in pipelined loops
+            ended = replace(begun, covered=int(cycles - since), beside=work - before)
+            self._schedule.collectives.append(ended)
         return cycles
+
+    def _note(self, instruction: Instruction) -> None:
+        sizes = shape_bytes(instruction.shape)
+        if instruction.opcode != "while" and sizes:
+            shape = _SHAPE.findall(instruction.shape)[sizes.index(max(sizes))]
+            source = instruction.source.replace("\\'", "'")
+            self.made.setdefault(max(sizes), f"{shape[0]}[{shape[1]}] {source}".strip())
 
     def _trips(self, loop: Instruction) -> int:
         condition = self._computations[loop.attribute("condition") or ""]
@@ -273,10 +299,14 @@ class _Reader:
 
     def _describe(self, kind: str, instruction: Instruction, asynchronous: bool) -> Collective:
         sizes = shape_bytes(instruction.shape) or [0]
-        # A start returns operand and result together; an all-reduce may carry several arrays.
-        size = max(sizes) if instruction.opcode.endswith("-start") or kind != "all-reduce" else sum(sizes)
-        group = _group(instruction.text, self._devices)
-        return Collective(kind, 1.0, size, group, 0, asynchronous, instruction.source)
+        operands = _operands(instruction)
+        results, members = sizes, group(instruction.text, self._devices)
+        if instruction.opcode.endswith("-start") and len(sizes) >= 2 * operands:
+            # Operands and results together, and what the transfer needs beside them.
+            results = sizes[:operands] if kind == "reduce-scatter" else sizes[operands : 2 * operands]
+        elif instruction.opcode == "reduce-scatter":
+            results = [size * len(members) for size in sizes]
+        return Collective(kind, 1.0, sum(results), members, 0, asynchronous, instruction.source)
 
 
 _NOTHING = Collective("", 0.0, 0, (), 0, True)
@@ -293,42 +323,6 @@ def _passes_on(inside: Sequence[Instruction], call: Instruction) -> bool:
     )
 
 
-def _group(text: str, devices: int) -> tuple[int, ...]:
-    """Return one group of the positions that communicate.
-
-    Written as `{{0,1},{2,3}}`, as `[2,4]<=[4,2]T(1,0)` (an arange reshaped and transposed), or as axes of a mesh,
-    `mesh['a'=4,'b'=2] {'b'}`.
-    """
-    if match := re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", text):
-        return int(match[1]), int(match[2])
-    if match := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
-        return tuple(int(number) for number in match[1].split(","))
-    if match := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        shape, source = _numbers(match[1]), _numbers(match[2])
-        order = _numbers(match[3]) if match[3] else list(range(len(source)))
-        return tuple(_transposed(source, order)[: math.prod(shape[1:])])
-    if match := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", text):
-        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
-        wanted = re.findall(r"'([^']+)'", match[2])
-        names = [name for name in sizes if name not in wanted] + wanted
-        order = [list(sizes).index(name) for name in names]
-        return tuple(_transposed(list(sizes.values()), order)[: math.prod(sizes[name] for name in wanted)])
-    return tuple(range(devices))
-
-
-def _numbers(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
-
-
-def _transposed(shape: list[int], order: list[int]) -> list[int]:
-    """Return `arange(shape).transpose(order)` in reading order."""
-    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-
-    def walk(axes: list[int], offset: int) -> Iterator[int]:
-        if not axes:
-            yield offset
-            return
-        for index in range(shape[axes[0]]):
-            yield from walk(axes[1:], offset + index * strides[axes[0]])
-
-    return list(walk(order, 0))
+def _operands(instruction: Instruction) -> int:
+    """Return the number of arrays that an instruction is given; at least 1."""
+    return max(1, instruction.text.partition(f" {instruction.opcode}(")[2].partition(")")[0].count("%"))

@@ -1,16 +1,17 @@
 """The plan of a run: whether it fits the hardware, how long a step takes, what the run costs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vit_jax.errors import DataError
 from vit_jax.models.config_json import config_to_json
 from vit_jax.planning import network
-from vit_jax.planning.chips import Hardware
+from vit_jax.planning.chips import GIB, Hardware
+from vit_jax.planning.floors import floors
 from vit_jax.planning.hlo import Schedule
 from vit_jax.planning.memory import largest_tensors, state_bytes
-from vit_jax.planning.program import Program, TooLarge, compile_program
+from vit_jax.planning.program import TooLarge, compile_program
 from vit_jax.planning.stand_in import stand_ins
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import Experiment, build
@@ -25,16 +26,16 @@ class Traffic:
       kind: such as `all-gather`.
       count: executions.
       bytes: of their results.
-      seconds: that they take by `planning.network`.
-      hidden: of these, seconds during which other work is scheduled beside them.
+      seconds: that they take by `planning.network`; None for GPUs.
+      hidden: of these, seconds during which other work is scheduled beside them; None for GPUs.
       overlapped: executions beside which other work is scheduled.
     """
 
     kind: str
     count: float
     bytes: float
-    seconds: float
-    hidden: float
+    seconds: float | None
+    hidden: float | None
     overlapped: float
 
 
@@ -42,9 +43,11 @@ class Traffic:
 class Plan:
     """What is known of a run before it is started; all but FLOPs, bytes of the state and counts are estimates.
 
+    For GPUs there are no estimates of time, only bounds, `floors`: everything else about time is None or empty.
+
     Attributes:
       model: name of the model.
-      hardware, chips: as asked for.
+      hardware, chips: as asked for; `gpu` says whether they are GPUs.
       mesh: sizes of the axes.
       batch_size, accumulation, remat: of the configuration.
       memory: bytes on one chip: `params`, `opt_state`, `ema`, `buffers`, `temporary`, `peak`, `capacity`.
@@ -56,15 +59,18 @@ class Plan:
       exposed_seconds: of a step, waiting for collectives.
       mfu: FLOPs of a step by what all chips could do at their peak in its time.
       counted_seconds: of `compute_seconds`, those of our own kernels, counted by hand (`planning.kernels`).
-      kernels: calls of other hand-written kernels, whose time nobody says and which is not in the estimate.
+      kernels: calls of other hand-written kernels, whose time nobody says and which is not in the estimate; of cuDNN's
+        attention for GPUs.
       hottest: where most of the computing goes, `(operation, seconds)`.
       images_per_second, total_steps, hours, chip_hours: of the run, training steps alone.
       compile_seconds: on this machine.
       assumptions: what had to be assumed, in words.
+      floors: for GPUs, seconds that a step takes at least, see `planning.floors`.
     """
 
     model: str
     hardware: str
+    gpu: bool
     chips: int
     mesh: dict[str, int]
     batch_size: int
@@ -87,6 +93,7 @@ class Plan:
     chip_hours: float | None = None
     compile_seconds: float | None = None
     assumptions: tuple[str, ...] = ()
+    floors: dict[str, float] = field(default_factory=dict)
 
     @property
     def step_seconds(self) -> float | None:
@@ -95,9 +102,14 @@ class Plan:
             return None
         return self.compute_seconds + self.exposed_seconds
 
+    @property
+    def least_seconds(self) -> float | None:
+        """Seconds that a step takes at least; for GPUs alone."""
+        return max(self.floors.values()) if self.floors else None
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
-        return asdict(self) | {"step_seconds": self.step_seconds}
+        return asdict(self) | {"step_seconds": self.step_seconds, "least_seconds": self.least_seconds}
 
 
 def planned_experiment(
@@ -135,9 +147,16 @@ def make_plan(experiment: Experiment, hardware: Hardware, assumptions: Sequence[
     """
     config, chip = experiment.config, hardware.chip
     parts = state_bytes(experiment)
+    if chip.gpu:
+        taken = f"jax takes {chip.memory / chip.card:.0%} of a card's {chip.card / GIB:.2f} GiB"
+        assumptions = (
+            *assumptions,
+            f"{taken} (XLA_CLIENT_MEM_FRACTION) and leaves the rest to CUDA and NCCL",
+        )
     common: dict[str, Any] = dict(
         model=config.model.get("checkpoint") or config.model.name,
         hardware=hardware.name,
+        gpu=chip.gpu,
         chips=experiment.mesh.size,
         mesh=dict(experiment.mesh.shape),
         batch_size=config.data.batch_size,
@@ -157,20 +176,25 @@ def make_plan(experiment: Experiment, hardware: Hardware, assumptions: Sequence[
         peak = program.needed or chip.memory
         memory = parts | {"temporary": peak - sum(parts.values()), "peak": peak, "capacity": chip.memory}
         return Plan(**common, memory=memory, fits=False, largest=program.largest)
-    return _described(program, experiment, hardware, common, parts)
+    # The GPU compiler does not refuse what does not fit.
+    fits = program.peak <= chip.memory
+    common |= dict(
+        memory=parts | {"temporary": program.temporary, "peak": program.peak, "capacity": chip.memory},
+        fits=fits,
+        largest=() if fits else program.schedule.largest,
+        kernels=program.schedule.kernels,
+        compile_seconds=program.seconds,
+    )
+    complete = _bounded if chip.gpu else _timed
+    return complete(program.schedule, experiment, hardware, common)
 
 
-def _described(
-    program: Program,
-    experiment: Experiment,
-    hardware: Hardware,
-    common: dict[str, Any],
-    parts: dict[str, int],
-) -> Plan:
-    chip, schedule = hardware.chip, program.schedule
+def _timed(schedule: Schedule, experiment: Experiment, hardware: Hardware, common: dict[str, Any]) -> Plan:
+    """Return the plan for TPUs, whose compiler estimates times."""
+    chip = hardware.chip
     traffic = _traffic(schedule, hardware, list(experiment.mesh.devices.flat))
     compute = schedule.cycles / chip.clock
-    exposed = sum(kind.seconds - kind.hidden for kind in traffic)
+    exposed = sum((kind.seconds or 0.0) - (kind.hidden or 0.0) for kind in traffic)
     peak = peak_flops(experiment.mesh.devices.flat[0])
     assert peak is not None
     rate = experiment.config.data.batch_size / (compute + exposed)
@@ -178,21 +202,31 @@ def _described(
     hottest = sorted(schedule.by_source.items(), key=lambda item: -item[1])[:5]
     return Plan(
         **common,
-        memory=parts | {"temporary": program.temporary, "peak": program.peak, "capacity": chip.memory},
-        fits=program.peak <= chip.memory,
-        largest=(),
         traffic=traffic,
         compute_seconds=compute,
         exposed_seconds=exposed,
         mfu=common["flops_per_step"] / (compute + exposed) / (peak * experiment.mesh.size),
         counted_seconds=schedule.counted / chip.clock,
-        kernels=schedule.kernels,
         hottest=tuple((source or "not said", cycles / chip.clock) for source, cycles in hottest),
         images_per_second=rate,
         hours=hours,
         chip_hours=hours * experiment.mesh.size,
-        compile_seconds=program.seconds,
     )
+
+
+def _bounded(schedule: Schedule, experiment: Experiment, hardware: Hardware, common: dict[str, Any]) -> Plan:
+    """Return the plan for GPUs, whose compiler estimates no times."""
+    devices = list(experiment.mesh.devices.flat)
+    totals: dict[str, list[float]] = {}
+    for one in schedule.collectives:
+        row = totals.setdefault(one.kind, [0.0] * 3)
+        more = (one.count, one.count * one.bytes, one.count if one.beside else 0.0)
+        totals[one.kind] = [a + b for a, b in zip(row, more)]
+    traffic = tuple(
+        Traffic(kind, count, size, None, None, beside) for kind, (count, size, beside) in totals.items()
+    )
+    bounds = floors(schedule, hardware, devices, common["flops_per_step"], common["memory"])
+    return Plan(**common, traffic=traffic, floors=bounds)
 
 
 def _traffic(schedule: Schedule, hardware: Hardware, devices: Sequence[Any]) -> tuple[Traffic, ...]:

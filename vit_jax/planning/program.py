@@ -11,6 +11,10 @@ from vit_jax.planning.hlo import Schedule, read_schedule
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.step import compile_step
 
+# On GPUs, products are cuBLAS's: without a card the compiler cannot try whether its own kernels are faster, takes them
+# unseen, and in jax 0.10 fails on some shapes. What cuBLAS wants for itself is in the temporary arrays.
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+
 
 @dataclass(frozen=True)
 class Program:
@@ -48,9 +52,10 @@ def compile_program(experiment: Experiment) -> Program | TooLarge:
     lowered = compile_step(experiment.step, shardings, None).lower(
         experiment.abstract_state, experiment.abstract_batch()
     )
+    gpu = experiment.mesh.devices.flat[0].platform == "gpu"
     began = time.monotonic()
     try:
-        compiled: Any = lowered.compile()
+        compiled: Any = lowered.compile(compiler_options=GPU_OPTIONS if gpu else None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

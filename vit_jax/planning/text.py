@@ -13,6 +13,12 @@ _PARTS = {
     "temporary": "activations, gradients",
 }
 
+_HONESTY = {
+    "TPU": "An estimate from the compiler's own schedule and published link rates; nothing was run.",
+    "GPU": "Memory and collectives as compiled; no estimate of time, which the GPU compiler does not give, only bounds "
+    "by published rates; nothing was run.",
+}
+
 
 def describe(plan: Plan, advice: Sequence[str] = ()) -> str:
     """Return the plan as text.
@@ -23,9 +29,9 @@ def describe(plan: Plan, advice: Sequence[str] = ()) -> str:
     """
     mesh = " ".join(f"{axis}={size}" for axis, size in plan.mesh.items())
     lines = [
-        f"{plan.model} on {plan.hardware}: {plan.chips} chips, mesh {mesh}, batch {plan.batch_size}, "
-        f"accumulation {plan.accumulation}, remat {plan.remat}",
-        "An estimate from the compiler's own schedule and published link rates; nothing was run.",
+        f"{plan.model} on {plan.hardware}: {plan.chips} {'GPUs' if plan.gpu else 'chips'}, mesh {mesh}, "
+        f"batch {plan.batch_size}, accumulation {plan.accumulation}, remat {plan.remat}",
+        _HONESTY["GPU" if plan.gpu else "TPU"],
         *(f"Assumed: {assumption}." for assumption in plan.assumptions),
         "",
         *_memory(plan),
@@ -33,14 +39,20 @@ def describe(plan: Plan, advice: Sequence[str] = ()) -> str:
     if not plan.fits:
         lines += [f"  largest: {size / GIB:.2f} GiB {what}" for size, what in plan.largest]
         return "\n".join([*lines, *(f"  would help: {line}" for line in advice)])
+    lines += ["", *(_bounds(plan) if plan.gpu else _times(plan))]
+    return "\n".join(lines)
+
+
+def _times(plan: Plan) -> list[str]:
     assert plan.compute_seconds is not None
     assert plan.exposed_seconds is not None
     assert plan.step_seconds is not None
-    lines += ["", f"{'collectives in a step':<24}{'times':>8}{'GB':>9}{'ms':>9}{'overlapped':>12}"]
+    lines = [f"{'collectives in a step':<24}{'times':>8}{'GB':>9}{'ms':>9}{'overlapped':>12}"]
     for kind in plan.traffic:
-        share = kind.hidden / kind.seconds if kind.seconds else 0.0
+        taken, hidden = kind.seconds or 0.0, kind.hidden or 0.0
+        share = hidden / taken if taken else 0.0
         lines.append(
-            f"  {kind.kind:<22}{kind.count:>8.0f}{kind.bytes / 1e9:>9.3f}{kind.seconds * 1e3:>9.2f}{share:>12.0%}"
+            f"  {kind.kind:<22}{kind.count:>8.0f}{kind.bytes / 1e9:>9.3f}{taken * 1e3:>9.2f}{share:>12.0%}"
         )
     if not plan.traffic:
         lines.append("  none")
@@ -64,12 +76,34 @@ def describe(plan: Plan, advice: Sequence[str] = ()) -> str:
             f"Of the computing, {plan.counted_seconds * 1e3:.1f} ms are our own kernels, counted by hand: the compiler "
             "does not say theirs."
         )
-    return "\n".join(lines)
+    return lines
+
+
+def _bounds(plan: Plan) -> list[str]:
+    assert plan.least_seconds is not None
+    lines = [f"{'collectives in a step':<24}{'times':>8}{'GB':>9}{'work beside':>13}"]
+    for kind in plan.traffic:
+        lines.append(
+            f"  {kind.kind:<22}{kind.count:>8.0f}{kind.bytes / 1e9:>9.3f}{kind.overlapped:>6.0f} of {kind.count:.0f}"
+        )
+    if not plan.traffic:
+        lines.append("  none")
+    bounds = ", ".join(f"{part} {seconds * 1e3:.2f}" for part, seconds in plan.floors.items())
+    lines += [
+        "",
+        f"step    at least {plan.least_seconds * 1e3:.2f} ms, the largest of: {bounds}",
+        f"        {plan.flops_per_step / 1e12:,.2f} TFLOP (analytic); at most "
+        f"{plan.batch_size / plan.least_seconds:,.0f} images/s",
+        f"run     {plan.total_steps:,} steps; how many hours is not known",
+    ]
+    if plan.kernels:
+        lines.append(f"{plan.kernels:.0f} calls of cuDNN's attention, whose scratch memory is not counted.")
+    return lines
 
 
 def _memory(plan: Plan) -> list[str]:
     memory = plan.memory
-    lines = ["memory of a chip              GiB"]
+    lines = [f"{'memory of a ' + ('GPU' if plan.gpu else 'chip'):<28}  GiB"]
     lines += [
         f"  {words:<24}{memory[part] / GIB:>7.3f}"
         for part, words in _PARTS.items()
