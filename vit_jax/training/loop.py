@@ -112,7 +112,6 @@ def _train(
             resumed = _resume(experiment, checkpoints, allow_change)
         state, start = (None, 0) if resumed is None else (resumed[0], resumed[1]["step"])
         metrics = resumed[1]["metrics"] if resumed and start == total else None
-        run = Run(experiment, checkpoints, workdir, clock, resumed[1] if resumed else {})
         progress = Progress(
             total,
             step=start,
@@ -120,6 +119,7 @@ def _train(
             bar=config.log.progress,
             enabled=is_main(),
         )
+        run = Run(experiment, checkpoints, workdir, clock, resumed[1] if resumed else {}, progress.write)
         with run.writer, run.attempts, traced.open(progress.write), progress:
             if start == 0:
                 for line in _beginning(experiment):
@@ -171,6 +171,7 @@ def _train(
         "metrics": metrics,
         "fingerprint": fingerprint.fingerprint(state.params),
         "checkpoint": str(checkpoints.directory / str(total)),
+        "skipped_steps": run.skipped_steps,
     }
     report = write_report(experiment, state, workdir)
     summary |= performance(experiment, clock, total - start)

@@ -14,7 +14,8 @@ def state_bytes(experiment: Experiment) -> dict[str, int]:
     """Return the bytes on one device of each part of the state: `params`, `opt_state`, `ema`, `buffers`, `step`."""
     totals: dict[str, int] = {"params": 0, "opt_state": 0, "ema": 0, "buffers": 0, "step": 0}
     for path, leaf in trees.flatten(experiment.abstract_state).items():
-        totals[path.partition("/")[0]] += _bytes(leaf)
+        part = path.partition("/")[0]
+        totals[part if part in totals else "buffers"] += _bytes(leaf)
     return totals
 
 
