@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vit_jax.commands import convert, data, evaluate, features, models, plan, predict, train
+from vit_jax.commands import convert, data, evaluate, features, models, plan, predict, replay, train
 from vit_jax.errors import ConfigError, VitError, nearest
 from vit_jax.version import __version__
 
 COMMANDS = {
     "train": train,
+    "replay": replay,
     "evaluate": evaluate,
     "predict": predict,
     "features": features,

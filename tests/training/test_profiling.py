@@ -10,6 +10,7 @@ from tests.training.test_loop import configuration, loop
 from vit_jax.errors import ConfigError
 from vit_jax.training.profiling import Profile, parse_steps
 
+
 # The profiler is one for a process, and what thousands of tests leave in this one is not its business.
 PROFILED = """
 import sys

@@ -31,6 +31,7 @@ from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.registry import build_objective
 from vit_jax.training import durations
 from vit_jax.training.defaults import Config
+from vit_jax.training.inspection import Inspection, make_inspection
 from vit_jax.training.mesh import BATCH, batch_sharding, check_batch, make_mesh, shard_batch
 from vit_jax.training.model import resolve_model
 from vit_jax.training.optimizer import make_optimizer, treatments
@@ -67,6 +68,7 @@ class Experiment:
       optimizer: makes updates.
       init: makes the state of step 0.
       step: one update.
+      inspection: where in a step the numbers are not finite.
       abstract_state: shapes and dtypes of the state, with their shardings.
       sharding_notes: dimensions of parameters that should have been divided over devices and could not.
     """
@@ -88,6 +90,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     init: Callable[[], TrainState]
     step: Step
+    inspection: Inspection
     abstract_state: TrainState
     sharding_notes: tuple[str, ...]
 
@@ -275,6 +278,9 @@ def build(
         gradient_shardings=gradient_shardings,
         spikes=spikes,
     )
+    inspection = make_inspection(
+        objective, seed=config.seed, accumulation=config.accumulation, frozen=frozen, placement=placement
+    )
     # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
     quick = {"xla_backend_optimization_level": 0}
     start = jax.jit(init, out_shardings=shardings, compiler_options=quick)
@@ -305,6 +311,7 @@ def build(
         optimizer=optimizer,
         init=first_state,
         step=step,
+        inspection=inspection,
         abstract_state=abstract_state,
         sharding_notes=tuple(notes(abstract_params, placements(*table))),
     )

@@ -51,15 +51,15 @@ class Incident:
     config: dict[str, Any]
     model: Any
 
-    @property
-    def what(self) -> str:
-        """What was wrong, in words."""
-        loss, norm = self.metrics["loss"], self.metrics["gradient_norm"]
-        if self.kind == SPIKE:
-            return f"loss {loss:.6g} is a spike"
-        if math.isfinite(loss) and math.isfinite(norm):
-            return f"the update or a buffer is not finite (loss {loss:.6g}, gradient norm {norm:.6g})"
-        return f"loss {loss:.6g} and gradient norm {norm:.6g} are not all finite"
+
+def describe(kind: str, metrics: Mapping[str, float]) -> str:
+    """Return in words what was wrong with a step."""
+    loss, norm = metrics["loss"], metrics["gradient_norm"]
+    if kind == SPIKE:
+        return f"loss {loss:.6g} is a spike"
+    if math.isfinite(loss) and math.isfinite(norm):
+        return f"the update or a buffer is not finite (loss {loss:.6g}, gradient norm {norm:.6g})"
+    return f"loss {loss:.6g}, gradient norm {norm:.6g}"
 
 
 def incident_of(

@@ -112,6 +112,14 @@ def _train(
             resumed = _resume(experiment, checkpoints, allow_change)
         state, start = (None, 0) if resumed is None else (resumed[0], resumed[1]["step"])
         metrics = resumed[1]["metrics"] if resumed and start == total else None
+        run = Run(
+            experiment,
+            checkpoints,
+            workdir,
+            clock,
+            resumed[1] if resumed else {},
+            lambda line: progress.write(line),
+        )
         progress = Progress(
             total,
             step=start,
@@ -119,7 +127,6 @@ def _train(
             bar=config.log.progress,
             enabled=is_main(),
         )
-        run = Run(experiment, checkpoints, workdir, clock, resumed[1] if resumed else {}, progress.write)
         with run.writer, run.attempts, traced.open(progress.write), progress:
             if start == 0:
                 for line in _beginning(experiment):

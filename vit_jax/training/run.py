@@ -16,7 +16,7 @@ from vit_jax.training.config import to_json
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.finite import not_finite
 from vit_jax.training.goodput import Attempts
-from vit_jax.training.incidents import NOT_FINITE, SPIKE, incident_of, incident_path, write_incident
+from vit_jax.training.incidents import NOT_FINITE, SPIKE, describe, incident_of, incident_path, write_incident
 from vit_jax.training.mesh import replicated
 from vit_jax.training.metrics import Clock, MetricWriter
 from vit_jax.training.state import TrainState
@@ -153,21 +153,23 @@ class Run:
         allowed = self.experiment.config.divergence.max_skipped
         self.skipped_steps = self.skipped_steps | {kind: self.skipped_steps[kind] + 1}
         count = self.skipped_steps[kind]
-        self.checkpoints.wait()
-        saved = [step for step in self.checkpoints.steps() if step < number]
-        incident = incident_of(self.experiment, number, kind, metrics, max(saved, default=None))
+        fatal = kind == NOT_FINITE and count > allowed
+        if fatal:
+            self.checkpoints.wait()
         if is_main():
+            saved = [step for step in self.checkpoints.steps() if step < number]
+            incident = incident_of(self.experiment, number, kind, metrics, max(saved, default=None))
             write_incident(self.workdir, incident)
         path = incident_path(self.workdir, number)
-        done = f"step {number}: {incident.what}; its update was left out and its batch recorded in {path}"
-        if kind == SPIKE or count <= allowed:
+        done = f"step {number}: {describe(kind, metrics)}; its update was left out, and recorded in {path}"
+        if not fatal:
             limit = "" if kind == SPIKE else f" of {allowed}"
             self.report(f"{done} ({kind}, {count}{limit})")
             return
         raise DivergedError(
-            f"{done}. The newest checkpoint is {self._newest()}. See why with vit-jax replay; lower "
-            "optimizer.learning_rate, lengthen schedule.warmup or clip with optimizer.clip_norm, or leave out "
-            f"{count} such steps with divergence.max_skipped={count}."
+            f"{done}; the newest checkpoint is {self._newest()}. See why with vit-jax replay --workdir {self.workdir}; "
+            "lower optimizer.learning_rate, lengthen schedule.warmup, clip with optimizer.clip_norm, or go on past it "
+            f"with divergence.max_skipped={count}."
         )
 
     def _newest(self) -> str:

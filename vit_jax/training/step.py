@@ -78,15 +78,15 @@ def make_step(
       gradient_shardings: where the gradient of each parameter lies, by path; None leaves it to the compiler.
       spikes: what a loss spike is; None looks for none, and there is no such metric.
     """
-    gradients_of = partial(_gradients, objective, frozen, gradient_shardings)
+    compute = partial(gradients_of, objective, frozen, gradient_shardings)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         prepare_key, loss_key = step_keys(seed, state.step)
         batch = objective.prepare(batch, prepare_key)
         if accumulation == 1:
-            trained, out = gradients_of(state.params, state.buffers, batch, loss_key)
+            trained, out = compute(state.params, state.buffers, batch, loss_key)
         else:
-            trained, out = _accumulated(gradients_of, state, batch, loss_key, accumulation)
+            trained, out = _accumulated(compute, state, batch, loss_key, accumulation)
         norm = optax.tree.norm(trained)
         # The optimizer wants a whole tree; XLA keeps no zeros for what it does not change.
         gradients = trees.map_named(lambda path, x: trained.get(path, jnp.zeros_like(x)), state.params)
@@ -155,7 +155,7 @@ def _applied(condition: jax.Array, updated: TrainState, state: TrainState) -> Tr
     )
 
 
-def _gradients(
+def gradients_of(
     objective: Objective,
     frozen: Collection[str],
     shardings: Mapping[str, NamedSharding] | None,
@@ -179,16 +179,16 @@ def _gradients(
 
 
 def _accumulated(
-    gradients_of: Gradients, state: TrainState, batch: Batch, key: Any, count: int
+    compute: Gradients, state: TrainState, batch: Batch, key: Any, count: int
 ) -> tuple[dict[str, jax.Array], LossOutput]:
-    """Return what `_gradients` returns for the whole batch, holding one microbatch's activations at a time.
+    """Return what `gradients_of` returns for the whole batch, holding one microbatch's activations at a time.
 
     Each microbatch counts by the weight its mean was divided by.
     """
     micro = microbatches(batch, count)
 
     def one(buffers: Any, batch: Batch, index: Any) -> tuple[Any, Any]:
-        gradients, out = gradients_of(state.params, buffers, batch, fold(key, index))
+        gradients, out = compute(state.params, buffers, batch, fold(key, index))
         weighted = jax.tree.map(lambda x: x * out.weight.astype(x.dtype), (gradients, out.metrics))
         return (*weighted, out.weight), out.buffers
 
