@@ -22,6 +22,7 @@ from vit_jax.training.experiment import Experiment, build
 from vit_jax.training.mesh import shard_batch
 from vit_jax.training.metrics import Clock, write_summary
 from vit_jax.training.optimizer import summary as optimizer_summary
+from vit_jax.training.out_of_memory import check_memory, memory_errors_explained
 from vit_jax.training.profiling import Profile
 from vit_jax.training.progress import Progress
 from vit_jax.training.report import earlier_performance, performance, write_report
@@ -107,7 +108,7 @@ def _train(
         monitor=objective.monitor,
         monitor_mode=objective.monitor_mode,
     )
-    with checkpoints, StopRequest() as stop:
+    with checkpoints, StopRequest() as stop, memory_errors_explained(experiment):
         with clock("restore"):
             resumed = _resume(experiment, checkpoints, allow_change)
         state, start = (None, 0) if resumed is None else (resumed[0], resumed[1]["step"])
@@ -137,6 +138,7 @@ def _train(
                     state = jax.block_until_ready(experiment.init()) if state is None else state
                     jitted = compile_step(experiment.step, _shardings(experiment), None)
                     step = jitted.lower(experiment.abstract_state, experiment.abstract_batch()).compile()
+                    check_memory(experiment, step)
                 # Nothing in the loop may move an array between host and device by accident.
                 with (
                     closing(experiment.train_batches(start, progress.write)) as batches,

@@ -1,4 +1,4 @@
-"""Bytes on one chip, before anything is compiled: of the state exactly, of activations as an upper bound."""
+"""Bytes on one device: of the state exactly and of activations from above, before compiling; of a program, after."""
 
 import math
 from typing import Any
@@ -54,6 +54,18 @@ def activation_bytes(experiment: Experiment) -> int:
         elif (leaf.shape, leaf.dtype) not in parameters:
             total += leaf.size * leaf.dtype.itemsize
     return total
+
+
+def peak_bytes(compiled: Any) -> int:
+    """Return the bytes of a compiled program on one device: arguments, results not written over them, and the rest."""
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
 
 
 def _bytes(leaf: Any) -> int:

@@ -111,7 +111,8 @@ def make_step(
         }
         applied, history = finite, state.loss_history
         if spikes is not None:
-            spike, history = spikes.judge(state.loss_history, loss)
+            assert history is not None
+            spike, history = spikes.judge(history, loss)
             applied &= ~spike
             metrics["spike"] = spike.astype(jnp.float32)
         return replace(_applied(applied, updated, state), step=state.step + 1, loss_history=history), metrics
