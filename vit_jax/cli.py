@@ -12,7 +12,6 @@ from vit_jax.version import __version__
 
 COMMANDS = {
     "train": train,
-    "replay": replay,
     "evaluate": evaluate,
     "predict": predict,
     "features": features,
@@ -20,6 +19,7 @@ COMMANDS = {
     "data": data,
     "models": models,
     "plan": plan,
+    "replay": replay,
 }
 WITH_CONFIG = ("train", "evaluate", "plan", "data show")  # they take --config.KEY=VALUE
 

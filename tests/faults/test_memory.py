@@ -89,7 +89,9 @@ def test_what_xla_and_python_say_while_training_is_explained(tmp_path, monkeypat
         "RESOURCE_EXHAUSTED: Out of memory allocating 871444368 bytes.\nmore\nlines"
     )
     monkeypatch.setattr(Run, "receive", failing(full))
-    message = r"^memory is not enough \(RESOURCE_EXHAUSTED: Out of memory allocating 871444368 bytes\) on a device \(cpu"
+    message = (
+        r"^memory is not enough \(RESOURCE_EXHAUSTED: Out of memory allocating 871444368 bytes\) on a device"
+    )
     with pytest.raises(ResourceError, match=message) as caught:
         loop.train(config, tmp_path / "device")
     assert "\n" not in str(caught.value)
@@ -128,12 +130,9 @@ def test_the_command_with_too_little_memory_ends_with_one_line(tmp_path):
     limit = 3_000_000  # KiB of addresses; importing everything takes 2 million
     command = [sys.executable, "-m", "vit_jax.cli", "train", "--config", tmp_path / "config.py"]
     command += ["--workdir", tmp_path / "run"]
+    root = str(Path(__file__).parents[2])
     flags = os.environ.get("XLA_FLAGS", "").replace("device_count=8", "device_count=1")
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": flags,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": root}
     ended = subprocess.run(
         ["bash", "-c", f'ulimit -v {limit} && exec "$@"', "bash", *map(str, command)],
         env=environment,
@@ -143,8 +142,6 @@ def test_the_command_with_too_little_memory_ends_with_one_line(tmp_path):
         check=False,
     )
     assert ended.returncode == 6, ended.stderr
-    assert re.match(
-        r"vit-jax: the step needs .* GiB on a device \(cpu, which has 2\.86 GiB\)",
-        ended.stderr.splitlines()[-1],
-    )
+    last = ended.stderr.splitlines()[-1]
+    assert re.match(r"vit-jax: the step needs .* GiB on a device \(cpu, which has 2\.86 GiB\)", last)
     assert "Traceback" not in ended.stderr
