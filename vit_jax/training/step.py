@@ -100,10 +100,7 @@ def make_step(
             ema=None if ema is None else ema.update(state.ema, params, state.step),
         )
         loss = out.metrics["loss"]
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
-        for leaf in jax.tree.leaves(updated.buffers):
-            if jnp.issubdtype(leaf.dtype, jnp.inexact):
-                finite &= jnp.isfinite(leaf).all()
+        finite = _finite(loss, norm, updates, updated.buffers)
         metrics = out.metrics | {
             "gradient_norm": norm,
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
@@ -136,6 +133,15 @@ def microbatches(batch: Any, count: int) -> Any:
     So every device keeps its own rows.
     """
     return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
+
+
+def _finite(loss: jax.Array, norm: jax.Array, updates: Any, buffers: Any) -> jax.Array:
+    """Return whether what a step has made is finite; norms are, only if all that is in them is."""
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
+    for leaf in jax.tree.leaves(buffers):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            finite &= jnp.isfinite(leaf).all()
+    return finite
 
 
 def _applied(condition: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
