@@ -23,6 +23,7 @@ from vit_jax.training import loop
 from vit_jax.training.finite import not_finite
 from vit_jax.training.incidents import read_incident
 from vit_jax.training.replay import replay
+from vit_jax.training.restoring import restore_state
 from vit_jax.training.spikes import SpikeRule
 
 HEALTHY = Planted({}, size=16)
@@ -32,6 +33,9 @@ HEALTHY = Planted({}, size=16)
 def faulty():
     with planting.planted():
         yield
+
+
+TWO = dict(divergence__max_skipped=1, divergence__spike_window=2)
 
 
 def small(**changes):
@@ -45,9 +49,13 @@ def train(config, workdir, marks):
     return loop.train(config, workdir, sources=(Planted(marks), HEALTHY))
 
 
+def abstract_of(config):
+    return loop.build(config, (Planted({}), HEALTHY)).abstract_state
+
+
 def saved_states(config, workdir):
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
-    abstract = loop.build(config, (Planted({}), HEALTHY)).abstract_state
+    abstract = abstract_of(config)
     return {step: checkpoints.restore(abstract, step)[0] for step in checkpoints.steps()}
 
 
@@ -147,8 +155,7 @@ def test_the_learning_rate_goes_on_where_an_update_is_left_out(tmp_path):
 
 
 def test_interrupted_is_uninterrupted_with_spikes_and_steps_left_out(tmp_path, monkeypatch):
-    changes = dict(divergence__max_skipped=1, divergence__spike_deviations=6.0, divergence__spike_window=2)
-    config = small(**changes)
+    config = small(divergence__spike_deviations=6.0, **TWO)
     marks = {record_at(config, 2): NAN, record_at(config, 5): SPIKE}
     whole = train(config, tmp_path / "whole", marks)
     assert whole.summary["skipped_steps"] == {"not finite": 1, "spike": 1}
@@ -178,6 +185,24 @@ def test_interrupted_is_uninterrupted_with_spikes_and_steps_left_out(tmp_path, m
     # Step 5's update was left out: all of the state but the step and what goes with it is that of step 4.
     found = replay(tmp_path / "whole", 5, sources=(Planted(marks), HEALTHY))
     assert (found.kind, found.reproduced, found.first) == ("spike", True, "")
+
+
+def test_spikes_can_be_looked_for_from_a_checkpoint_on_and_no_more_from_another(tmp_path):
+    plain, looking = small(divergence__max_skipped=2), small(divergence__spike_deviations=6.0, **TWO)
+    sources = (Planted({}), HEALTHY)
+    loop.train(plain, tmp_path, sources=sources)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", read_only=True)
+    abstract = loop.build(looking, sources).abstract_state
+    state, metadata = restore_state(checkpoints, abstract)
+    assert metadata["step"] == 6
+    np.testing.assert_array_equal(state.loss_history.losses, [0, 0])
+    assert state.loss_history.losses.sharding == abstract.loss_history.losses.sharding
+    # And back: the history that is stored is not wanted.
+    with Checkpoints(tmp_path / "others") as others:
+        others.save(6, state, {})
+    back, _ = restore_state(Checkpoints(tmp_path / "others", read_only=True), abstract_of(plain), 6)
+    assert back.loss_history is None
+    assert fingerprint(back) == metadata["fingerprint"]
 
 
 def test_a_spike_by_hand():

@@ -26,6 +26,7 @@ from vit_jax.training.out_of_memory import check_memory, memory_errors_explained
 from vit_jax.training.profiling import Profile
 from vit_jax.training.progress import Progress
 from vit_jax.training.report import earlier_performance, performance, write_report
+from vit_jax.training.restoring import restore_state
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import compile_step
@@ -203,7 +204,7 @@ def _resume(
         _say(f"changed: {notice}")
     if newest is None:
         return None
-    restored = checkpoints.restore(experiment.abstract_state)
+    restored = restore_state(checkpoints, experiment.abstract_state)
     assert restored is not None
     step = restored[1]["step"]
     if step > experiment.total_steps:

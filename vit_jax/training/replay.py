@@ -27,6 +27,7 @@ from vit_jax.training.incidents import (
 )
 from vit_jax.training.inspection import compile_inspection
 from vit_jax.training.mesh import replicated, shard_batch
+from vit_jax.training.restoring import restore_state
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import compile_step
 
@@ -139,7 +140,7 @@ def _state_before(experiment: Experiment, checkpoints: Checkpoints, number: int)
     unreadable = []
     for step in reversed([step for step in checkpoints.steps() if step < number]):
         try:
-            restored = checkpoints.restore(experiment.abstract_state, step)
+            restored = restore_state(checkpoints, experiment.abstract_state, step)
         except CheckpointError as error:
             unreadable.append(f"step {step}: {error}")
             continue
