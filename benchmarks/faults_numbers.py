@@ -102,7 +102,7 @@ def configuration(every: int, fsdp: int) -> Any:
     return config
 
 
-def overhead(model: str, size: int, batch: int, rounds: int) -> dict[str, Any]:
+def overhead(model: str, depth: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
     """Return the ratios of a step with its checks to one without, and of a saved state's check to its fingerprints."""
     from vit_jax.checkpoints import fingerprint
     from vit_jax.models.names import resolve
@@ -118,7 +118,7 @@ def overhead(model: str, size: int, batch: int, rounds: int) -> dict[str, Any]:
     from vit_jax.training.spikes import SpikeRule
     from vit_jax.training.state import init_state
 
-    config = replace(resolve(model)[1], image_size=size)
+    config = replace(resolve(model)[1], image_size=size, depth=depth)
     objective = build_objective(ClassificationOptions(), config, DataInfo(config.num_classes))
     abstract = jax.eval_shape(objective.init, jax.random.key(0))[0]
 
@@ -184,6 +184,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the cases")
     parser.add_argument("--overhead", action="store_true", help="time the checks")
     parser.add_argument("--model", default="vit_tiny_patch16_224", help="to time")
+    parser.add_argument("--depth", type=int, default=12, help="its blocks")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=20)
@@ -206,7 +207,9 @@ def main() -> None:
                 print(number, kind, *(wrong or ["as it should be"]), flush=True)
         result |= {"cases": dict(sorted(counts.items())), "failed": failed}
     if arguments.overhead:
-        result |= overhead(arguments.model, arguments.image_size, arguments.batch_size, arguments.rounds)
+        result |= overhead(
+            arguments.model, arguments.depth, arguments.image_size, arguments.batch_size, arguments.rounds
+        )
     print(json.dumps(result, indent=1))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
