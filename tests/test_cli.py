@@ -59,8 +59,8 @@ TRAIN = "train --config tiny.py --workdir nowhere"
 MISTAKES = [
     (
         "trian",
-        "unknown command 'trian'; commands are train, evaluate, predict, features, convert, data, models, plan. Did you"
-        " mean",
+        "unknown command 'trian'; commands are train, evaluate, predict, features, convert, data, models, plan, "
+        "replay. Did you mean",
     ),
     ("--frob", "unknown argument '--frob'; see vit-jax --help"),
     (f"{TRAIN} --frob", "unknown argument '--frob'; see vit-jax train --help"),

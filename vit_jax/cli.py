@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vit_jax.commands import convert, data, evaluate, features, models, plan, predict, train
+from vit_jax.commands import convert, data, evaluate, features, models, plan, predict, replay, train
 from vit_jax.errors import ConfigError, VitError, nearest
 from vit_jax.version import __version__
 
@@ -19,6 +19,7 @@ COMMANDS = {
     "data": data,
     "models": models,
     "plan": plan,
+    "replay": replay,
 }
 WITH_CONFIG = ("train", "evaluate", "plan", "data show")  # they take --config.KEY=VALUE
 

@@ -13,11 +13,11 @@ from tests.runs import CONFIG
 from vit_jax.errors import ConfigError
 from vit_jax.planning.advice import advise, estimated_bytes, meshes
 from vit_jax.planning.chips import parse_hardware
-from vit_jax.planning.memory import activation_bytes, largest_tensors, state_bytes
 from vit_jax.planning.plan import planned_experiment
 from vit_jax.planning.stand_in import stand_ins
 from vit_jax.training.config import load_config
 from vit_jax.training.experiment import build
+from vit_jax.training.memory import activation_bytes, largest_tensors, state_bytes
 
 TINY = (
     "model.name=vit_tiny_patch16_224",

@@ -59,7 +59,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     images = Poisoned([])._images
     bad = next(i for i in range(64) if (images[i] == first[3]).all((1, 2, 3)).any())
     message = (
-        r"loss nan, gradient norm nan or the update of step 4 is not finite; the newest checkpoint is step 3"
+        r"^step 4: loss nan, gradient norm nan; its update was left out, and recorded in .*/incidents/step_4.json; the "
+        r"newest checkpoint is step 3\."
     )
     with pytest.raises(DivergedError, match=message) as caught:
         loop.train(config, tmp_path, sources=(Poisoned([bad]), healthy))

@@ -48,6 +48,10 @@ class Source(ABC):
           comes from, for messages.
         """
 
+    def name_of(self, index: int) -> str:
+        """Return where a record comes from, for messages; by default it is read for it."""
+        return self[index]["record"]
+
     def take(self, indices: np.ndarray) -> Example | None:
         """Return several records stacked, or None when they can only be read one by one.
 
@@ -89,6 +93,10 @@ class Selection(Source):
 
     def __getitem__(self, index: int) -> Example:
         return self._source[int(self._indices[index])]
+
+    def name_of(self, index: int) -> str:
+        """Return what the underlying source calls it."""
+        return self._source.name_of(int(self._indices[index]))
 
     def take(self, indices: np.ndarray) -> Example | None:
         """Return several records stacked, if the underlying source can."""

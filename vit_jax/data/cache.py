@@ -44,6 +44,10 @@ class Cached(Source):
             self._keep(index, example)
         return example
 
+    def name_of(self, index: int) -> str:
+        """Return what the source calls it."""
+        return self._source.name_of(index)
+
     def take(self, indices: np.ndarray) -> Example | None:
         """Return several records stacked, if the source has them in memory as they are."""
         return None if self._decode else self._source.take(indices)

@@ -71,8 +71,12 @@ class FolderSource(Source):
 
     def __getitem__(self, index: int) -> Example:
         assert self.labels is not None
-        path = f"{self.folder}/{self.files[index]}"
+        path = self.name_of(index)
         return {"image": read_bytes(path), "label": int(self.labels[index]), "record": path}
+
+    def name_of(self, index: int) -> str:
+        """Return the path of an image."""
+        return f"{self.folder}/{self.files[index]}"
 
     def _check_held_out(self, files: list[list[str]], split: str) -> None:
         remedy = "add images, or make split folders yourself (train/<class>/..., test/<class>/...)."

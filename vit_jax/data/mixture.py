@@ -54,9 +54,14 @@ class Mixture(Source):
         return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> Example:
-        which = int(np.searchsorted(self._starts, index, "right")) - 1
-        example = self._sources[which][index - int(self._starts[which])]
+        which, own = self._place(index)
+        example = self._sources[which][own]
         return {**example, "label": int(self._labels[which][example["label"]])}
+
+    def name_of(self, index: int) -> str:
+        """Return what its own source calls it."""
+        which, own = self._place(index)
+        return self._sources[which].name_of(own)
 
     def order(self, positions: np.ndarray, seed: int) -> np.ndarray:
         """Return which record is at each position; of any `BLOCK` of them each source has exactly its share."""
@@ -72,3 +77,8 @@ class Mixture(Source):
                 own_seed = zlib.crc32(f"{seed} {number}".encode())
                 indices[chosen] = self._starts[number] + source.order(own[chosen], own_seed)
         return indices
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """Return the source of a record, and which it is of that."""
+        which = int(np.searchsorted(self._starts, index, "right")) - 1
+        return which, index - int(self._starts[which])

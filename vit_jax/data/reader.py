@@ -24,6 +24,22 @@ SKIPPED = "skipped"
 _SUBSTITUTES = 8
 
 
+def batch_records(source: Source, step: int, batch_size: int, seed: int, repeats: int = 1) -> np.ndarray:
+    """Return which records the rows of a training batch have, over all hosts: int64 `(b,)`.
+
+    One that cannot be read is replaced by another in the batch, not here.
+
+    Args:
+      source: where records come from.
+      step: from 0.
+      batch_size: rows of the global batch.
+      seed: of the run.
+      repeats: how often a batch holds each of its records.
+    """
+    positions = step * batch_size + np.arange(batch_size)
+    return source.order(distinct_positions(positions, batch_size, repeats), seed)
+
+
 @dataclass(frozen=True)
 class BatchReader:
     """Reads the rows of a batch that belong to one host.

@@ -66,6 +66,13 @@ class Adapted:
         """Return the objective's buffers after an update."""
         return self.objective.after_update(self.lora.merge(params), buffers, step)
 
+    def activations(self, params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+        """Return what the objective's model computes for a prepared batch; nothing if it does not say."""
+        inner: Any = self.objective
+        if not hasattr(inner, "activations"):
+            return {}
+        return inner.activations(self.lora.merge(params), batch, key)
+
     def evaluate(self, params: Params, buffers: Buffers, batch: Batch) -> Sums:
         """Return the objective's sums."""
         return self.objective.evaluate(self.lora.merge(params), buffers, batch)

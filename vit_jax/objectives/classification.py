@@ -152,6 +152,12 @@ class Classification:
         """Return logits `(b, classes)` of raw images."""
         return self.functions.apply(params, normalise(batch["image"], self.model.preprocessing))
 
+    def activations(self, params: Params, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+        """Return what the model computes for a prepared batch, by name and in order; `blocks` are `(l, b, n, d)`."""
+        names = ("embedded", "blocks", "encoded", "pooled", "pre_logits")
+        logits, captured = self.functions.apply(params, batch["image"], key, capture=names)
+        return {name: captured[name] for name in names} | {"logits": logits}
+
     def illustrate(self, params: Params, buffers: Buffers, batch: Batch, rows: int) -> Illustration:
         """Return images with their predictions and where the last block looks; wrong predictions come first."""
 

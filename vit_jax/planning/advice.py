@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from vit_jax.errors import VitError
 from vit_jax.planning.chips import FRACTION_VARIABLES, GIB, Hardware
-from vit_jax.planning.memory import activation_bytes, state_bytes
 from vit_jax.training.config import validate
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import Experiment
+from vit_jax.training.memory import activation_bytes, state_bytes
 
 Build = Callable[[Config], Experiment]
 # As much of a GPU's memory as jax can take: 6 GiB of 79 stay for CUDA itself, NCCL's buffers and libraries.

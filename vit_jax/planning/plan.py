@@ -10,12 +10,12 @@ from vit_jax.planning import network
 from vit_jax.planning.chips import GIB, Hardware
 from vit_jax.planning.floors import floors
 from vit_jax.planning.hlo import Schedule
-from vit_jax.planning.memory import largest_tensors, state_bytes
 from vit_jax.planning.program import TooLarge, compile_program
 from vit_jax.planning.stand_in import stand_ins
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import Experiment, build
 from vit_jax.training.hardware import peak_flops
+from vit_jax.training.memory import largest_tensors, state_bytes
 
 
 @dataclass(frozen=True)

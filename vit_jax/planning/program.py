@@ -9,6 +9,7 @@ import jax
 
 from vit_jax.planning.hlo import Schedule, read_schedule
 from vit_jax.training.experiment import Experiment
+from vit_jax.training.memory import peak_bytes
 from vit_jax.training.step import compile_step
 
 # On GPUs, products are cuBLAS's: without a card the compiler cannot try whether its own kernels are faster, takes them
@@ -61,15 +62,8 @@ def compile_program(experiment: Experiment) -> Program | TooLarge:
             raise
         return _too_large(str(error))
     memory = compiled.memory_analysis()
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.generated_code_size_in_bytes
-    )
     schedule = read_schedule(compiled.as_text(), experiment.mesh.size)
-    return Program(memory.temp_size_in_bytes, peak, schedule, time.monotonic() - began)
+    return Program(memory.temp_size_in_bytes, peak_bytes(compiled), schedule, time.monotonic() - began)
 
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

@@ -91,6 +91,12 @@ def default_config() -> Config:
             # Where compiled programs are kept for the next start: a folder; "auto", in this user's cache, or in the
             # workdir on several hosts; "off".
             compilation=dict(cache="auto"),
+            # Steps whose update is left out, counted and recorded in the workdir's `incidents`; see `vit-jax replay`.
+            divergence=dict(
+                max_skipped=0,  # steps with numbers that are not finite, in the whole run, before they end it
+                spike_deviations=0.0,  # a loss so many deviations above the mean of the last is a spike; 0: none is
+                spike_window=128,  # steps of that mean
+            ),
             evaluation=dict(every="10%", baselines=(), illustrate=0),
             checkpoint=dict(every="10%", keep_last=2, keep_best=1),
             log=dict(every="50 steps", tensorboard=True, progress=True),

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from vit_jax import trees
 from vit_jax.data.base import Source, balanced
 from vit_jax.data.pipeline import Batches, eval_batches, train_batches
-from vit_jax.data.reader import SKIPPED, BatchReader
+from vit_jax.data.reader import SKIPPED, BatchReader, batch_records
 from vit_jax.data.section import mixture_parts
 from vit_jax.data.sources import cached, open_mixture, open_source
 from vit_jax.data.transforms.base import Transform
@@ -31,12 +31,14 @@ from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.registry import build_objective
 from vit_jax.training import durations
 from vit_jax.training.defaults import Config
+from vit_jax.training.inspection import Inspection, make_inspection
 from vit_jax.training.mesh import BATCH, batch_sharding, check_batch, make_mesh, shard_batch
 from vit_jax.training.model import resolve_model
 from vit_jax.training.optimizer import make_optimizer, treatments
 from vit_jax.training.replication import check_replicated, notes
 from vit_jax.training.schedule import Schedule, make_schedule
 from vit_jax.training.sharding import RULES, divided_specs, parameter_specs, placements, state_shardings
+from vit_jax.training.spikes import SpikeRule
 from vit_jax.training.state import TrainState, init_state
 from vit_jax.training.step import Ema, Step, make_step
 
@@ -66,6 +68,7 @@ class Experiment:
       optimizer: makes updates.
       init: makes the state of step 0.
       step: one update.
+      inspection: where in a step the numbers are not finite.
       abstract_state: shapes and dtypes of the state, with their shardings.
       sharding_notes: dimensions of parameters that should have been divided over devices and could not.
     """
@@ -87,6 +90,7 @@ class Experiment:
     optimizer: optax.GradientTransformation
     init: Callable[[], TrainState]
     step: Step
+    inspection: Inspection
     abstract_state: TrainState
     sharding_notes: tuple[str, ...]
 
@@ -114,6 +118,11 @@ class Experiment:
             max_bad_share=data.max_bad_share,
             report=report,
         )
+
+    def batch_records(self, number: int) -> np.ndarray:
+        """Return which records of `train_source` the rows of step `number`, from 1, have over all hosts."""
+        data = self.config.data
+        return batch_records(self.train_source, number - 1, data.batch_size, self.config.seed, data.repeats)
 
     def eval_batches(self) -> Generator[Batch, None, None]:
         """Yield the evaluation records as masked global batches on the devices, each record once."""
@@ -232,7 +241,10 @@ def build(
     ema = Ema(config.ema.decay, config.ema.warmup) if config.ema.decay else None
 
     frozen = {path for path, how in treatments(config.optimizer, abstract_params).items() if how.frozen}
-    init = partial(init_state, objective, optimizer, config.seed, ema is not None)
+    spikes = None
+    if config.divergence.spike_deviations:
+        spikes = SpikeRule(config.divergence.spike_deviations, config.divergence.spike_window)
+    init = partial(init_state, objective, optimizer, config.seed, ema is not None, spikes=spikes)
     table = abstract_params, mesh, (*config.sharding.rules, *RULES), config.sharding.min_size
     check_replicated(*table, config.sharding.max_replicated)
     divided = divided_specs(*table) if config.sharding.zero1 else None
@@ -265,6 +277,10 @@ def build(
         frozen=frozen,
         placement=placement,
         gradient_shardings=gradient_shardings,
+        spikes=spikes,
+    )
+    inspection = make_inspection(
+        objective, seed=config.seed, accumulation=config.accumulation, frozen=frozen, placement=placement
     )
     # Run once: optimizing the machine code of random numbers takes far longer than drawing them.
     quick = {"xla_backend_optimization_level": 0}
@@ -296,6 +312,7 @@ def build(
         optimizer=optimizer,
         init=first_state,
         step=step,
+        inspection=inspection,
         abstract_state=abstract_state,
         sharding_notes=tuple(notes(abstract_params, placements(*table))),
     )

@@ -22,9 +22,11 @@ from vit_jax.training.experiment import Experiment, build
 from vit_jax.training.mesh import shard_batch
 from vit_jax.training.metrics import Clock, write_summary
 from vit_jax.training.optimizer import summary as optimizer_summary
+from vit_jax.training.out_of_memory import check_memory, memory_errors_explained
 from vit_jax.training.profiling import Profile
 from vit_jax.training.progress import Progress
 from vit_jax.training.report import earlier_performance, performance, write_report
+from vit_jax.training.restoring import restore_state
 from vit_jax.training.run import Run
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import compile_step
@@ -107,12 +109,19 @@ def _train(
         monitor=objective.monitor,
         monitor_mode=objective.monitor_mode,
     )
-    with checkpoints, StopRequest() as stop:
+    with checkpoints, StopRequest() as stop, memory_errors_explained(experiment):
         with clock("restore"):
             resumed = _resume(experiment, checkpoints, allow_change)
         state, start = (None, 0) if resumed is None else (resumed[0], resumed[1]["step"])
         metrics = resumed[1]["metrics"] if resumed and start == total else None
-        run = Run(experiment, checkpoints, workdir, clock, resumed[1] if resumed else {})
+        run = Run(
+            experiment,
+            checkpoints,
+            workdir,
+            clock,
+            resumed[1] if resumed else {},
+            lambda line: progress.write(line),
+        )
         progress = Progress(
             total,
             step=start,
@@ -130,6 +139,7 @@ def _train(
                     state = jax.block_until_ready(experiment.init()) if state is None else state
                     jitted = compile_step(experiment.step, _shardings(experiment), None)
                     step = jitted.lower(experiment.abstract_state, experiment.abstract_batch()).compile()
+                    check_memory(experiment, step)
                 # Nothing in the loop may move an array between host and device by accident.
                 with (
                     closing(experiment.train_batches(start, progress.write)) as batches,
@@ -171,6 +181,7 @@ def _train(
         "metrics": metrics,
         "fingerprint": fingerprint.fingerprint(state.params),
         "checkpoint": str(checkpoints.directory / str(total)),
+        "skipped_steps": run.skipped_steps,
     }
     report = write_report(experiment, state, workdir)
     summary |= performance(experiment, clock, total - start)
@@ -193,7 +204,7 @@ def _resume(
         _say(f"changed: {notice}")
     if newest is None:
         return None
-    restored = checkpoints.restore(experiment.abstract_state)
+    restored = restore_state(checkpoints, experiment.abstract_state)
     assert restored is not None
     step = restored[1]["step"]
     if step > experiment.total_steps:

@@ -1,7 +1,7 @@
 """The parts of a run that the loop speaks to in one word each."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from vit_jax.models.config_json import config_to_json
 from vit_jax.processes import is_main
 from vit_jax.training.config import to_json
 from vit_jax.training.experiment import Experiment
+from vit_jax.training.finite import not_finite
 from vit_jax.training.goodput import Attempts
+from vit_jax.training.incidents import NOT_FINITE, SPIKE, describe, incident_of, incident_path, write_incident
 from vit_jax.training.mesh import replicated
 from vit_jax.training.metrics import Clock, MetricWriter
 from vit_jax.training.state import TrainState
@@ -29,6 +31,7 @@ class Run:
       workdir: where everything else goes.
       clock: divides its time.
       resumed: the metadata of the state it goes on from, empty for a new run.
+      report: told of steps whose update was left out.
     """
 
     def __init__(
@@ -38,8 +41,10 @@ class Run:
         workdir: Path,
         clock: Clock,
         resumed: Mapping[str, Any],
+        report: Callable[[str], None],
     ) -> None:
         self.experiment, self.checkpoints, self.clock = experiment, checkpoints, clock
+        self.workdir, self.report = workdir, report
         main = is_main()
         self.writer = MetricWriter(
             workdir,
@@ -57,6 +62,7 @@ class Run:
         self._sums: dict[str, float] = dict(resumed.get("metric_sums", {}))
         self._count: int = resumed.get("metric_count", 0)
         self._learning_rate = 0.0
+        self.skipped_steps: dict[str, int] = {NOT_FINITE: 0, SPIKE: 0} | resumed.get("skipped_steps", {})
 
     def receive(self, number: int, values: Mapping[str, jax.Array]) -> None:
         """Note the metrics of a step just dispatched; fetch and check those of the one before."""
@@ -71,17 +77,13 @@ class Run:
         number, values = self._pending
         self._pending = None
         fetched = {name: float(value) for name, value in jax.device_get(values).items()}
-        if not fetched.pop("finite"):
-            self.checkpoints.wait()
-            saved = self.checkpoints.steps()
-            newest = f"step {saved[-1]}" if saved else "not written yet"
-            loss, norm = fetched["loss"], fetched["gradient_norm"]
-            raise DivergedError(
-                f"loss {loss}, gradient norm {norm} or the update of step {number} is not finite; the newest "
-                f"checkpoint is {newest}. Lower optimizer.learning_rate, lengthen schedule.warmup or clip with "
-                "optimizer.clip_norm."
-            )
-        self._learning_rate = fetched.pop("learning_rate")
+        self._learning_rate = fetched["learning_rate"]
+        finite, spike = fetched.pop("finite"), fetched.pop("spike", 0.0)
+        if not finite or spike:
+            self._left_out(number, SPIKE if finite else NOT_FINITE, fetched)
+        if not finite:
+            return
+        del fetched["learning_rate"]
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in fetched.items()}
         self._count += 1
 
@@ -90,10 +92,14 @@ class Run:
         has skipped since it started, if any."""
         with self.clock("step"):
             self.flush()
-        means = {name: total / self._count for name, total in self._sums.items()}
+        # None at all were added up if no step was finite.
+        means = {name: total / self._count for name, total in self._sums.items() if self._count}
         means["learning_rate"] = self._learning_rate
         if skipped:
             means["skipped_records"] = float(skipped)
+        for kind, count in self.skipped_steps.items():
+            if count:
+                means[f"skipped_{kind.replace(' ', '_')}"] = float(count)
         self._sums, self._count = {}, 0
         self.writer.write(number, means, "train")
         self.attempts.note()
@@ -111,10 +117,23 @@ class Run:
         return metrics
 
     def save(self, number: int, state: TrainState, metrics: dict[str, float] | None) -> None:
-        """Start saving a state that is known to be finite."""
+        """Start saving a state.
+
+        Raises:
+          DivergedError: it is not finite; it is not saved.
+        """
         with self.clock("step"):
             self.flush()
         with self.clock("checkpoint"):
+            bad = not_finite(state)
+            if bad:
+                # The steps were finite: so it came with the first state, or memory has failed.
+                more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+                raise DivergedError(
+                    f"the state after step {number} is not finite in {bad[0]}{more} and was not saved; the newest "
+                    f"checkpoint is {self._newest()}. If the checkpoint that the run began with is finite, replace "
+                    "this machine; else use another."
+                )
             metadata = {
                 "config": json.loads(to_json(self.experiment.config)),
                 "model": config_to_json(self.experiment.objective.network),
@@ -124,6 +143,37 @@ class Run:
                 "monitor_mode": self.experiment.objective.monitor_mode,
                 "metric_sums": self._sums,
                 "metric_count": self._count,
+                "skipped_steps": self.skipped_steps,
             }
             self.checkpoints.save(number, state, metadata, metrics)
         self.attempts.note()
+
+    def _left_out(self, number: int, kind: str, metrics: Mapping[str, float]) -> None:
+        """Note a step whose update was left out; raise `DivergedError` if there were too many."""
+        allowed = self.experiment.config.divergence.max_skipped
+        self.skipped_steps = self.skipped_steps | {kind: self.skipped_steps[kind] + 1}
+        count = self.skipped_steps[kind]
+        fatal = kind == NOT_FINITE and count > allowed
+        if fatal:
+            self.checkpoints.wait()
+        if is_main():
+            saved = [step for step in self.checkpoints.steps() if step < number]
+            incident = incident_of(self.experiment, number, kind, metrics, max(saved, default=None))
+            write_incident(self.workdir, incident)
+        path = incident_path(self.workdir, number)
+        done = f"step {number}: {describe(kind, metrics)}; its update was left out, and recorded in {path}"
+        if not fatal:
+            limit = "" if kind == SPIKE else f" of {allowed}"
+            self.report(f"{done} ({kind}, {count}{limit})")
+            return
+        raise DivergedError(
+            f"{done}; the newest checkpoint is {self._newest()}. See why with vit-jax replay --workdir {self.workdir}; "
+            "lower optimizer.learning_rate, lengthen schedule.warmup, clip with optimizer.clip_norm, or go on past it "
+            f"with divergence.max_skipped={count}."
+        )
+
+    def _newest(self) -> str:
+        """Return the newest checkpoint on disk, in words."""
+        self.checkpoints.wait()
+        saved = self.checkpoints.steps()
+        return f"step {saved[-1]}" if saved else "not written yet"

@@ -10,6 +10,7 @@ import optax
 from vit_jax import trees
 from vit_jax.objectives.base import Objective
 from vit_jax.random import fold, root
+from vit_jax.training.spikes import LossHistory, SpikeRule
 
 
 @jax.tree_util.register_dataclass
@@ -18,11 +19,12 @@ class TrainState:
     """The state of a run; randomness is not part of it, since every key follows from seed and step.
 
     Attributes:
-      step: number of updates made, int32 scalar.
+      step: number of steps made, those included whose update was left out, int32 scalar.
       params: nested dict of float32 arrays.
       buffers: what changes without a gradient, e.g. a teacher.
       opt_state: the optimizer's state.
       ema: exponential moving average of `params`, or None.
+      loss_history: what a loss is compared with to tell a spike, or None.
     """
 
     step: jax.Array
@@ -30,6 +32,7 @@ class TrainState:
     buffers: Any
     opt_state: Any
     ema: Any
+    loss_history: LossHistory | None = None
 
 
 def init_state(
@@ -38,6 +41,7 @@ def init_state(
     seed: int,
     with_ema: bool,
     loaded: Any = None,
+    spikes: SpikeRule | None = None,
 ) -> TrainState:
     """Return the state before the first step; meant to be jitted with output shardings.
 
@@ -47,6 +51,7 @@ def init_state(
       seed: of the run.
       with_ema: whether a moving average is kept.
       loaded: nested dict of parameters that are not to start fresh, or None.
+      spikes: what a loss spike is, if they are looked for.
     """
     key = fold(root(seed), "init")
     params, buffers = objective.init(key)
@@ -54,4 +59,11 @@ def init_state(
         params = trees.unflatten(trees.flatten(params) | trees.flatten(loaded))
     # A copy: two names of one buffer could not both be donated.
     ema = jax.tree.map(jnp.copy, params) if with_ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, buffers, optimizer.init(params), ema)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        buffers=buffers,
+        opt_state=optimizer.init(params),
+        ema=ema,
+        loss_history=None if spikes is None else spikes.init(),
+    )

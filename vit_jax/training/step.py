@@ -1,7 +1,7 @@
 """One update: a pure function `(state, batch) -> (state, metrics)`, and where it is compiled."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from vit_jax import trees
 from vit_jax.models.placement import Placement, gather_rest, placed
 from vit_jax.objectives.base import Batch, LossOutput, Objective
 from vit_jax.random import fold, root
+from vit_jax.training.spikes import SpikeRule
 from vit_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -56,11 +57,14 @@ def make_step(
     frozen: Collection[str] = (),
     placement: Placement | None = None,
     gradient_shardings: Mapping[str, NamedSharding] | None = None,
+    spikes: SpikeRule | None = None,
 ) -> Step:
     """Return the training step.
 
-    An update that is not finite, or whose loss or gradient is not, is not applied: the state stays as it was,
-    but for the step number, and the metric `finite` is 0.
+    An update that is not finite, or whose loss, gradient or new buffers are not, is not applied: parameters, buffers,
+    moments and averages stay as they were, and the metric `finite` is 0. So it is with that of a loss spike, where
+    the metric `spike` is 1. Such a step counts all the same: its batch and its keys are never used again, and the
+    learning rate goes on.
 
     Args:
       objective: the loss.
@@ -72,17 +76,17 @@ def make_step(
       frozen: paths of parameters that the optimizer leaves as they are; no gradient of them is computed.
       placement: where the step runs; None leaves to the compiler what moves between devices.
       gradient_shardings: where the gradient of each parameter lies, by path; None leaves it to the compiler.
+      spikes: what a loss spike is; None looks for none, and there is no such metric.
     """
-    gradients_of = partial(_gradients, objective, frozen, gradient_shardings)
+    compute = partial(gradients_of, objective, frozen, gradient_shardings)
 
     def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = fold(fold(root(seed), "train"), state.step)
-        batch = objective.prepare(batch, fold(key, "prepare"))
-        loss_key = fold(key, "loss")
+        prepare_key, loss_key = step_keys(seed, state.step)
+        batch = objective.prepare(batch, prepare_key)
         if accumulation == 1:
-            trained, out = gradients_of(state.params, state.buffers, batch, loss_key)
+            trained, out = compute(state.params, state.buffers, batch, loss_key)
         else:
-            trained, out = _accumulated(gradients_of, state, batch, loss_key, accumulation)
+            trained, out = _accumulated(compute, state, batch, loss_key, accumulation)
         norm = optax.tree.norm(trained)
         # The optimizer wants a whole tree; XLA keeps no zeros for what it does not change.
         gradients = trees.map_named(lambda path, x: trained.get(path, jnp.zeros_like(x)), state.params)
@@ -95,17 +99,20 @@ def make_step(
             opt_state=opt_state,
             ema=None if ema is None else ema.update(state.ema, params, state.step),
         )
-        finite = (
-            jnp.isfinite(out.metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
-        )
-        unchanged = TrainState(state.step + 1, state.params, state.buffers, state.opt_state, state.ema)
-        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, unchanged)
+        loss = out.metrics["loss"]
+        finite = _finite(loss, norm, updates, updated.buffers)
         metrics = out.metrics | {
             "gradient_norm": norm,
-            "learning_rate": jnp.asarray(schedule(state.step - 1), jnp.float32),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
             "finite": finite.astype(jnp.float32),
         }
-        return state, metrics
+        applied, history = finite, state.loss_history
+        if spikes is not None:
+            assert history is not None
+            spike, history = spikes.judge(history, loss)
+            applied &= ~spike
+            metrics["spike"] = spike.astype(jnp.float32)
+        return replace(_applied(applied, updated, state), step=state.step + 1, loss_history=history), metrics
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with placed(placement):
@@ -114,7 +121,48 @@ def make_step(
     return step
 
 
-def _gradients(
+def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the keys of a step, counted from 0: for preparing its batch, and for its loss."""
+    key = fold(fold(root(seed), "train"), step)
+    return fold(key, "prepare"), fold(key, "loss")
+
+
+def microbatches(batch: Any, count: int) -> Any:
+    """Return a batch with a leading axis of microbatches: number `i` has rows `i, i + count, ...`.
+
+    So every device keeps its own rows.
+    """
+    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
+
+
+def _finite(loss: jax.Array, norm: jax.Array, updates: Any, buffers: Any) -> jax.Array:
+    """Return whether what a step has made is finite; norms are, only if all that is in them is."""
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
+    for leaf in jax.tree.leaves(buffers):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            finite &= jnp.isfinite(leaf).all()
+    return finite
+
+
+def _applied(condition: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
+    """Return the updated state if a condition holds, else the state as it was.
+
+    The learning rate's own count goes on, so that it stays that of the step.
+    """
+
+    def chosen(new: Any, old: Any) -> Any:
+        scheduled = isinstance(new, optax.ScaleByScheduleState)
+        return new if scheduled else jnp.where(condition, new, old)
+
+    return jax.tree.map(
+        chosen,
+        replace(updated, loss_history=None),
+        replace(state, loss_history=None),
+        is_leaf=lambda x: isinstance(x, optax.ScaleByScheduleState),
+    )
+
+
+def gradients_of(
     objective: Objective,
     frozen: Collection[str],
     shardings: Mapping[str, NamedSharding] | None,
@@ -138,17 +186,16 @@ def _gradients(
 
 
 def _accumulated(
-    gradients_of: Gradients, state: TrainState, batch: Batch, key: Any, count: int
+    compute: Gradients, state: TrainState, batch: Batch, key: Any, count: int
 ) -> tuple[dict[str, jax.Array], LossOutput]:
-    """Return what `_gradients` returns for the whole batch, holding one microbatch's activations at a time.
+    """Return what `gradients_of` returns for the whole batch, holding one microbatch's activations at a time.
 
-    Microbatch `i` takes rows `i, i + count, ...`: so every device keeps its own rows. Each microbatch counts by
-    the weight its mean was divided by.
+    Each microbatch counts by the weight its mean was divided by.
     """
-    micro = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
+    micro = microbatches(batch, count)
 
     def one(buffers: Any, batch: Batch, index: Any) -> tuple[Any, Any]:
-        gradients, out = gradients_of(state.params, buffers, batch, fold(key, index))
+        gradients, out = compute(state.params, buffers, batch, fold(key, index))
         weighted = jax.tree.map(lambda x: x * out.weight.astype(x.dtype), (gradients, out.metrics))
         return (*weighted, out.weight), out.buffers
 

@@ -1,4 +1,4 @@
-"""Bytes on one chip, before anything is compiled: of the state exactly, of activations as an upper bound."""
+"""Bytes on one device: of the state exactly and of activations from above, before compiling; of a program, after."""
 
 import math
 from typing import Any
@@ -14,7 +14,8 @@ def state_bytes(experiment: Experiment) -> dict[str, int]:
     """Return the bytes on one device of each part of the state: `params`, `opt_state`, `ema`, `buffers`, `step`."""
     totals: dict[str, int] = {"params": 0, "opt_state": 0, "ema": 0, "buffers": 0, "step": 0}
     for path, leaf in trees.flatten(experiment.abstract_state).items():
-        totals[path.partition("/")[0]] += _bytes(leaf)
+        part = path.partition("/")[0]
+        totals[part if part in totals else "buffers"] += _bytes(leaf)
     return totals
 
 
@@ -53,6 +54,18 @@ def activation_bytes(experiment: Experiment) -> int:
         elif (leaf.shape, leaf.dtype) not in parameters:
             total += leaf.size * leaf.dtype.itemsize
     return total
+
+
+def peak_bytes(compiled: Any) -> int:
+    """Return the bytes of a compiled program on one device: arguments, results not written over them, and the rest."""
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes
+    )
 
 
 def _bytes(leaf: Any) -> int:

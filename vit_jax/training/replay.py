@@ -1,0 +1,254 @@
+"""One step of a run made again, to see whether its numbers come out the same and where they went wrong."""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.data.base import Source
+from vit_jax.errors import CheckpointError, ConfigError, DataError
+from vit_jax.training.compilation import kept_programs
+from vit_jax.training.config import from_json, read_saved
+from vit_jax.training.experiment import Experiment, build
+from vit_jax.training.incidents import (
+    NOT_FINITE,
+    SPIKE,
+    Incident,
+    environment,
+    incident_steps,
+    read_incident,
+)
+from vit_jax.training.inspection import compile_inspection
+from vit_jax.training.mesh import replicated, shard_batch
+from vit_jax.training.restoring import restore_state
+from vit_jax.training.state import TrainState
+from vit_jax.training.step import compile_step
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came out of a step made again.
+
+    Attributes:
+      step: its number.
+      start: the checkpoint it was replayed from; 0 is the beginning.
+      kind: "not finite", "spike", or empty: the update was made.
+      metrics: of the step.
+      recorded: of the step in the run, or None where no record was kept.
+      reproduced: whether the two are equal, bit by bit; None without a record.
+      environment: differences to the one of the run, in words; where there are some, bits may differ.
+      records: rows of the batch that hold a value which is not finite, as they were read: row, index and name.
+      affected: rows in which an activation is not finite, likewise.
+      first: the first of all that is not finite, in the order in which a step computes, in words; empty if nothing is.
+      parameters: paths of parameters and buffers that are not finite before the step.
+      microbatches: of which the loss is not finite, from 0.
+      activations: that are not finite, in order, such as `blocks/3`.
+      gradients: that are not finite, by path, with the layers of stacked ones.
+    """
+
+    step: int
+    start: int
+    kind: str
+    metrics: dict[str, float]
+    recorded: dict[str, float] | None
+    reproduced: bool | None
+    environment: list[str]
+    records: list[dict[str, Any]]
+    affected: list[dict[str, Any]]
+    first: str
+    parameters: list[str]
+    microbatches: list[int]
+    activations: list[str]
+    gradients: dict[str, list[int]]
+
+
+def replay(
+    workdir: str | Path, step: int | None = None, *, sources: tuple[Source, Source] | None = None
+) -> Replay:
+    """Make a step of a run again, from the newest checkpoint before it, with the very same batches.
+
+    Nothing in the workdir is changed. On the same devices, with the same mesh, versions and data, the numbers are
+    those of the run, bit by bit.
+
+    Args:
+      workdir: of the run.
+      step: number of the step, from 1; the last one with a record by default.
+      sources: records to train and evaluate on, if the run was given them.
+
+    Raises:
+      VitError: there is no such step or record; the data are not those of the run; checkpoints are unreadable.
+    """
+    workdir = Path(workdir)
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    recorded = None
+    if step is None or step in incident_steps(workdir):
+        recorded = read_incident(workdir, step)
+        number, saved, model = recorded.step, recorded.config, recorded.model
+    else:
+        metadata = checkpoints.newest_metadata()
+        if metadata is None:
+            raise CheckpointError(f"{workdir} has neither a checkpoint nor a record of step {step}.")
+        number, saved, model = step, metadata["config"], metadata["model"]
+    config = read_saved(from_json(json.dumps(saved)).to_dict())
+    experiment = build(config, sources, earlier=model if config.model.get("checkpoint") else None)
+    if not 0 < number <= experiment.total_steps:
+        raise ConfigError(f"--step is {number}; it must be from 1 to {experiment.total_steps}.")
+    records = experiment.batch_records(number)
+    if recorded is not None and recorded.records != records.tolist():
+        raise DataError(
+            f"step {number} had other records than the data gives now; give the run the data it was trained on."
+        )
+    with kept_programs(config.compilation.cache, workdir):
+        start, kind, metrics, seen = _again(experiment, checkpoints, number)
+    return _told(experiment, records, recorded, start, number, kind, metrics, seen)
+
+
+def _again(
+    experiment: Experiment, checkpoints: Checkpoints, number: int
+) -> tuple[int, str, dict[str, float], dict[str, Any]]:
+    """Return the step begun from, what kind of step it was, its metrics and what is not finite in it."""
+    start, state = _state_before(experiment, checkpoints, number)
+    shardings = jax.tree.map(lambda x: x.sharding, experiment.abstract_state)
+    step: Any = compile_step(experiment.step, shardings, None)
+    step = step.lower(experiment.abstract_state, experiment.abstract_batch()).compile()
+    values, batch = {}, {}
+    with closing(experiment.train_batches(start)) as batches:
+        for _ in range(start, number):
+            batch = shard_batch(next(batches), experiment.mesh)
+            state, values = step(state, batch)
+            jax.block_until_ready(state)
+    metrics = {name: float(value) for name, value in jax.device_get(values).items()}
+    finite, spike = metrics.pop("finite"), metrics.pop("spike", 0.0)
+    kind = NOT_FINITE if not finite else SPIKE if spike else ""
+    if not kind:
+        return start, kind, metrics, {}
+    # An update that was left out left the state before it behind, but for the number.
+    before = _numbered(state, number - 1)
+    inspection = compile_inspection(experiment.inspection, replicated(experiment.mesh))
+    return start, kind, metrics, jax.device_get(inspection(before, batch))
+
+
+def _state_before(experiment: Experiment, checkpoints: Checkpoints, number: int) -> tuple[int, TrainState]:
+    """Return the newest intact checkpoint before a step, or the state of the beginning."""
+    unreadable = []
+    for step in reversed([step for step in checkpoints.steps() if step < number]):
+        try:
+            restored = restore_state(checkpoints, experiment.abstract_state, step)
+        except CheckpointError as error:
+            unreadable.append(f"step {step}: {error}")
+            continue
+        assert restored is not None
+        return step, restored[0]
+    if unreadable:
+        raise CheckpointError(f"no checkpoint before step {number} can be used: {' '.join(unreadable)}")
+    return 0, jax.block_until_ready(experiment.init())
+
+
+def _numbered(state: TrainState, step: int) -> TrainState:
+    count = jax.device_put(np.asarray(step, np.int32), state.step.sharding)
+    return TrainState(count, state.params, state.buffers, state.opt_state, state.ema, state.loss_history)
+
+
+def _told(
+    experiment: Experiment,
+    records: np.ndarray,
+    recorded: Incident | None,
+    start: int,
+    number: int,
+    kind: str,
+    metrics: dict[str, float],
+    seen: Mapping[str, Any],
+) -> Replay:
+    def rows(finite: np.ndarray) -> list[dict[str, Any]]:
+        return [
+            {
+                "row": row,
+                "record": int(records[row]),
+                "name": experiment.train_source.name_of(int(records[row])),
+            }
+            for row in np.flatnonzero(~finite).tolist()
+        ]
+
+    batch = np.logical_and.reduce(list(seen.get("batch", {}).values()) or [np.ones(len(records), bool)])
+    parameters = [
+        f"{part}/{path}"
+        for part in ("params", "buffers")
+        for path, ok in seen.get(part, {}).items()
+        if not ok
+    ]
+    activations, whole = _activations(seen.get("activations", {}), len(records))
+    microbatches = np.flatnonzero(~np.asarray(seen.get("loss", [True]))).tolist()
+    gradients = {
+        path: np.flatnonzero(~np.atleast_2d(ok.T).all(1)).tolist() if ok.ndim > 1 else []
+        for path, ok in seen.get("gradients", {}).items()
+        if not ok.all()
+    }
+    prepared = [name for name, ok in seen.get("prepared", {}).items() if not ok.all()]
+    first = next(
+        words
+        for found, words in (
+            (parameters, f"{parameters[:1]} before the step"),
+            (not batch.all(), "the images as they were read"),
+            (prepared, f"{prepared[:1]} after it was prepared"),
+            (activations, f"activation {activations[:1]}"),
+            (microbatches, "the loss"),
+            (gradients, "gradients alone: the backward pass"),
+            (kind == NOT_FINITE, "the sum over microbatches, the optimizer's update, or a buffer"),
+            (True, ""),
+        )
+        if found
+    )
+    now, differences = environment(experiment), []
+    reproduced = None
+    if recorded is not None:
+        differences = [
+            f"{name} was {old} and is {now[name]}"
+            for name, old in recorded.environment.items()
+            if now[name] != old
+        ]
+        reproduced = kind == recorded.kind and _same(metrics, recorded.metrics)
+    return Replay(
+        step=number,
+        start=start,
+        kind=kind,
+        metrics=metrics,
+        recorded=None if recorded is None else recorded.metrics,
+        reproduced=reproduced,
+        environment=differences,
+        records=rows(batch),
+        affected=rows(whole),
+        first=first.translate(str.maketrans("", "", "[]'")),
+        parameters=parameters,
+        microbatches=microbatches,
+        activations=activations,
+        gradients=gradients,
+    )
+
+
+def _activations(seen: Mapping[str, np.ndarray], count: int) -> tuple[list[str], np.ndarray]:
+    """Return the names of activations that are not finite, in order, and which rows of the batch are finite in all."""
+    names, whole = [], np.ones(count, bool)
+    for numbered, finite in sorted(seen.items()):  # (m, b / m), or (m, l, b / m)
+        name = numbered.partition("/")[2]
+        layers = finite if finite.ndim == 3 else finite[:, None]
+        for layer in range(layers.shape[1]):
+            if not layers[:, layer].all():
+                names.append(f"{name}/{layer}" if finite.ndim == 3 else name)
+        # Microbatch i has rows i, i + m, ...
+        whole &= layers.all(1).T.reshape(-1)
+    return names, whole
+
+
+def _same(values: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Return whether metrics are equal, NaN to NaN."""
+    return values.keys() == others.keys() and all(
+        value == others[name] or (math.isnan(value) and math.isnan(others[name]))
+        for name, value in values.items()
+    )
