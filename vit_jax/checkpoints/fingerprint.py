@@ -32,7 +32,7 @@ def table(tree: trees.Tree) -> Table:
     sums = []
     for leaf in flat.values():
         sums.append(_sum(_words_on_host(leaf)))
-        if jax.default_backend() == "cpu":
+        if jax.default_backend() == "cpu" and len(sums[-1].devices()) > 1:
             # Simulated devices share a few threads: many programs at once, each waiting for its reduction to be
             # joined by all devices, can take all of them and stop for good.
             sums[-1].block_until_ready()
@@ -79,7 +79,7 @@ def _words_on_host(leaf: Any) -> Any:
 
 @jax.jit
 def _sum(x: jax.Array) -> jax.Array:
-    """Return the wrap-around sum over elements of a bijective hash of (bits XOR position)."""
+    """Return the wrap-around sum over elements of a bijective hash of (bits XOR position times GOLDEN)."""
     words = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
     bits = min(jnp.dtype(words.dtype).itemsize * 8, 32)
     words = jax.lax.bitcast_convert_type(words, jnp.dtype(f"uint{bits}")).astype(jnp.uint32)
@@ -87,9 +87,11 @@ def _sum(x: jax.Array) -> jax.Array:
     for axis in reversed(range(words.ndim)):
         # Row-major index from one iota per axis: no reshape, so a sharded array stays where it is.
         index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        position += index * jnp.uint32(stride % 2**32)
+        position += index * jnp.uint32(stride * GOLDEN % 2**32)
         stride *= words.shape[axis]
-    return jnp.sum(_mix(words ^ (position * jnp.uint32(GOLDEN))), dtype=jnp.uint32)
+    mixed = _mix(words ^ position)
+    # In two sums: a CPU divides what keeps an axis among its cores, but not a sum to one number.
+    return jnp.sum(jnp.sum(mixed, axis=tuple(range(1, mixed.ndim)), dtype=jnp.uint32), dtype=jnp.uint32)
 
 
 def _mix(h: jax.Array) -> jax.Array:
