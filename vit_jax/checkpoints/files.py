@@ -74,6 +74,20 @@ def remove(path: Path) -> None:
     shutil.rmtree(doomed)
 
 
+def sync(path: Path) -> None:
+    """Have a directory, all files below it and its name on the disk itself, not only in the machine's memory.
+
+    TensorStore sees to that for arrays, Orbax does not for what describes them; a machine that loses its power could
+    keep the deletion of the step before and lose this one.
+    """
+    for inner in [*path.rglob("*"), path, path.parent]:
+        file = os.open(inner, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
 def _is_number(name: str) -> bool:
     return name.isascii() and name.isdecimal() and name == str(int(name))
 

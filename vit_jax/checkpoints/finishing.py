@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import orbax.checkpoint as ocp
 
-from vit_jax.checkpoints.files import Metadata, is_ours, one_line, read_metadata, remove
+from vit_jax.checkpoints.files import Metadata, is_ours, one_line, read_metadata, remove, sync
 from vit_jax.checkpoints.staging import LASTING, copy_verified, same_files
 from vit_jax.checkpoints.verification import verify
 from vit_jax.errors import CheckpointError, ResourceError
@@ -115,6 +115,10 @@ class Finisher:
         if committed.exception() is not None:
             return  # That job tells it.
         path = (self._staging or self._directory) / str(step)
+        if self._staging is not None and not path.exists():
+            # While the work on an earlier step waited for the workdir, this one was copied, or was no longer wanted.
+            self._publish()
+            return
         share = (jax.process_index(), jax.process_count())
         try:
             together("checkpoint read back", partial(_verify_when_visible, path, metadata, share))
@@ -124,10 +128,12 @@ class Finisher:
                 "disk and the memory of this machine."
             ) from error
         if is_main():
+            sync(path)
             self._known.intact.add(path)
-            if self._staging is not None:
+            if self._staging is None:
+                self._prune(self._directory)
+            else:
                 self._publish()
-            self._prune(self._directory)
 
     def _prune(self, folder: Path) -> None:
         """Delete the steps in a folder that need not stay."""
@@ -169,13 +175,14 @@ class Finisher:
         return True
 
     def _publish(self) -> None:
-        """Move what is in staging to the workdir, as soon as it can be reached."""
+        """Move what is in staging to the workdir, as soon as it can be reached, and delete there what need not stay."""
         assert self._staging is not None
         begun, delay = None, FIRST_DELAY
         while True:
             try:
                 for path in self._staged():
                     self._publish_step(path)
+                self._prune(self._directory)
             except OSError as error:
                 staged = ", ".join(path.name for path in self._staged())
                 trouble = f"{self._directory} cannot be written: {one_line(error)}; step {staged} is in {self._staging}"
