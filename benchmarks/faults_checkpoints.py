@@ -231,7 +231,7 @@ exec cp -a "{workdir}" "{snapshots}/$1"
 """
 
 
-def kill(runs, cases, library):
+def kill(runs, cases, library, points):
     """Resume from the disk as it was before every file operation of a save; kill the real command at some of them."""
     bad = []
     workdir, snapshots, log = runs.copy(runs.before, "killed"), runs.folder / "snapshots", runs.folder / "log"
@@ -263,7 +263,8 @@ def kill(runs, cases, library):
         bad.append("undisturbed: another end")
     lines = log.read_text().splitlines()
     resumed, fewest = Counter(), STEPS
-    for number in range(1, len(lines) + 1):
+    numbers = range(1, len(lines) + 1, max(1, len(lines) // points) if points else 1)
+    for number in numbers:
         snapshot = snapshots / str(number)
         good = intact(snapshot)
         fewest = min(fewest, len(good))
@@ -289,6 +290,7 @@ def kill(runs, cases, library):
     operations = Counter(line.split()[1] for line in lines)
     return {
         "operations": len(lines),
+        "resumed": len(numbers),
         "kinds": operations,
         "resumed from step": resumed,
         "fewest intact": fewest,
@@ -327,9 +329,7 @@ def full(runs, cases, seed):
         try:
             runs.train(workdir)
         except ResourceError as error:
-            outcome = (
-                "one line, status 6, " + ("by the next step" if waited else "at once")
-            )
+            outcome = "one line, status 6, " + ("by the next step" if waited else "at once")
             if os.strerror(number) not in str(error) or str(folder) not in str(error) or "\n" in str(error):
                 bad.append(f"case {case}: {number} at {at}: {error}")
         except Exception as error:
@@ -414,6 +414,7 @@ def main():
     )
     parser.add_argument("parts", nargs="+", choices=("damage", "kill", "full", "overhead"))
     parser.add_argument("--cases", type=int, help="damaged files (500), real kills (20), full disks (100)")
+    parser.add_argument("--points", type=int, default=0, help="resumed operations of kill; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="of overhead's width; default: 1")
     parser.add_argument("--rounds", type=int, default=7, help="timed saves of overhead; default: 7")
@@ -433,7 +434,9 @@ def main():
             elif part == "damage":
                 result = damage(runs, arguments.cases or 500, arguments.seed)
             elif part == "kill":
-                result = kill(runs, 20 if arguments.cases is None else arguments.cases, library)
+                result = kill(
+                    runs, 20 if arguments.cases is None else arguments.cases, library, arguments.points
+                )
             elif inside:
                 result = full(runs, arguments.cases or 100, arguments.seed)
             else:  # Again, with the library.
