@@ -413,7 +413,8 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="+", choices=("damage", "kill", "full", "overhead"))
-    parser.add_argument("--cases", type=int, help="damaged files (500), real kills (20), full disks (100)")
+    parser.add_argument("--damages", type=int, default=500, help="damaged files; default: 500")
+    parser.add_argument("--cases", type=int, help="real kills (20), full disks (100)")
     parser.add_argument("--points", type=int, default=0, help="resumed operations of kill; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scale", type=float, default=1.0, help="of overhead's width; default: 1")
@@ -432,7 +433,7 @@ def main():
             if part == "overhead":
                 result = overhead(arguments.scale, arguments.rounds)
             elif part == "damage":
-                result = damage(runs, arguments.cases or 500, arguments.seed)
+                result = damage(runs, arguments.damages, arguments.seed)
             elif part == "kill":
                 result = kill(
                     runs, 20 if arguments.cases is None else arguments.cases, library, arguments.points

@@ -67,6 +67,10 @@ class Checkpoints:
         as they are until `close`.
       report: called with one line for each step that is skipped or set aside, from any thread.
 
+    Attributes:
+      directory: where the steps are.
+      staging: the folder of this run inside of the staging folder, or None.
+
     Raises:
       ResourceError: the directory cannot be written.
     """
@@ -96,8 +100,8 @@ class Checkpoints:
                 f"checkpoint.staging is {staging!r}, but {jax.process_count()} processes must write to one disk; leave "
                 "it empty and give a workdir on a disk that they share."
             )
-        self._staging = staging_folder(staging, self.directory) if staging else None
-        self._root = self._staging or self.directory  # where steps are written
+        self.staging = staging_folder(staging, self.directory) if staging else None
+        self._root = self.staging or self.directory  # where steps are written
         self._report = report
         self._metrics: dict[int, Mapping[str, float]] = {}
         self._bytes = 0  # of the state last saved
@@ -108,7 +112,7 @@ class Checkpoints:
             retention = partial(kept, keep_last=keep_last, keep_best=keep_best, score=self._score)
             self._checkpointer = self._open(frugal)
             self._finisher = Finisher(
-                self._checkpointer, self.directory, self._staging, retention, self._known, report
+                self._checkpointer, self.directory, self.staging, retention, self._known, report
             )
 
     def __enter__(self) -> "Checkpoints":
@@ -304,7 +308,7 @@ class Checkpoints:
 
     def _paths(self) -> list[Path]:
         """Return the directories of steps of ours, those of the workdir before those in staging."""
-        folders = [self.directory] if self._staging is None else [self.directory, self._staging]
+        folders = [self.directory] if self.staging is None else [self.directory, self.staging]
         return [path for folder in folders if folder.is_dir() for path in folder.iterdir() if is_ours(path)]
 
     def _places(self, step: int) -> list[Path]:
