@@ -207,3 +207,11 @@ def test_a_staging_folder_is_one_per_run_and_local(tmp_path):
     for wrong, reason in ((tmp_path / "c" / "s", "inside the workdir"), ("gs://bucket", "is an address")):
         with pytest.raises(ResourceError, match=reason):
             Checkpoints(tmp_path / "c" / "checkpoints", staging=str(wrong))
+
+
+def test_several_processes_have_no_staging(tmp_path, monkeypatch):
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(
+        ResourceError, match=r"staging is '/local', but 2 processes must write to one disk; leave it empty"
+    ):
+        Checkpoints(tmp_path, staging="/local")
