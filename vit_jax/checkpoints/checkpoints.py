@@ -9,7 +9,6 @@ outcomes: nothing there (None), loaded, or `CheckpointError`. What a step looks 
 import logging
 import math
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from vit_jax.checkpoints.files import (
     Metadata,
     MismatchError,
     checksum,
+    discard,
     explain,
     is_ours,
     is_remainder,
@@ -331,9 +331,14 @@ class Checkpoints:
                 save_device_host_concurrent_gb=0.25,  # pyright: ignore[reportArgumentType]
                 is_prioritized_key_fn=lambda path: False,  # pyright: ignore[reportArgumentType]
             )
-        return ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(**{STATE: arrays, METADATA: ocp.JsonCheckpointHandler()})
+        # Directories are made before `save` returns: if that fails in the background, Orbax's other threads wait five
+        # minutes for them, and the process cannot end before.
+        at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(async_options=at_once),
+            **{STATE: arrays, METADATA: ocp.JsonCheckpointHandler()},
         )
+        return ocp.AsyncCheckpointer(handler, async_options=at_once)
 
     def _is_saved(self, step: int, mark: str) -> bool:
         # Process 0 looks for all of them: what it will write or leave is then the same everywhere.
@@ -364,7 +369,7 @@ class Checkpoints:
             place = self._root / str(step)
             beside = place.with_name(f"{place.name}{SAVING}")  # Orbax would delete it, whatever it is.
             if is_remainder(beside):
-                shutil.rmtree(beside)
+                discard(beside)
             # A copy: the background may add to it.
             unreadable = {path for path in self._known.unreadable.copy() if path.parent == self._root}
             for path in sorted({place, beside, *unreadable}):

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ Metadata = dict[str, Any]
 STATE, METADATA = "state", "metadata"
 FOLDER = "checkpoints"  # of a workdir
 SHOWN = 4
+SETTLED_WITHIN = 10.0  # seconds after which nothing writes any more for a save that failed
 # How a step's directory is called while Orbax writes it, while it is copied and while it is deleted.
 SAVING, COPYING, DELETING = ".orbax-checkpoint-tmp", ".copying", ".deleting"
 REMAINDERS = (SAVING, COPYING, DELETING)
@@ -64,7 +66,20 @@ def sweep(folder: Path) -> None:
     """Delete what killed runs left half written in a folder of steps; nothing else is touched."""
     for path in list(folder.iterdir()):
         if is_remainder(path):
+            discard(path)
+
+
+def discard(path: Path) -> None:
+    """Delete a directory that a save of this process, which failed a moment ago, may still be writing to."""
+    until = time.monotonic() + SETTLED_WITHIN
+    while path.exists():
+        try:
             shutil.rmtree(path)
+        except OSError as error:
+            gone_or_new = error.errno in (errno.ENOTEMPTY, errno.ENOENT)
+            if not gone_or_new or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 def remove(path: Path) -> None:
