@@ -209,3 +209,16 @@ def test_every_part_of_the_state_has_a_fingerprint(tmp_path):
             pytest.raises(CheckpointError, match="holds another state"),
         ):
             checkpoints.save(1, changed, {})
+
+
+def test_a_disk_that_cannot_be_read_is_no_fresh_start(tmp_path, monkeypatch):
+    fill(tmp_path, (1,))
+
+    def broken(_):
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+    monkeypatch.setattr("pathlib.Path.iterdir", broken)
+    with pytest.raises(
+        ResourceError, match="listing the checkpoints in .* failed: Transport endpoint is not connected"
+    ):
+        Checkpoints(tmp_path, read_only=True).restore(state())

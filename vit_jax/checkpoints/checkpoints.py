@@ -309,7 +309,10 @@ class Checkpoints:
     def _paths(self) -> list[Path]:
         """Return the directories of steps of ours, those of the workdir before those in staging."""
         folders = [self.directory] if self.staging is None else [self.directory, self.staging]
-        return [path for folder in folders if folder.is_dir() for path in folder.iterdir() if is_ours(path)]
+        with self._failures("listing the checkpoints"):  # A disk that cannot be read is not an empty one.
+            return [
+                path for folder in folders if folder.is_dir() for path in folder.iterdir() if is_ours(path)
+            ]
 
     def _places(self, step: int) -> list[Path]:
         """Return where a step is, the same in all processes: a step may be in the workdir and in staging."""
