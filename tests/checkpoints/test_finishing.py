@@ -219,6 +219,6 @@ def test_a_disk_that_cannot_be_read_is_no_fresh_start(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.iterdir", broken)
     with pytest.raises(
-        ResourceError, match="listing the checkpoints in .* failed: Transport endpoint is not connected"
+        ResourceError, match=r"listing the checkpoints in .* failed: Transport endpoint is not connected"
     ):
         Checkpoints(tmp_path, read_only=True).restore(state())
