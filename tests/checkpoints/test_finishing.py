@@ -222,3 +222,14 @@ def test_a_disk_that_cannot_be_read_is_no_fresh_start(tmp_path, monkeypatch):
         ResourceError, match=r"listing the checkpoints in .* failed: Transport endpoint is not connected"
     ):
         Checkpoints(tmp_path, read_only=True).restore(state())
+
+
+def test_what_fails_in_closing_is_one_line_too(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+
+    def close():
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    monkeypatch.setattr(checkpoints._finisher, "close", close)
+    with pytest.raises(ResourceError, match="Disk quota exceeded"):
+        checkpoints.close()

@@ -249,7 +249,9 @@ class Checkpoints:
             self.wait(hurry=hurry)
         finally:
             self._finisher = None
-            finisher.close()
+            # What Orbax writes beside the arrays may have failed, too, and is only told here.
+            with self._failures(f"saving step {self._in_flight}"):
+                finisher.close()
 
     def restore(self, abstract: trees.Tree, step: int | None = None) -> tuple[trees.Tree, Metadata] | None:
         """Return a verified state and its metadata, or None if there is no checkpoint at all.
