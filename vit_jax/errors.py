@@ -48,6 +48,12 @@ class Preempted(VitError):
     exit_status = 75
 
 
+class WorkdirBusy(VitError):
+    """Another run holds the workdir: the same command will do once that has ended (exit status 75)."""
+
+    exit_status = 75
+
+
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> str:
     """Return ` Did you mean ...?` for the choices closest to `name`, or an empty string.
 

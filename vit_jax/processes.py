@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import jax
 from jax._src import distributed
 
-from vit_jax.errors import CheckpointError, ConfigError, DataError, ResourceError, VitError
+from vit_jax.errors import CheckpointError, ConfigError, DataError, ResourceError, VitError, WorkdirBusy
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ def wait_for_all(name: str, timeout: float = TIMEOUT) -> None:
 
 
 def _elsewhere(status: int) -> type[VitError]:
-    kinds = (ConfigError, DataError, CheckpointError, ResourceError)
+    kinds = (ConfigError, DataError, CheckpointError, ResourceError, WorkdirBusy)
     return next((kind for kind in kinds if kind.exit_status == status), ResourceError)
 
 

@@ -367,13 +367,12 @@ def test_a_failure_in_the_background_surfaces_and_older_steps_stay(tmp_path):
 
 
 def test_the_first_error_is_the_one_told(tmp_path, monkeypatch):
-    def fail():
+    def fail(**_):
         raise OSError(errno.ENOSPC, "full")
 
     def leave_after(error):
         with Checkpoints(tmp_path) as checkpoints:
-            monkeypatch.setattr(checkpoints._manager, "wait_until_finished", fail)
-            monkeypatch.setattr(checkpoints._manager, "close", lambda: None)
+            monkeypatch.setattr(checkpoints._finisher, "wait", fail)
             if error:
                 raise error
 

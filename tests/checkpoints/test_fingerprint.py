@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from vit_jax.checkpoints.fingerprint import combine, fingerprint, table
+from vit_jax.checkpoints.fingerprint import BLOCK, combine, entry_of_host, fingerprint, table
 
 DTYPES = ["float32", "bfloat16", "float16", "int32", "uint32", "int8", "uint8", "bool", "float64", "int64"]
 
@@ -55,6 +55,13 @@ def test_every_flipped_bit_changes_it(dtype):
             seen.add(table({"x": other})["x"][2])
     assert expected not in seen
     assert len(seen) == value.size * (1 if dtype == "bool" else value.itemsize * 8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(), (7,), (3, 5, 2), (0, 4), (BLOCK + 5,)])
+def test_the_host_computes_the_same(dtype, shape):
+    value = np.asarray(example(dtype, shape))
+    assert entry_of_host(value) == table({"x": value})["x"]
 
 
 def test_order_sign_and_shape_count():

@@ -122,8 +122,16 @@ def check_files(trained):
     assert len(list((workdir / "samples").iterdir())) == 2
     summary = json.loads((workdir / "summary.json").read_text())
     assert summary["devices"].startswith("4 x ")
-    files = ("attempts.jsonl", "checkpoints", "illustration.png", "metrics.jsonl", "samples", "summary.json")
-    assert sorted(path.name for path in workdir.iterdir()) == sorted(files)
+    files = {
+        "attempts.jsonl",
+        "checkpoints",
+        "illustration.png",
+        "metrics.jsonl",
+        "run.lock",
+        "samples",
+        "summary.json",
+    }
+    assert {path.name for path in workdir.iterdir()} == files
 
 
 def test_layouts(trained):

@@ -340,6 +340,7 @@ def test_resuming_refuses_what_changes_training():
 
 def test_resuming_allows_what_is_harmless_and_tells_what_changes_rounding():
     new = changed(log__progress=False, checkpoint__keep_last=9, evaluation__every=3, data__prefetch=9)
+    new.checkpoint.staging = "/content/staging"
     assert configs.check_resumable(default_config(), new) == []
     notices = configs.check_resumable(default_config(), changed(mesh__fsdp=4))
     assert notices == ["mesh.fsdp: 1 -> 4 (not bitwise the same from here)"]

@@ -9,7 +9,7 @@ import pytest
 from tests.training.test_loop import configuration, loop
 from vit_jax.commands.train import _summary_text
 from vit_jax.errors import Preempted, ResourceError
-from vit_jax.training.goodput import Attempt, Attempts, goodput
+from vit_jax.training.goodput import FILE, Attempt, Attempts, goodput
 from vit_jax.training.metrics import PHASES, Clock
 
 
@@ -215,3 +215,21 @@ def test_a_run_that_failed_and_was_stopped(tmp_path, monkeypatch):
     assert seconds["step"] == pytest.approx(told["step"], abs=1e-3)  # both rounded
     assert seconds["checkpoint"] + seconds["restore"] == pytest.approx(told["checkpoint"], abs=2e-3)
     assert all(line["seconds"]["restore"] > 0 for line in attempts)
+
+
+def test_a_workdir_that_is_away_gets_the_next_note(tmp_path):
+    workdir, hidden = tmp_path / "run", tmp_path / "hidden"
+    workdir.mkdir()
+    with Attempts(workdir, Clock(), 0, patient=True) as attempts:
+        attempts.note()
+        workdir.rename(hidden)
+        attempts.step = 3
+        attempts.note()
+        hidden.rename(workdir)
+        attempts.step = 4
+        attempts.note()
+    assert json.loads((workdir / FILE).read_text())["step"] == 4
+    with Attempts(workdir, Clock(), 0) as attempts:
+        workdir.rename(hidden)
+        with pytest.raises(ResourceError, match=r"attempts\.jsonl cannot be written"):
+            attempts.note()

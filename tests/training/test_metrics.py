@@ -217,3 +217,33 @@ def test_no_time_gives_no_division_by_zero():
     progress = Progress(10, images_per_step=8, stream=stream, timer=Timer())
     assert progress.log(1, {}) == 0
     assert stream.getvalue() == "step 1/10  images/s 0  left ?\n"
+
+
+def test_lines_wait_while_the_workdir_is_away(tmp_path, caplog):
+    workdir, hidden, staging = tmp_path / "run", tmp_path / "hidden", tmp_path / "local"
+
+    def write(away, **options):
+        with MetricWriter(workdir, tensorboard=True, **options) as writer:
+            writer.write(1, {"loss": 1.0}, "train")
+            if away:
+                workdir.rename(hidden)
+            writer.write(2, {"loss": 2.0}, "train")
+            writer.write(3, {"loss": 3.0}, "train")
+            if away:
+                # Half a line, as a connection that was lost in writing leaves it.
+                with (hidden / "metrics.jsonl").open("a") as file:
+                    file.write('{"step": 2, "tra')
+                hidden.rename(workdir)
+            writer.write(4, {"loss": 4.0}, "train")
+        return (workdir / "metrics.jsonl").read_bytes()
+
+    expected = write(away=False)
+    assert write(away=True, staging=staging) == expected
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert not caplog.records
+    with MetricWriter(workdir, tensorboard=True, resumed_step=4, staging=staging) as writer:
+        workdir.rename(hidden)
+        writer.write(5, {"loss": 5.0})
+    assert "its last 1 lines are lost" in caplog.text
+    assert "events stay in" in caplog.text
+    assert not workdir.exists()

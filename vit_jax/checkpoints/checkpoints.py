@@ -1,10 +1,9 @@
 """Checkpoints: saved in the background by Orbax, verified bit by bit when loaded.
 
-Orbax commits a step by renaming its directory, but does not notice flipped bits in array data, counts any
-directory with a number for a name as a step, and forgets what failed in the background. So every array's
+Orbax commits a step by renaming its directory, but does not notice flipped bits in array data. So every array's
 fingerprint is stored with each step and compared on loading, only steps of ours count, and loading has three
 outcomes: nothing there (None), loaded, or `CheckpointError`. What a step looks like on disk is in
-`checkpoints.files`.
+`checkpoints.files`, what happens to it in the background in `checkpoints.finishing`.
 """
 
 import logging
@@ -25,17 +24,23 @@ from vit_jax import trees
 from vit_jax.checkpoints import fingerprint
 from vit_jax.checkpoints.files import (
     METADATA,
+    SAVING,
     STATE,
     Metadata,
     MismatchError,
     checksum,
+    discard,
     explain,
     is_ours,
+    is_remainder,
     read_metadata,
     read_state,
+    sweep,
 )
+from vit_jax.checkpoints.finishing import Finisher, Known
 from vit_jax.checkpoints.quiet_orbax import quiet_orbax
-from vit_jax.checkpoints.retention import Retention
+from vit_jax.checkpoints.retention import kept
+from vit_jax.checkpoints.staging import staging_folder
 from vit_jax.errors import CheckpointError, ResourceError, VitError, choose
 from vit_jax.processes import from_main, is_main, together, wait_for_all
 from vit_jax.version import __version__
@@ -56,9 +61,15 @@ class Checkpoints:
       monitor: name of the metric that decides what is best.
       monitor_mode: `max` or `min`.
       read_only: never write; for evaluation and prediction.
+      staging: a local folder where steps are written first, to be copied to a `directory` that is slow or goes away at
+        times; empty for none.
       frugal: copy arrays a few at a time while they are written, instead of all before `save` returns; they must stay
         as they are until `close`.
-      report: called with one line for each step that is skipped or set aside.
+      report: called with one line for each step that is skipped or set aside, from any thread.
+
+    Attributes:
+      directory: where the steps are.
+      staging: the folder of this run inside of the staging folder, or None.
 
     Raises:
       ResourceError: the directory cannot be written.
@@ -73,6 +84,7 @@ class Checkpoints:
         monitor: str = "accuracy",
         monitor_mode: str = "max",
         read_only: bool = False,
+        staging: str = "",
         frugal: bool = False,
         report: Callable[[str], None] = _LOGGER.warning,
     ):
@@ -83,29 +95,39 @@ class Checkpoints:
             )
         self.directory = Path(directory).absolute()
         self.monitor, self.monitor_mode = monitor, monitor_mode
-        self._report, self._frugal = report, frugal
-        self._unreadable: set[int] = set()
+        if staging and jax.process_count() > 1:
+            raise ResourceError(
+                f"checkpoint.staging is {staging!r}, but {jax.process_count()} processes must write to one disk; leave "
+                "it empty and give a workdir on a disk that they share."
+            )
+        self.staging = staging_folder(staging, self.directory) if staging else None
+        self._root = self.staging or self.directory  # where steps are written
+        self._report = report
         self._metrics: dict[int, Mapping[str, float]] = {}
+        self._bytes = 0  # of the state last saved
         self._in_flight: int | None = None
-        self._manager: ocp.CheckpointManager | None = None
+        self._known = Known()
+        self._finisher: Finisher | None = None
         if not read_only:
-            self._manager = self._open(Retention(self.directory, keep_last, keep_best, self._score))
+            retention = partial(kept, keep_last=keep_last, keep_best=keep_best, score=self._score)
+            self._checkpointer = self._open(frugal)
+            self._finisher = Finisher(
+                self._checkpointer, self.directory, self.staging, retention, self._known, report
+            )
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
-            self.close()
+            self.close(hurry=error is not None)
         except VitError:
             if error is None:  # Otherwise the first error is the one to tell.
                 raise
 
     def steps(self) -> list[int]:
         """Return the steps of ours that are committed, readable or not, in increasing order."""
-        if not self.directory.is_dir():
-            return []
-        return sorted(int(path.name) for path in self.directory.iterdir() if is_ours(path))
+        return sorted({int(path.name) for path in self._paths()})
 
     def best_step(self) -> int | None:
         """Return the committed step that is best by the monitored metric, or None if none has it."""
@@ -119,7 +141,8 @@ class Checkpoints:
         Raises:
           CheckpointError: there is no such step, or its metadata are damaged.
         """
-        return read_metadata(self.directory / str(step))
+        places = [path for path in self._paths() if path.name == str(step)]
+        return read_metadata(places[0] if places else self.directory / str(step))
 
     def newest_metadata(self) -> Metadata | None:
         """Return the metadata of the newest step that has readable ones, or None if there is no checkpoint.
@@ -147,7 +170,7 @@ class Checkpoints:
         """Begin to save a state; return False if it is there already.
 
         The arrays are copied before this returns, so their buffers may be donated. What goes wrong in the
-        background is raised by the next `save`, `wait` or `close`.
+        background is raised by the next `check`, `save`, `wait` or `close`.
 
         Args:
           step: number of the step.
@@ -159,12 +182,13 @@ class Checkpoints:
           ResourceError: no space, no permission and the like.
           CheckpointError: the step holds another state, or storing failed otherwise.
         """
-        if self._manager is None:
+        finisher = self._finisher
+        if finisher is None:
             raise ValueError("these checkpoints are closed or read-only")
         if set(metadata) & set(RESERVED):
             raise ValueError(f"metadata may not have the keys {RESERVED}")
-        if step == self._in_flight:
-            self.wait()
+        with self._failures(f"saving step {self._in_flight}"):
+            finisher.wait_for_commit()
         with jax.transfer_guard("allow"):
             arrays = fingerprint.table(state)
         stored = {
@@ -176,10 +200,10 @@ class Checkpoints:
             "versions": {"vit_jax": __version__} | {n: version(n) for n in ("jax", "orbax-checkpoint")},
         }
         stored["checksum"] = checksum(stored)
+        self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         with jax.transfer_guard("allow"), self._failures(f"saving step {step}"):
             if self._is_saved(step, stored["fingerprint"]):
                 return False
-            self._manager.wait_until_finished()
             self._make_room(step)
             self._metrics[step] = stored["metrics"]
             arguments = ocp.args.Composite(
@@ -188,31 +212,46 @@ class Checkpoints:
                     METADATA: ocp.args.JsonSave(stored),
                 }
             )
-            # Forced: Orbax would refuse a step below any directory with a larger number for a name.
-            self._manager.save(step, args=arguments, force=True)
             self._in_flight = step
+            self._checkpointer.save(self._root / str(step), args=arguments)
+            finisher.begin(step, stored)
         return True
 
-    def wait(self) -> None:
-        """Return when everything is on disk.
+    def check(self) -> None:
+        """Raise what has gone wrong in the background since the last call; cheap enough for every step.
+
+        Raises:
+          ResourceError, CheckpointError: a save failed.
+        """
+        if self._finisher is not None:
+            with self._failures(f"saving step {self._in_flight}"):
+                self._finisher.check()
+
+    def wait(self, *, hurry: bool = False) -> None:
+        """Return when everything is on disk and has been read back.
+
+        Args:
+          hurry: do not wait for a workdir that is out of reach; what it lacks stays in staging, which is reported.
 
         Raises:
           ResourceError, CheckpointError: the save in the background failed.
         """
-        if self._manager is not None:
+        if self._finisher is not None:
             with self._failures(f"saving step {self._in_flight}"):
-                self._manager.wait_until_finished()
+                self._finisher.wait(hurry=hurry)
 
-    def close(self) -> None:
+    def close(self, *, hurry: bool = False) -> None:
         """Wait as `wait` does, and release threads."""
-        manager = self._manager
-        if manager is None:
+        finisher = self._finisher
+        if finisher is None:
             return
         try:
-            self.wait()
+            self.wait(hurry=hurry)
         finally:
-            self._manager = None
-            manager.close()
+            self._finisher = None
+            # What Orbax writes beside the arrays may have failed, too, and is only told here.
+            with self._failures(f"saving step {self._in_flight}"):
+                finisher.close()
 
     def restore(self, abstract: trees.Tree, step: int | None = None) -> tuple[trees.Tree, Metadata] | None:
         """Return a verified state and its metadata, or None if there is no checkpoint at all.
@@ -246,18 +285,22 @@ class Checkpoints:
             )
         reasons = []
         for candidate in reversed(candidates if step is None else [step]):
-            path = self.directory / str(candidate)
-            try:
-                metadata = together("checkpoint metadata", partial(read_metadata, path))
-                with jax.transfer_guard("allow"):
-                    return read_state(path, f"{part}/" if part else "", abstract, metadata), metadata
-            except MismatchError:
-                raise
-            except CheckpointError as error:
-                self._unreadable.add(candidate)
-                reasons.append(f"step {candidate}: {error}")
-                if step is None and is_main():
-                    self._report(f"checkpoint {path} is skipped: {error}")
+            for path in self._places(candidate):
+                try:
+                    metadata = together("checkpoint metadata", partial(read_metadata, path))
+                    with jax.transfer_guard("allow"):
+                        state = read_state(path, f"{part}/" if part else "", abstract, metadata)
+                except MismatchError:
+                    raise
+                except CheckpointError as error:
+                    self._known.unreadable.add(path)
+                    reasons.append(f"step {candidate}: {error}")
+                    if step is None and is_main():
+                        self._report(f"checkpoint {path} is skipped: {error}")
+                else:
+                    if not part:
+                        self._known.intact.add(path)
+                    return state, metadata
         if not reasons:
             return None
         raise CheckpointError(
@@ -265,29 +308,42 @@ class Checkpoints:
             "of the files, or begin again in another --workdir."
         )
 
-    def _open(self, retention: Retention) -> ocp.CheckpointManager:
-        with self._failures("opening"):
-            self.directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.directory):
-                pass  # Found out now rather than at the first save.
-            return ocp.CheckpointManager(
-                self.directory,
-                item_names=(STATE, METADATA),
-                item_handlers={STATE: self._handler()},
-                options=ocp.CheckpointManagerOptions(
-                    cleanup_tmp_directories=True,  # what a killed run left half written
-                    lightweight_initialize=True,
-                    preservation_policy=retention,
-                ),
-            )
+    def _paths(self) -> list[Path]:
+        """Return the directories of steps of ours, those of the workdir before those in staging."""
+        folders = [self.directory] if self.staging is None else [self.directory, self.staging]
+        with self._failures("listing the checkpoints"):  # A disk that cannot be read is not an empty one.
+            return [
+                path for folder in folders if folder.is_dir() for path in folder.iterdir() if is_ours(path)
+            ]
 
-    def _handler(self) -> ocp.PyTreeCheckpointHandler:
-        if not self._frugal:
-            return ocp.PyTreeCheckpointHandler()
-        return ocp.PyTreeCheckpointHandler(
-            save_device_host_concurrent_gb=0.25,  # pyright: ignore[reportArgumentType]
-            is_prioritized_key_fn=lambda path: False,  # pyright: ignore[reportArgumentType]
+    def _places(self, step: int) -> list[Path]:
+        """Return where a step is, the same in all processes: a step may be in the workdir and in staging."""
+        there = [str(path) for path in self._paths() if path.name == str(step)] if is_main() else []
+        return [Path(path) for path in from_main("places of a checkpoint", there)]
+
+    def _open(self, frugal: bool) -> ocp.AsyncCheckpointer:
+        with self._failures("opening"):
+            for folder in {self.directory, self._root}:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass  # Found out now rather than at the first save.
+                if is_main():
+                    sweep(folder)
+        wait_for_all("checkpoints swept")
+        arrays = ocp.PyTreeCheckpointHandler()
+        if frugal:
+            arrays = ocp.PyTreeCheckpointHandler(
+                save_device_host_concurrent_gb=0.25,  # pyright: ignore[reportArgumentType]
+                is_prioritized_key_fn=lambda path: False,  # pyright: ignore[reportArgumentType]
+            )
+        # Directories are made before `save` returns: if that fails in the background, Orbax's other threads wait five
+        # minutes for them, and the process cannot end before.
+        at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(async_options=at_once),
+            **{STATE: arrays, METADATA: ocp.JsonCheckpointHandler()},
         )
+        return ocp.AsyncCheckpointer(handler, async_options=at_once)
 
     def _is_saved(self, step: int, mark: str) -> bool:
         # Process 0 looks for all of them: what it will write or leave is then the same everywhere.
@@ -296,39 +352,44 @@ class Checkpoints:
             return False
         if there != mark:
             raise CheckpointError(
-                f"checkpoint {self.directory / str(step)} holds another state (fingerprint {there}, not "
+                f"checkpoint {self._root / str(step)} holds another state (fingerprint {there}, not "
                 f"{mark}); move it away or use another --workdir."
             )
         return True
 
     def _mark(self, step: int) -> str | None:
-        """Return the fingerprint of a step, or None if it is not there or cannot be read."""
-        if step in self._unreadable or step not in self.steps():
+        """Return the fingerprint of a step where it would be written, or None if it is not there or cannot be read."""
+        path = self._root / str(step)
+        if path in self._known.unreadable or not is_ours(path):
             return None
         try:
-            return self.metadata(step)["fingerprint"]
+            return read_metadata(path)["fingerprint"]
         except CheckpointError:
-            self._unreadable.add(step)
+            self._known.unreadable.add(path)
             return None
 
     def _make_room(self, step: int) -> None:
         """Rename what cannot be read and what stands where `step` is to be; nothing is deleted."""
-        in_the_way = [self.directory / str(number) for number in {step, *self._unreadable}]
-        in_the_way = [path for path in in_the_way if path.exists()] if is_main() else []
-        if not from_main("checkpoints in the way", len(in_the_way)):
-            return
         if is_main():
-            for path in in_the_way:
-                target, count = path.with_name(f"{path.name}{SET_ASIDE}"), 1
-                while target.exists():
-                    count += 1
-                    target = path.with_name(f"{path.name}{SET_ASIDE}{count}")
-                path.rename(target)
-                self._report(f"{path} is not an intact checkpoint and is now {target}.")
+            place = self._root / str(step)
+            beside = place.with_name(f"{place.name}{SAVING}")  # Orbax would delete it, whatever it is.
+            if is_remainder(beside):
+                discard(beside)
+            # A copy: the background may add to it.
+            unreadable = {path for path in self._known.unreadable.copy() if path.parent == self._root}
+            for path in sorted({place, beside, *unreadable}):
+                if path.exists():
+                    self._set_aside(path)
+            self._known.unreadable.difference_update(unreadable)
         wait_for_all("checkpoints set aside")
-        self._unreadable.clear()
-        assert self._manager is not None
-        self._manager.reload()
+
+    def _set_aside(self, path: Path) -> None:
+        target, count = path.with_name(f"{path.name}{SET_ASIDE}"), 1
+        while target.exists():
+            count += 1
+            target = path.with_name(f"{path.name}{SET_ASIDE}{count}")
+        path.rename(target)
+        self._report(f"{path} is not an intact checkpoint and is now {target}.")
 
     def _score(self, step: int) -> float | None:
         """Return the monitored metric of a step, larger is better; None if unknown or not a number."""
@@ -347,6 +408,4 @@ class Checkpoints:
             yield
         except (OSError, ValueError) as error:
             self._in_flight = None
-            if self._manager is not None:
-                self._manager.reload()  # A failed save makes Orbax forget steps that are still there.
-            raise explain(action, self.directory, error) from error
+            raise explain(action, self._root, error, self._bytes) from error

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,19 @@ Metadata = dict[str, Any]
 STATE, METADATA = "state", "metadata"
 FOLDER = "checkpoints"  # of a workdir
 SHOWN = 4
+SETTLED_WITHIN = 10.0  # seconds after which nothing writes any more for a save that failed
+# How a step's directory is called while Orbax writes it, while it is copied and while it is deleted.
+SAVING, COPYING, DELETING = ".orbax-checkpoint-tmp", ".copying", ".deleting"
+REMAINDERS = (SAVING, COPYING, DELETING)
+REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room: this user's quota is used up",
+    errno.EFBIG: "raise the limit on the size of a file",
+    errno.EROFS: "make the disk writable",
+    errno.EIO: "check the disk",
+}
+# What a step's directory holds.
+PARTS = (STATE, METADATA, "_CHECKPOINT_METADATA", "commit_success.txt")
 
 
 class MismatchError(CheckpointError):
@@ -37,7 +51,60 @@ def is_ours(path: Path) -> bool:
 
     Any of its two parts will do: a damaged checkpoint must be an error, not a fresh start.
     """
-    return path.name.isdecimal() and ((path / STATE).is_dir() or (path / METADATA).is_dir())
+    return _is_number(path.name) and ((path / STATE).is_dir() or (path / METADATA).is_dir())
+
+
+def is_remainder(path: Path) -> bool:
+    """Return whether a path is what a killed run of ours left of a save, a copy or a removal, and nothing else."""
+    number, dot, suffix = path.name.partition(".")
+    if not (_is_number(number) and f"{dot}{suffix}" in REMAINDERS) or path.is_symlink() or not path.is_dir():
+        return False
+    return all(inner.name.partition(SAVING)[0] in PARTS for inner in path.iterdir())
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed runs left half written in a folder of steps; nothing else is touched."""
+    for path in list(folder.iterdir()):
+        if is_remainder(path):
+            discard(path)
+
+
+def discard(path: Path) -> None:
+    """Delete a directory that a save of this process, which failed a moment ago, may still be writing to."""
+    until = time.monotonic() + SETTLED_WITHIN
+    while path.exists():
+        try:
+            shutil.rmtree(path)
+        except OSError as error:
+            gone_or_new = error.errno in (errno.ENOTEMPTY, errno.ENOENT)
+            if not gone_or_new or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
+def remove(path: Path) -> None:
+    """Delete a step directory; under its own name it is there whole or not at all."""
+    doomed = path.with_name(f"{path.name}{DELETING}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def sync(path: Path) -> None:
+    """Have a directory, all files below it and its name on the disk itself, not only in the machine's memory.
+
+    TensorStore sees to that for arrays, Orbax does not for what describes them; a machine that loses its power could
+    keep the deletion of the step before and lose this one.
+    """
+    for inner in [*path.rglob("*"), path, path.parent]:
+        file = os.open(inner, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and name == str(int(name))
 
 
 def locate(path: Path) -> tuple[Path, int | None]:
@@ -103,16 +170,25 @@ def read_state(path: Path, prefix: str, abstract: trees.Tree, metadata: Metadata
         partial_restore=True,
     )
     # All processes take part in the fingerprints, or none: a file may be unreadable for one of them alone.
-    loaded = together("checkpoint arrays", partial(_read_arrays, path, arguments, list(flat)))
+    loaded = together("checkpoint arrays", partial(read_arrays, path, arguments, list(flat)))
     found = fingerprint.table(loaded)
     damaged = [name for name in flat if found[name] != stored[name]]
     if damaged:
-        raise CheckpointError(f"damaged, the fingerprint differs of {_some(damaged)}.")
+        raise CheckpointError(f"damaged, the fingerprint differs of {some(damaged)}.")
     return jax.tree.unflatten(jax.tree.structure(abstract), [loaded[name] for name in flat])
 
 
-def _read_arrays(path: Path, arguments: ocp.args.PyTreeRestore, names: list[str]) -> dict[str, Any]:
-    """Return the arrays of a step by path, not yet verified; waits for no other process."""
+def read_arrays(
+    path: Path, arguments: ocp.args.PyTreeRestore, names: list[str], kind: type = jax.Array
+) -> dict[str, Any]:
+    """Return the arrays of a step by path, not yet verified; waits for no other process.
+
+    Args:
+      path: the step directory.
+      arguments: for Orbax: what to read, and as what.
+      names: of the arrays wanted.
+      kind: what they must come back as.
+    """
     handler = ocp.PyTreeCheckpointHandler()
     try:
         # Any path will do, whatever its annotation says.
@@ -125,9 +201,9 @@ def _read_arrays(path: Path, arguments: ocp.args.PyTreeRestore, names: list[str]
     finally:
         handler.close()
     # A name that Orbax's own index has lost is not an error to it: the request comes back unfilled.
-    lost = [name for name in names if not isinstance(loaded.get(name), jax.Array)]
+    lost = [name for name in names if not isinstance(loaded.get(name), kind)]
     if lost:
-        raise CheckpointError(f"its index is damaged, it has lost {_some(lost)}.")
+        raise CheckpointError(f"its index is damaged, it has lost {some(lost)}.")
     return loaded
 
 
@@ -137,24 +213,38 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
-def explain(action: str, directory: Path, error: OSError | ValueError) -> VitError:
-    """Return one line of ours for what the file system, Orbax or TensorStore raised."""
+def explain(action: str, directory: Path, error: OSError | ValueError, needed: int = 0) -> VitError:
+    """Return one line of ours for what the file system, Orbax or TensorStore raised.
+
+    Args:
+      action: what failed.
+      directory: where.
+      error: what was raised.
+      needed: bytes that a step takes, at most; 0 if that is not known yet.
+    """
     # TensorStore raises ValueError with the number inside the text; Orbax, cleaning up while others still write,
     # may cover it with an error of its own.
     chain: list[BaseException] = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(inner)
     match = re.search(r"os_error_code='(\d+)'", " ".join(map(str, chain)))
-    number = int(match[1]) if match else getattr(error, "errno", None)
+    numbers = [inner.errno for inner in chain if isinstance(inner, OSError) and inner.errno]
+    number = int(match[1]) if match else next(iter(numbers), None)
     if number is None:
         return CheckpointError(f"{action} in {directory} failed: {one_line(error)}")
-    hint = "check the path and its permissions"
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        hint = f"{shutil.disk_usage(directory).free / 2**20:.0f} MiB are free: make room"
+    remedy = REMEDIES.get(number, "check the path and its permissions")
     return ResourceError(
-        f"{action} in {directory} failed: {os.strerror(number)}; {hint}, then start again. "
-        "Steps saved before are intact."
+        f"{action} in {directory} failed: {os.strerror(number)}; {_space(directory, needed)}{remedy}, then start "
+        "again. Steps saved before are intact."
     )
+
+
+def _space(directory: Path, needed: int) -> str:
+    try:
+        free = f"{shutil.disk_usage(directory).free / 2**20:.0f} MiB are free there"
+    except OSError:
+        return ""  # The folder itself is what is missing.
+    return f"{free}{f' and a step needs up to {needed / 2**20:.1f} MiB' if needed else ''}; "
 
 
 def _compare(path: Path, stored: dict[str, list[Any]], wanted: dict[str, Any]) -> None:
@@ -169,11 +259,12 @@ def _compare(path: Path, stored: dict[str, list[Any]], wanted: dict[str, Any]) -
     ]
     if differences:
         raise MismatchError(
-            f"checkpoint {path} belongs to another model or configuration: {_some(differences)}. "
+            f"checkpoint {path} belongs to another model or configuration: {some(differences)}. "
             "Use its own configuration, or another --workdir."
         )
 
 
-def _some(items: list[str]) -> str:
+def some(items: list[str]) -> str:
+    """Return the first items of a list as text, and how many more there are."""
     more = len(items) - SHOWN
     return "; ".join(items[:SHOWN]) + (f"; and {more} more" if more > 0 else "")

@@ -98,7 +98,12 @@ def default_config() -> Config:
                 spike_window=128,  # steps of that mean
             ),
             evaluation=dict(every="10%", baselines=(), illustrate=0),
-            checkpoint=dict(every="10%", keep_last=2, keep_best=1),
+            checkpoint=dict(
+                every="10%",
+                keep_last=2,
+                keep_best=1,
+                staging="",  # a local folder to write to first, where the workdir is on a remote disk (Colab's Drive)
+            ),
             log=dict(every="50 steps", tensorboard=True, progress=True),
         ),
         type_safe=False,

@@ -8,12 +8,12 @@ are in `attempts.jsonl` in the workdir, one line each: the step it went on after
 import json
 import math
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vit_jax.errors import VitError
+from vit_jax.errors import ResourceError, VitError
 from vit_jax.training.metrics import PHASES, Clock, as_resource_error, replace_text
 
 FILE = "attempts.jsonl"
@@ -47,9 +47,13 @@ class Attempts:
       clock: of this attempt.
       start: the step it goes on after.
       enabled: False writes nothing; only one process of a run may write.
+      patient: the workdir may be out of reach at times; the next `note` writes everything.
     """
 
-    def __init__(self, workdir: Path, clock: Clock, start: int, *, enabled: bool = True):
+    def __init__(
+        self, workdir: Path, clock: Clock, start: int, *, enabled: bool = True, patient: bool = False
+    ):
+        self._patient = patient
         self.step = start  # the last one that this attempt made; the loop counts it up
         self._path, self._clock, self._start, self._enabled = workdir / FILE, clock, start, enabled
         self._earlier = _read(self._path)
@@ -77,7 +81,8 @@ class Attempts:
         self._this = Attempt(self._start, self.step, end, seconds)
         if self._enabled:
             lines = [json.dumps(asdict(attempt)) + "\n" for attempt in (*self._earlier, self._this)]
-            with as_resource_error(self._path):
+            # Where the workdir may be away, the next note writes all of it.
+            with suppress(ResourceError) if self._patient else nullcontext(), as_resource_error(self._path):
                 replace_text(self._path, "".join(lines))
 
     def finish(self) -> dict[str, Any] | None:

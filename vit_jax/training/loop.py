@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import jax
 
 from vit_jax.checkpoints import fingerprint
 from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.checkpoints.lock import WorkdirLock
 from vit_jax.data.base import Source
 from vit_jax.errors import ConfigError, Preempted
 from vit_jax.processes import is_main, together, wait_for_all
@@ -79,10 +80,10 @@ def train(
     Raises:
       VitError: wrong input, before anything is compiled; unreadable checkpoints; numbers that are not finite
         (`DivergedError`; the last finite checkpoint stays the newest); a request to stop (`Preempted`; the
-        state was saved).
+        state was saved); another run in this workdir (`WorkdirBusy`).
     """
-    with kept_programs(config.compilation.cache, Path(workdir)):
-        return _train(config, Path(workdir), allow_change, sources, profile, Clock(begun=begun))
+    with ExitStack() as held, kept_programs(config.compilation.cache, Path(workdir)):
+        return _train(config, Path(workdir), allow_change, sources, profile, Clock(begun=begun), held)
 
 
 def _train(
@@ -92,6 +93,7 @@ def _train(
     sources: tuple[Source, Source] | None,
     profile: tuple[int, int] | None,
     clock: Clock,
+    held: ExitStack,
 ) -> TrainResult:
     with clock("startup"):
         check_settings(config)
@@ -100,6 +102,7 @@ def _train(
         )
         check_data(experiment.train_source, experiment.eval_source)
         check_workdir(workdir)
+        together("lock", lambda: held.enter_context(WorkdirLock(workdir)) if is_main() else None)
     objective, total = experiment.objective, experiment.total_steps
     traced = Profile(profile, workdir / "profile", total)
     checkpoints = Checkpoints(
@@ -108,6 +111,7 @@ def _train(
         keep_best=config.checkpoint.keep_best,
         monitor=objective.monitor,
         monitor_mode=objective.monitor_mode,
+        staging=config.checkpoint.staging,
     )
     with checkpoints, StopRequest() as stop, memory_errors_explained(experiment):
         with clock("restore"):
@@ -152,6 +156,7 @@ def _train(
                             state, values = step(state, batch)
                             # The values of the step before this one: the device always has work queued.
                             run.receive(number, values)
+                        checkpoints.check()
                         traced.end_step(number, state)
                         progress.advance(number)
                         last = number == total
@@ -166,7 +171,7 @@ def _train(
                         if number % experiment.save_every == 0 or last or stopping:
                             run.save(number, state, metrics)
                         if stopping:
-                            checkpoints.wait()
+                            checkpoints.wait(hurry=True)
                             raise Preempted(
                                 f"stopped by {stop.signal} after step {number}, which was saved; start the same "
                                 "command again to go on."

@@ -1,8 +1,10 @@
 """What a run leaves behind: `metrics.jsonl`, TensorBoard events, `summary.json`, and where its time went."""
 
 import json
+import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from typing import Any, TextIO
 
 from vit_jax.errors import ResourceError
 
+_LOGGER = logging.getLogger(__name__)
+BOARD = "tensorboard"
 PHASES = ("startup", "restore", "compile", "data_wait", "step", "evaluation", "checkpoint", "other")
 
 
@@ -26,6 +30,8 @@ class MetricWriter:
       tensorboard: also write TensorBoard events to `<workdir>/tensorboard`.
       resumed_step: where a resumed run goes on: lines of later steps are cut. None begins anew.
       enabled: False writes nothing; only one process of a run may write.
+      staging: a local folder, if the workdir may be out of reach at times: lines then wait in memory, and TensorBoard's
+        events are written there and copied at the end.
 
     Raises:
       ResourceError: the directory cannot be written.
@@ -38,8 +44,10 @@ class MetricWriter:
         tensorboard: bool = True,
         resumed_step: int | None = None,
         enabled: bool = True,
+        staging: Path | None = None,
     ):
         self.path = Path(workdir) / "metrics.jsonl"
+        self._staging, self._waiting, self._size = staging, b"", 0
         self._file: TextIO | None = None
         self._board: Any = None
         if not enabled:
@@ -49,10 +57,13 @@ class MetricWriter:
             last = -1 if resumed_step is None else resumed_step
             replace_text(self.path, "".join(_lines_until(self.path, last)))
             self._file = self.path.open("a", encoding="utf-8")
+            self._size = self.path.stat().st_size
+            if staging is not None:
+                self._file.close()  # Opened anew for every line; see `_catch_up`.
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._board = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=last + 1)
+            self._board = SummaryWriter(str((staging or self.path.parent) / BOARD), purge_step=last + 1)
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -71,9 +82,14 @@ class MetricWriter:
         if self._file is None:
             return
         values = {f"{prefix}/{name}" if prefix else name: _number(value) for name, value in metrics.items()}
+        line = json.dumps(_valid_json({"step": step} | dict(sorted(values.items())))) + "\n"
         with as_resource_error(self.path):
-            self._file.write(json.dumps(_valid_json({"step": step} | dict(sorted(values.items())))) + "\n")
-            self._file.flush()
+            if self._staging is None:
+                self._file.write(line)
+                self._file.flush()
+            else:
+                self._waiting += line.encode()
+                self._catch_up()
             if self._board is not None:
                 for name, value in values.items():
                     self._board.add_scalar(name, value, step)
@@ -81,11 +97,37 @@ class MetricWriter:
     def close(self) -> None:
         """Finish the files."""
         if self._file is not None:
+            if self._staging is not None and not self._catch_up():
+                lines = self._waiting.count(b"\n")
+                _LOGGER.warning("%s cannot be written: its last %d lines are lost.", self.path, lines)
             with as_resource_error(self.path):
                 self._file.close()
                 if self._board is not None:
                     self._board.close()
+                    if self._staging is not None:
+                        self._copy_events(self._staging / BOARD)
             self._file = self._board = None
+
+    def _catch_up(self) -> bool:
+        """Write the lines that wait; return whether the workdir could be reached."""
+        try:
+            # Opened anew: a file stays closed when its connection is back. What a failed write left is overwritten.
+            with self.path.open("r+b") as file:
+                file.truncate(self._size)
+                file.seek(self._size)
+                file.write(self._waiting)
+        except OSError:
+            return False
+        self._size += len(self._waiting)
+        self._waiting = b""
+        return True
+
+    def _copy_events(self, folder: Path) -> None:
+        try:
+            (self.path.parent / BOARD).mkdir(exist_ok=True)  # copytree would make a workdir that is away, too
+            shutil.copytree(folder, self.path.parent / BOARD, dirs_exist_ok=True)
+        except OSError as error:
+            _LOGGER.warning("TensorBoard's events stay in %s: %s", folder, error)
 
 
 def write_summary(workdir: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:

@@ -51,8 +51,11 @@ class Run:
             tensorboard=experiment.config.log.tensorboard,
             resumed_step=resumed.get("step"),
             enabled=main,
+            staging=checkpoints.staging,
         )
-        self.attempts = Attempts(workdir, clock, resumed.get("step", 0), enabled=main)
+        self.attempts = Attempts(
+            workdir, clock, resumed.get("step", 0), enabled=main, patient=checkpoints.staging is not None
+        )
         self._evaluate = compile_evaluation(
             experiment.objective, replicated(experiment.mesh), experiment.placement
         )
