@@ -38,6 +38,7 @@ HARMLESS = (
     "checkpoint.",
     "evaluation.",
     "compilation.",
+    "watchdog.",
     "data.eval_batch_size",
     "data.bad_records",
     "data.eval_bad_records",

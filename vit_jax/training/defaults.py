@@ -93,6 +93,9 @@ def default_config() -> Config:
             compilation=dict(cache="auto"),
             evaluation=dict(every="10%", baselines=(), illustrate=0),
             checkpoint=dict(every="10%", keep_last=2, keep_best=1),
+            # Seconds after which a process ends itself with status 75: in one step or waiting for its data; in anything
+            # else, such as compiling, evaluating or saving; without a sign of life from another process.
+            watchdog=dict(step_limit=300.0, phase_limit=3600.0, peer_limit=10.0),
             log=dict(every="50 steps", tensorboard=True, progress=True),
         ),
         type_safe=False,
