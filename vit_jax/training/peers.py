@@ -45,6 +45,7 @@ class Peers:
         self.watchdog, self._limit = watchdog, limit
         self._index, self._count = jax.process_index(), jax.process_count()
         self._failing, self._done = threading.Event(), threading.Event()
+        self._last_word, self._lost_index = threading.Lock(), -1
         self._answered = time.monotonic()
 
     @property
@@ -54,7 +55,7 @@ class Peers:
 
     def __enter__(self) -> "Peers":
         if self.several:
-            self.watchdog.stalled = self.stalled
+            self.watchdog.stalled, self.watchdog.silence = self.stalled, 3 * self._limit
             for task in (self._speak, self._listen):
                 threading.Thread(target=task, name=f"peers {task.__name__}", daemon=True).start()
         return self
@@ -119,7 +120,7 @@ class Peers:
             error = self._lost(error)
         line = str(error) if isinstance(error, VitError) else f"{type(error).__name__}: {error}"
         self._failing.set()
-        self._publish(getattr(error, "exit_status", 1), line)
+        self._publish(getattr(error, "exit_status", 1), f"has failed: {line}")
         threading.Thread(target=self._end_late, args=(error, line), daemon=True).start()
         if isinstance(error, PeerError):
             # Unwinding would wait for a process that does not answer any more.
@@ -128,7 +129,7 @@ class Peers:
     def stalled(self, line: str) -> NoReturn:
         """Tell the others that this process is stuck, and end it."""
         self._failing.set()
-        self._publish(PeerError.exit_status, line)
+        self._publish(PeerError.exit_status, f"is {line}")
         if self._index == 0:
             threading.Thread(target=self._end_late, args=(None, line), daemon=True).start()
             time.sleep(2 * BEAT)
@@ -136,13 +137,17 @@ class Peers:
 
     def end(self, line: str, status: int) -> NoReturn:
         """Print a line and end this process; process 0 lets the others go first."""
+        self._last_word.acquire(timeout=UNWIND)  # Another thread may be about to say the same.
         print(f"vit-jax: {line}", file=sys.stderr)
         self.end_silently(status)
 
     def end_silently(self, status: int) -> NoReturn:
         """End this process; process 0 lets the others go first."""
         self._failing.set()
-        self.close()
+        # In a thread of its own: process 0 may be stopped, and then answers nobody.
+        farewell = threading.Thread(target=self.close, daemon=True)
+        farewell.start()
+        farewell.join(BEAT)
         if self._index == 0:
             until = time.monotonic() + LINGER
             while time.monotonic() < until and not self._all_ended():
@@ -151,9 +156,11 @@ class Peers:
 
     def _all_ended(self) -> bool:
         try:
-            return all(text == ENDED for _, text in service().key_value_dir_get(ALIVE))
+            texts = dict(service().key_value_dir_get(ALIVE))
         except jax.errors.JaxRuntimeError:
             return True
+        texts.pop(f"{ALIVE}/{self._lost_index}", None)
+        return all(text == ENDED for text in texts.values())
 
     def _lost(self, error: BaseException) -> PeerError:
         """Return the error of lost contact, after the one who hears of it has had the time to name the process."""
@@ -161,7 +168,7 @@ class Peers:
         while time.monotonic() < until:
             failure = self._failure()
             if failure is not None and failure["process"] != self._index:
-                return PeerError(self._other(failure))
+                return PeerError(failure["line"])
             time.sleep(BEAT / 4)
         reason = str(error).splitlines()[0][:200]
         return PeerError(
@@ -170,7 +177,8 @@ class Peers:
         )
 
     def _publish(self, status: int, line: str, process: int | None = None) -> None:
-        told = {"process": self._index if process is None else process, "status": status, "line": line}
+        index = self._index if process is None else process
+        told = {"process": index, "status": status, "line": f"process {index} of {self._count} {line}"}
         with suppress(jax.errors.JaxRuntimeError):  # The first failure stands; the service may be gone as well.
             service().key_value_set(FAILURE, json.dumps(told))
 
@@ -181,9 +189,6 @@ class Peers:
             if "NOT_FOUND" in str(error):
                 return None
             raise
-
-    def _other(self, failure: dict[str, Any]) -> str:
-        return f"process {failure['process']} of {self._count}: {failure['line']}"
 
     def _end_late(self, error: BaseException | None, line: str) -> None:
         time.sleep(UNWIND)
@@ -204,7 +209,7 @@ class Peers:
             else:
                 self._answered = time.monotonic()
             if failure is not None and not self._failing.wait(OWN_WORDS):
-                self.end(self._other(failure), failure["status"])
+                self.end(failure["line"], failure["status"])
             self._done.wait(BEAT)
 
     def _listen(self) -> None:
@@ -226,10 +231,10 @@ class Peers:
                         heard[key] = text, now
             for key, (text, since) in heard.items():
                 if text != ENDED and now - since > self._limit:
-                    lost = int(key.rpartition("/")[2])
+                    self._lost_index = int(key.rpartition("/")[2])
                     line = self._silence()
-                    self._publish(PeerError.exit_status, line, lost)
-                    self.end(f"process {lost} of {self._count}: {line}", PeerError.exit_status)
+                    self._publish(PeerError.exit_status, line, self._lost_index)
+                    self.end(f"process {self._lost_index} of {self._count} {line}", PeerError.exit_status)
 
     def _silence(self) -> str:
         return (

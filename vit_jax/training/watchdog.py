@@ -31,6 +31,7 @@ class Watchdog:
 
     Attributes:
       stalled: called in a thread of its own with the line to print; it ends the process.
+      silence: seconds without a sign of life after which the parent ends this process, if that is less than the limit.
       step: the step being made.
       phase: where the run is.
     """
@@ -42,6 +43,7 @@ class Watchdog:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self.phase, self.step = "startup", 0
+        self.silence = float("inf")
         self.stalled: Callable[[str], None] = end_stalled
 
     def __enter__(self) -> "Watchdog":
@@ -79,7 +81,7 @@ class Watchdog:
         where = f"before step {self.step}" if phase == "data_wait" else f"at step {self.step}"
         return (
             f"stuck for {seconds:.0f} s in {phase} ({WORDS.get(phase, phase)}) {where}; watchdog.{key} allows "
-            f"{self.limit():g}. The stacks of its threads are above; start the same command again to go on."
+            f"{self.limit():g}. The stacks of its threads are in its output; start the same command again to go on."
         )
 
     def _beat(self) -> None:
@@ -87,7 +89,7 @@ class Watchdog:
         if self._beats is None:
             return
         try:
-            os.write(self._beats, f"{self.limit()}\n".encode())
+            os.write(self._beats, f"{min(self.limit(), self.silence)}\n".encode())
         except BrokenPipeError:
             end_process(PeerError.exit_status)  # The parent has gone, and nobody would tell how this ends.
 
