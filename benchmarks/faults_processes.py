@@ -85,7 +85,7 @@ class Bench:
 def kills(bench: Bench, part: str, processes: int, count: int) -> None:
     """Kill runs at random moments until each has come through."""
     expected = bench.undisturbed(processes)
-    longest = 9.0 if processes == 1 else 25.0
+    longest = 12.0 if processes == 1 else 35.0
     done = sum(row["part"] == part for row in bench.read())
     while done < count:
         workdir, rows, saved = bench.workdir(part), [], 0
