@@ -18,12 +18,12 @@ import jax
 
 from vit_jax.errors import PeerError, VitError
 from vit_jax.processes import service
-from vit_jax.training.watchdog import Watchdog, end_process, end_stalled
+from vit_jax.training.watchdog import Watchdog, end_process, print_stacks
 
 BEAT = 1.0  # seconds between two signs of life
 ALIVE, FAILURE, READY = "vit_jax/alive", "vit_jax/failure", "vit_jax/ready"
 ENDED = "ended"
-OWN_WORDS = 2.0  # seconds in which a process that fails like another one may say so itself
+OWN_WORDS = 1.0  # seconds in which a process that fails like another one may say so itself
 UNWIND = 15.0  # seconds from a failure to the end of the process, whatever waits
 LINGER = 5.0  # seconds that process 0, without which the others are aborted, gives them to end first
 
@@ -127,13 +127,11 @@ class Peers:
             self.end(line, error.exit_status)
 
     def stalled(self, line: str) -> NoReturn:
-        """Tell the others that this process is stuck, and end it."""
+        """Print the stacks of this process, tell the others that it is stuck, and end it."""
         self._failing.set()
+        print_stacks()
         self._publish(PeerError.exit_status, f"is {line}")
-        if self._index == 0:
-            threading.Thread(target=self._end_late, args=(None, line), daemon=True).start()
-            time.sleep(2 * BEAT)
-        end_stalled(f"process {self._index} of {self._count} is {line}")
+        self.end(f"process {self._index} of {self._count} is {line}", PeerError.exit_status)
 
     def end(self, line: str, status: int) -> NoReturn:
         """Print a line and end this process; process 0 lets the others go first."""

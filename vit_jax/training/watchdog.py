@@ -96,10 +96,15 @@ class Watchdog:
 
 def end_stalled(line: str) -> NoReturn:
     """Print the stacks of all threads and a line, and end this process with status 75."""
-    sys.stdout.flush()
-    faulthandler.dump_traceback(all_threads=True)
+    print_stacks()
     print(f"vit-jax: {line}", file=sys.stderr)
     end_process(PeerError.exit_status)
+
+
+def print_stacks() -> None:
+    """Print where every thread of this process is, to standard error."""
+    sys.stdout.flush()
+    faulthandler.dump_traceback(file=sys.__stderr__ or sys.stderr, all_threads=True)
 
 
 def end_process(status: int) -> NoReturn:
