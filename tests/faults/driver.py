@@ -86,8 +86,8 @@ class Running:
         """The process that trains: the child of the one that was started, if that is a light parent."""
         pid = self.processes[index].pid
         children = _children(pid)
-        parent = _is_python(children[0]) if len(children) == 1 else False
-        return children[0] if parent and b"VIT_JAX_WORKER" in _environ(children[0]) else pid
+        alone = len(children) == 1 and f"VIT_JAX_WORKER={pid}\0".encode() in _read(f"/proc/{children[0]}/environ")
+        return children[0] if alone else pid
 
     def signal(self, number: int, index: int = 0) -> None:
         """Send a signal to the process that trains, unless it has ended."""
@@ -217,20 +217,22 @@ def orphans(workdir: Path) -> list[int]:
     return found
 
 
+def loader(pid: int) -> int:
+    """The process in which Grain reads for a process: not Python's resource tracker."""
+    (found,) = {child for child in _children(pid) if b"spawn_main" in _read(f"/proc/{child}/cmdline")}
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only its exit status."""
+    stat = _read(f"/proc/{pid}/stat")
+    return bool(stat) and stat.rpartition(b")")[2].split()[0] != b"Z"
+
+
 def _children(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [int(child) for child in text.split()]
-
-
-def _is_python(pid: int) -> bool:
-    return b"vit_jax.cli" in _read(f"/proc/{pid}/cmdline")
-
-
-def _environ(pid: int) -> bytes:
-    return _read(f"/proc/{pid}/environ")
+    """The children that any thread of a process has started."""
+    lists = [_read(str(path)) for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for children in lists for child in children.split()]
 
 
 def _read(path: str) -> bytes:
