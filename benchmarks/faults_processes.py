@@ -2,15 +2,16 @@
 
     python benchmarks/faults_processes.py --folder /tmp/faults [--only kill1 term2 ...] [--count 100]
 
-Toy runs of 120 steps, saved every 10, on the embedded digits. Every fault is one line of `results.jsonl` in the folder; started
-again, the script goes on where it ended. `--report` prints the table and exits with 1 if a promise was broken.
+Toy runs of 120 steps, saved every 10, on the embedded digits. Every fault is one line of `results.jsonl` in the folder;
+started again, the script goes on where it ended. `--report` prints the table and exits with 1 if a promise was broken.
 
-- `kill1`, `kill2`: SIGKILL at a random moment, again and again until the run has come through. It must go on after the newest step
-  that was committed, and end bit for bit (arrays of the last checkpoint, metrics.jsonl) as the undisturbed run. Of two processes
-  either is killed, and the other must end by itself.
-- `term2`: SIGTERM at a random moment after the first step to one of two processes; both must save the same step and exit with 75.
+- `kill1`, `kill2`: SIGKILL at a random moment, again and again until the run has come through. It must go on after the
+  newest step that was committed, and end bit for bit (arrays of the last checkpoint, metrics.jsonl) as the undisturbed
+  run. Of two processes either is killed, and the other must end by itself.
+- `term2`: SIGTERM at a random moment after the first step to one of two processes; both must save the same step and
+  exit with 75.
 - `dead2`: SIGKILL to one of two processes with the default limit of 10 s; how long the other takes to end and name it.
-- `stop2`, `stall1`, `stall2`: SIGSTOP, or a loader that sleeps; how long until the end beyond the limit.
+- `stop2`, `stall1`, `stall2`: SIGSTOP, or a loader that sleeps, with a limit of 20 s; how long until the end.
 - `supervise`: SIGKILL of the training process below `--supervise`; how long until the next line of metrics.
 """
 
@@ -109,7 +110,13 @@ def kills(bench: Bench, part: str, processes: int, count: int) -> None:
                 if killed:
                     statuses = [end.status for end in ends]
                     rows.append(
-                        {"victim": victim, "at": round(delay, 2), "step": step, "statuses": statuses, "lost": lost}
+                        {
+                            "victim": victim,
+                            "at": round(delay, 2),
+                            "step": step,
+                            "statuses": statuses,
+                            "lost": lost,
+                        }
                         | {"end": round(max(end.seconds for end in ends), 2)}
                     )
                 elif not finished:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,15 +86,15 @@ class Running:
         """The process that trains: the child of the one that was started, if that is a light parent."""
         pid = self.processes[index].pid
         children = _children(pid)
-        alone = len(children) == 1 and f"VIT_JAX_WORKER={pid}\0".encode() in _read(f"/proc/{children[0]}/environ")
+        alone = len(children) == 1 and f"VIT_JAX_WORKER={pid}\0".encode() in _read(
+            f"/proc/{children[0]}/environ"
+        )
         return children[0] if alone else pid
 
     def signal(self, number: int, index: int = 0) -> None:
         """Send a signal to the process that trains, unless it has ended."""
-        try:
+        with suppress(ProcessLookupError):
             os.kill(self.worker(index), number)
-        except ProcessLookupError:
-            pass
 
     def alive(self) -> bool:
         """Whether any of the processes runs."""
@@ -139,7 +139,11 @@ def running(
     """A run of `vit-jax train`; whatever still runs at the end is killed."""
     port, commands = free_port(), []
     for index in range(processes):
-        flags = [f"--coordinator=localhost:{port}", f"--process-count={processes}", f"--process-index={index}"]
+        flags = [
+            f"--coordinator=localhost:{port}",
+            f"--process-count={processes}",
+            f"--process-index={index}",
+        ]
         flags = flags if processes > 1 else ["--process-count=1"]
         commands.append([*TRAIN, "--config", str(config), "--workdir", str(workdir), *arguments, *flags])
     run = Running(commands, workdir, devices, cache)

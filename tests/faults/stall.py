@@ -1,7 +1,7 @@
-"""A configuration that makes the loader of one process sleep for good, once a file beside its workdir names the process."""
+"""A loader that sleeps for good, in the process that a file beside the workdir names."""
 
 # Appended to `driver.CONFIG`: a configuration is Python, and this is the real command with a loader that stalls.
-STALL = '''
+STALL = """
 
 import sys
 import time
@@ -20,4 +20,4 @@ def _stalling(self, step):
 
 
 BatchReader.__call__ = _stalling
-'''
+"""

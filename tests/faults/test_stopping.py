@@ -6,7 +6,17 @@ import time
 
 import pytest
 
-from tests.faults.driver import CONFIG, committed, final, is_running, last_step, loader, orphans, resumed, running
+from tests.faults.driver import (
+    CONFIG,
+    committed,
+    final,
+    is_running,
+    last_step,
+    loader,
+    orphans,
+    resumed,
+    running,
+)
 from tests.faults.stall import STALL
 
 TRY_AGAIN = 75

@@ -14,7 +14,7 @@ from vit_jax.training import supervisor
 from vit_jax.training.supervisor import newest_step, process_name, supervise
 
 ENDS_BY = "import os, sys; os.kill(os.getpid(), int(sys.argv[1]))"
-# Counts its starts in a file; makes a checkpoint in each of the first `argv[2]`, and ends with `argv[3]`, at last with 0.
+# Counts its starts in a file; makes a checkpoint in the first few, and ends with a status, at last with 0.
 COUNTS = """
 import pathlib, sys
 folder, fruitful, status, last = pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:])
@@ -72,7 +72,10 @@ def test_it_gives_up_without_progress_and_only_then(tmp_path, capfd):
 
 
 def test_sigterm_is_passed_on_and_ends_it_for_good(tmp_path, capfd):
-    code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); open(sys.argv[1], 'w'); time.sleep(60)"
+    code = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); open(sys.argv[1], 'w').close(); "
+        "time.sleep(60)"
+    )
     ready = tmp_path / "ready"
 
     def ask():
@@ -89,7 +92,10 @@ def test_sigterm_is_passed_on_and_ends_it_for_good(tmp_path, capfd):
 
 def test_a_process_without_a_sign_of_life_is_killed(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(supervisor, "MARGIN", 1.0)
-    code = "import os, signal; os.write(int(os.environ['VIT_JAX_BEATS']), b'0.5\\n'); os.kill(os.getpid(), signal.SIGSTOP)"
+    code = (
+        "import os, signal; os.write(int(os.environ['VIT_JAX_BEATS']), b'0.5\\n'); "
+        "os.kill(os.getpid(), signal.SIGSTOP)"
+    )
     began = time.monotonic()
     assert supervise(["-c", code], "the toy", tmp_path, restart=False) == 75
     assert 1.5 <= time.monotonic() - began < 20

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if supervisor.is_worker():
         supervisor.end_with_supervisor()
         faulthandler.register(signal.SIGUSR1)
-    config = load_config(arguments.config, arguments.overrides)
+    config: Any = load_config(arguments.config, arguments.overrides)
     profile = None if arguments.profile is None else parse_steps(arguments.profile)
     given = arguments.coordinator, arguments.process_count, arguments.process_index
     if not supervisor.is_worker() and (arguments.supervise or find_cluster(*given, os.environ)):
@@ -91,7 +91,9 @@ def _nothing_to_save() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        print("vit-jax: stopped by SIGTERM; start the same command again to go on.", file=sys.stderr, flush=True)
+        print(
+            "vit-jax: stopped by SIGTERM; start the same command again to go on.", file=sys.stderr, flush=True
+        )
         os._exit(Preempted.exit_status)
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -8,7 +8,7 @@ from multiprocessing.connection import wait
 
 
 def end_with_parent() -> None:
-    """End this process, started by `multiprocessing`, as soon as its parent has ended: a killed parent cannot say so."""
+    """End this process, started by `multiprocessing`, as soon as its parent has: a killed one cannot say so."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

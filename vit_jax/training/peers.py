@@ -26,6 +26,17 @@ ENDED = "ended"
 OWN_WORDS = 1.0  # seconds in which a process that fails like another one may say so itself
 UNWIND = 15.0  # seconds from a failure to the end of the process, whatever waits
 LINGER = 5.0  # seconds that process 0, without which the others are aborted, gives them to end first
+# What jax's words are about when it has lost another process.
+_CONNECTIONS = (
+    "gloo",
+    "nccl",
+    "connection",
+    "unavailable",
+    "deadline_exceeded",
+    "aborted",
+    "cancelled",
+    "coord",
+)
 
 
 class Peers:
@@ -177,7 +188,9 @@ class Peers:
     def _publish(self, status: int, line: str, process: int | None = None) -> None:
         index = self._index if process is None else process
         told = {"process": index, "status": status, "line": f"process {index} of {self._count} {line}"}
-        with suppress(jax.errors.JaxRuntimeError):  # The first failure stands; the service may be gone as well.
+        with suppress(
+            jax.errors.JaxRuntimeError
+        ):  # The first failure stands; the service may be gone as well.
             service().key_value_set(FAILURE, json.dumps(told))
 
     def _failure(self) -> dict[str, Any] | None:
@@ -244,5 +257,4 @@ class Peers:
 def _is_lost_contact(error: BaseException) -> bool:
     """Return whether jax complains of its connections, not of the program or of memory."""
     text = str(error).lower()
-    words = ("gloo", "nccl", "connection", "unavailable", "deadline_exceeded", "aborted", "cancelled", "coordination")
-    return any(word in text for word in words)
+    return any(word in text for word in _CONNECTIONS)

@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from vit_jax.errors import Preempted
 from vit_jax.training.watchdog import end_process
 
+EARLY = "stopped by SIGTERM before the first step; nothing was lost: start the same command again."
 PATIENCE = 2.0  # seconds for Python to end by itself
 
 
@@ -27,8 +28,9 @@ class StopRequest:
     While steps are made, a signal is noted. Before, there is nothing to save: SIGTERM ends the process, also in the
     middle of a compilation, and SIGINT does what it always does.
 
-    SIGTERM is often sent again by those who sent it: further ones change nothing. A second SIGINT gets the default
-    treatment, for whoever cannot wait. Outside the main thread, where Python takes no signal handlers, nothing is noted.
+    SIGTERM is often sent again by those who sent it: further ones change nothing. A second SIGINT gets the
+    default treatment, for whoever cannot wait. Outside the main thread, where Python takes no signal handlers,
+    nothing is noted.
 
     With several processes, jax takes SIGTERM from their start on, until the first step; SIGINT becomes SIGTERM.
 
@@ -119,6 +121,3 @@ class StopRequest:
             os.close(self._writer)
         for number in list(self._previous):
             self._restore(number)
-
-
-EARLY = "stopped by SIGTERM before the first step; nothing was lost: start the same command again."

@@ -174,8 +174,8 @@ class _Parent:
         child.kill()
         child.wait(MARGIN)
         _say(
-            f"{self._name} gave no sign of life for {seconds:.0f} s and was killed: it was stopped, or ran code that does "
-            "not return. The stacks of its threads are above; start the same command again to go on."
+            f"{self._name} gave no sign of life for {seconds:.0f} s and was killed: it was stopped, or ran code that "
+            "does not return. The stacks of its threads are above; start the same command again to go on."
         )
 
     def _ended_by_signal(self, code: int) -> int:
