@@ -99,14 +99,14 @@ def kills(bench: Bench, part: str, processes: int, count: int) -> None:
                     while run.alive() and time.monotonic() < until:
                         time.sleep(0.01)
                 killed = done + len(rows) < count and run.processes[victim].poll() is None
+                step = run.step()
                 if killed:
-                    step = run.step()
                     run.signal(signal.SIGKILL, victim)
                 ends = run.wait()
                 finished = not killed and all(end.status == 0 for end in ends)
                 went_on = resumed(ends[0].err)
-                # Found out only by those attempts that got so far.
-                lost = saved - went_on if "resuming after" in ends[0].err or run.step() > saved else 0
+                # Known only of attempts that came so far as to go on, or to begin anew.
+                lost = saved - went_on if went_on or "step " in ends[0].err else 0
                 if killed:
                     statuses = [end.status for end in ends]
                     rows.append(

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -66,10 +68,18 @@ def test_also_in_the_middle_of_a_compilation():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "now\n"
+        began = cpu_time(process.pid)
+        while cpu_time(process.pid) < began + 20:  # it is inside by now: printing took no fifth of a second
+            time.sleep(0.02)
         process.terminate()
         _, err = process.communicate(timeout=30)  # PATIENCE, and not a minute
     assert process.returncode == 75
     assert err.splitlines()[-1] == f"vit-jax: {EARLY}"
+
+
+def cpu_time(pid):
+    """Hundredths of a second that a process has computed for."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11])
 
 
 def test_without_a_signal_everything_is_put_back(received):
