@@ -5,7 +5,7 @@
 Toy runs of 120 steps, saved every 10, on the embedded digits. Every fault is one line of `results.jsonl` in the folder;
 started again, the script goes on where it ended. `--report` prints the table and exits with 1 if a promise was broken.
 
-- `kill1`, `kill2`: SIGKILL at a random moment, again and again until the run has come through. It must go on after the
+- `kill1`, `kill2`: SIGKILL at a random moment, up to five times until the run has come through. It must go on after the
   newest step that was committed, and end bit for bit (arrays of the last checkpoint, metrics.jsonl) as the undisturbed
   run. Of two processes either is killed, and the other must end by itself.
 - `term2`: SIGTERM at a random moment after the first step to one of two processes; both must save the same step and
@@ -40,6 +40,7 @@ COUNTS = {
     "supervise": 10,
 }
 TRY_AGAIN = 75
+KILLS = 5  # of one run, which is then left alone
 
 
 class Bench:
@@ -94,11 +95,16 @@ def kills(bench: Bench, part: str, processes: int, count: int) -> None:
         while not finished:
             with running(bench.config, workdir, processes=processes, cache=bench.cache) as run:
                 victim, delay = random.randrange(processes), random.uniform(0, longest)
-                if done + len(rows) < count:
-                    until = time.monotonic() + delay
-                    while run.alive() and time.monotonic() < until:
-                        time.sleep(0.01)
-                killed = done + len(rows) < count and run.processes[victim].poll() is None
+                wanted = len(rows) < KILLS and done + len(rows) < count
+                # At any time of a run, or soon after it has come further.
+                further = saved + random.randrange(1, 40) if random.random() < 0.5 else 0
+                while wanted and run.alive() and further and run.step() < further:
+                    time.sleep(0.01)
+                delay = delay / 10 if further else delay
+                until = time.monotonic() + delay
+                while wanted and run.alive() and time.monotonic() < until:
+                    time.sleep(0.01)
+                killed = wanted and run.processes[victim].poll() is None
                 step = run.step()
                 if killed:
                     run.signal(signal.SIGKILL, victim)
