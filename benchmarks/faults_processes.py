@@ -101,6 +101,10 @@ def kills(bench: Bench, part: str, processes: int, count: int) -> None:
                 while wanted and run.alive() and further and run.step() < further:
                     time.sleep(0.01)
                 delay = delay / 10 if further else delay
+                # Whoever is alone waits two minutes for the other to come: once in ten is enough.
+                if wanted and processes > 1 and random.random() < 0.9:
+                    while run.alive() and not all("coordinator" in run.err(index) for index in (0, 1)):
+                        time.sleep(0.01)
                 until = time.monotonic() + delay
                 while wanted and run.alive() and time.monotonic() < until:
                     time.sleep(0.01)
