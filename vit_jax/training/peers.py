@@ -78,6 +78,8 @@ class Peers:
         self.failed(error)
         if isinstance(error, VitError):
             self.end(str(error), error.exit_status)
+        if isinstance(error, KeyboardInterrupt):
+            self.end("interrupted", 130)
         traceback.print_exception(error)
         self.end_silently(1)
 
@@ -175,9 +177,10 @@ class Peers:
         """Return the error of lost contact, after the one who hears of it has had the time to name the process."""
         until = time.monotonic() + self._limit + 3 * BEAT
         while time.monotonic() < until:
-            failure = self._failure()
-            if failure is not None and failure["process"] != self._index:
-                return PeerError(failure["line"])
+            with suppress(jax.errors.JaxRuntimeError):  # With process 0 the service is gone too.
+                failure = self._failure()
+                if failure is not None and failure["process"] != self._index:
+                    return PeerError(failure["line"])
             time.sleep(BEAT / 4)
         reason = str(error).splitlines()[0][:200]
         return PeerError(
