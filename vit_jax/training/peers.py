@@ -129,7 +129,7 @@ class Peers:
         """Tell the others why this process will end, and see to it that it does."""
         if not self.several or self._failing.is_set():
             return
-        if isinstance(error, jax.errors.JaxRuntimeError) and _is_lost_contact(error):
+        if _is_lost_contact(error):
             error = self._lost(error)
         line = str(error) if isinstance(error, VitError) else f"{type(error).__name__}: {error}"
         self._failing.set()
@@ -257,7 +257,14 @@ class Peers:
         )
 
 
-def _is_lost_contact(error: BaseException) -> bool:
-    """Return whether jax complains of its connections, not of the program or of memory."""
-    text = str(error).lower()
-    return any(word in text for word in _CONNECTIONS)
+def _is_lost_contact(error: BaseException | None) -> bool:
+    """Return whether jax, here or where an error came from, complains of its connections: not of program or memory."""
+    while error is not None:
+        text = str(error).lower()
+        # Saving compares values between processes as well, and jax says ValueError then.
+        if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(
+            w in text for w in _CONNECTIONS
+        ):
+            return not isinstance(error, PeerError)
+        error = error.__cause__
+    return False
