@@ -265,6 +265,6 @@ def _is_lost_contact(error: BaseException | None) -> bool:
         if isinstance(error, jax.errors.JaxRuntimeError | ValueError) and any(
             w in text for w in _CONNECTIONS
         ):
-            return not isinstance(error, PeerError)
+            return True
         error = error.__cause__
     return False
