@@ -319,6 +319,7 @@ def test_both_ways_to_write_an_override(monkeypatch, tmp_path):
     assert (config.data.train_transforms, config.optimizer.decay) == ("flip_lr", ("kernel$", "bias$"))
     assert workdir == "w"
     assert 0 < options.pop("begun") <= time.monotonic()
+    assert options.pop("peers") is not None
     assert options == {"allow_change": ["seed", "mesh"], "profile": None}
 
 

@@ -39,6 +39,8 @@ JAX_FREE = (
     "vit_jax.training.config",
     "vit_jax.training.distributed",
     "vit_jax.training.durations",
+    "vit_jax.training.supervisor",
+    "vit_jax.training.watchdog",
 )
 
 

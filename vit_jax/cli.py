@@ -34,7 +34,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or the kind of error, see `vit_jax.errors`."""
     try:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        again = sys.orig_argv[1:] if arguments is None else ["-m", "vit_jax.cli", *arguments]
+        status = _run(list(sys.argv[1:] if arguments is None else arguments), again)
         sys.stdout.flush()  # here, where a broken pipe is expected, rather than at Python's end
         return status
     except VitError as error:
@@ -50,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], again: list[str]) -> int:
+    """Run a command; `again` is what Python was started with, or would be, for the same."""
     parser = _parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise ConfigError(
@@ -64,7 +66,7 @@ def _run(arguments: list[str]) -> int:
         parser.print_help()
         return 0
     command = " ".join(filter(None, (parsed.command, getattr(parsed, "action", ""))))
-    parsed.overrides = _overrides(rest, command)
+    parsed.overrides, parsed.again = _overrides(rest, command), again
     return COMMANDS[parsed.command].run(parsed)
 
 

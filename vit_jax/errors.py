@@ -42,6 +42,12 @@ class ResourceError(VitError):
     exit_status = 6
 
 
+class PeerError(VitError):
+    """Another process of the run is lost or stuck; started again, all can go on (exit status 75)."""
+
+    exit_status = 75
+
+
 class Preempted(VitError):
     """The run was asked to stop, saved its state, and can be started again (exit status 75)."""
 

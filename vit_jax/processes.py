@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import jax
 from jax._src import distributed
 
-from vit_jax.errors import CheckpointError, ConfigError, DataError, ResourceError, VitError, WorkdirBusy
+from vit_jax.errors import CheckpointError, ConfigError, DataError, PeerError, ResourceError, VitError
 
 T = TypeVar("T")
 
@@ -37,11 +37,11 @@ def gather(name: str, value: Any, timeout: float = TIMEOUT) -> list[Any]:
       timeout: seconds.
 
     Raises:
-      ResourceError: a process did not answer in time.
+      PeerError: a process did not answer in time.
     """
     if jax.process_count() == 1:
         return [value]
-    client, key = _client(), f"vit_jax/{name}/{next(_CALLS[name])}"
+    client, key = service(), f"vit_jax/{name}/{next(_CALLS[name])}"
     wait = int(timeout * 1000)
     client.key_value_set(f"{key}/{jax.process_index()}", json.dumps(value))
     if is_main():
@@ -58,7 +58,7 @@ def from_main(name: str, value: Any, timeout: float = TIMEOUT) -> Any:
     """Return the value of process 0 on all processes; see `gather`."""
     if jax.process_count() == 1:
         return value
-    client, key = _client(), f"vit_jax/{name}/{next(_CALLS[name])}"
+    client, key = service(), f"vit_jax/{name}/{next(_CALLS[name])}"
     if is_main():
         client.key_value_set(key, json.dumps(value))
     return json.loads(_answer(name, 0, timeout, client.blocking_key_value_get, key, int(timeout * 1000)))
@@ -74,7 +74,7 @@ def together(name: str, action: Callable[[], T], timeout: float = TIMEOUT) -> T:
 
     Raises:
       VitError: the action's own error where it failed; elsewhere an error of the same kind that names the process.
-      ResourceError: a process did not answer in time.
+      PeerError: a process did not answer in time.
     """
     if jax.process_count() == 1:
         return action()
@@ -100,20 +100,21 @@ def wait_for_all(name: str, timeout: float = TIMEOUT) -> None:
       timeout: seconds.
 
     Raises:
-      ResourceError: a process did not come in time.
+      PeerError: a process did not come in time.
     """
     if jax.process_count() == 1:
         return
     key = f"vit_jax/{name}/{next(_CALLS[name])}"
-    _answer(name, None, timeout, _client().wait_at_barrier, key, int(timeout * 1000))
+    _answer(name, None, timeout, service().wait_at_barrier, key, int(timeout * 1000))
 
 
 def _elsewhere(status: int) -> type[VitError]:
-    kinds = (ConfigError, DataError, CheckpointError, ResourceError, WorkdirBusy)
+    kinds = (ConfigError, DataError, CheckpointError, ResourceError, PeerError)
     return next((kind for kind in kinds if kind.exit_status == status), ResourceError)
 
 
-def _client() -> Any:
+def service() -> Any:
+    """Return the client of jax's coordination service."""
     client = distributed.global_state.client
     if client is None:
         raise RuntimeError("several processes need jax.distributed; see vit_jax.initialize_distributed")
@@ -127,7 +128,7 @@ def _answer(name: str, index: int | None, timeout: float, ask: Callable[..., Any
     except jax.errors.JaxRuntimeError as error:
         who = "some process" if index is None else f"process {index}"
         reason = str(error).splitlines()[0]
-        raise ResourceError(
+        raise PeerError(
             f"{who} of {jax.process_count()} did not answer within {timeout:.0f} s ({name}): {reason}. See its own "
             "output for why it ended or waits, then start all processes again."
         ) from error

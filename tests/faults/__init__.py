@@ -1,0 +1,1 @@
+"""Faults put into runs of the real command."""

@@ -116,11 +116,11 @@ def test_the_command_refuses_it_before_it_does_anything(tmp_path):
 ALONE = """
 import sys
 import vit_jax
-from vit_jax.errors import ResourceError
+from vit_jax.errors import PeerError
 port = sys.argv[1]
 try:
     vit_jax.initialize_distributed(f"localhost:{port}", 2, 1, timeout=2)
-except ResourceError as error:
+except PeerError as error:
     print(error)
 """
 

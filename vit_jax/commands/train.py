@@ -1,10 +1,20 @@
 """`vit-jax train`."""
 
 import argparse
+import faulthandler
+import os
+import signal
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from vit_jax.commands.processes import add_processes, join_processes
+from vit_jax.errors import Preempted
 
 HELP = "train or fine-tune a model, or go on with an interrupted run"
 
@@ -19,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", metavar="FIRST:LAST", help="trace these steps with JAX's profiler, to DIR/profile"
     )
+    parser.add_argument(
+        "--supervise",
+        action="store_true",
+        help="start again, after a pause, whenever it ends with status 75 or is killed",
+    )
     add_processes(parser)
     parser.epilog = (
         "--config.KEY=VALUE changes a key of the configuration, e.g. --config.optimizer.learning_rate=3e-4"
@@ -26,23 +41,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, and print what came out."""
+    """Train, and print what came out; in a process with a parent if there are several, or if asked for."""
     begun = time.monotonic()
+    from vit_jax.training import supervisor
     from vit_jax.training.config import load_config
+    from vit_jax.training.distributed import find_cluster
     from vit_jax.training.profiling import parse_steps
 
-    config = load_config(arguments.config, arguments.overrides)
+    if supervisor.is_worker():
+        supervisor.end_with_supervisor()
+        faulthandler.register(signal.SIGUSR1)
+    config: Any = load_config(arguments.config, arguments.overrides)
     profile = None if arguments.profile is None else parse_steps(arguments.profile)
-    main = join_processes(arguments)
-    from vit_jax.training.loop import train
+    given = arguments.coordinator, arguments.process_count, arguments.process_index
+    if not supervisor.is_worker() and (arguments.supervise or find_cluster(*given, os.environ)):
+        name = supervisor.process_name(*given[1:], os.environ)
+        checkpoints = Path(arguments.workdir) / "checkpoints"
+        return supervisor.supervise(arguments.again, name, checkpoints, restart=arguments.supervise)
+    with _nothing_to_save():
+        main = join_processes(arguments)
+        from vit_jax.training.peers import Peers
+        from vit_jax.training.watchdog import Watchdog
 
-    result = train(
-        config, arguments.workdir, allow_change=arguments.allow_change, profile=profile, begun=begun
-    )
-    summary = result.summary
+        limits = config.watchdog
+        with (
+            Watchdog(limits.step_limit, limits.phase_limit) as watchdog,
+            Peers(watchdog, limits.peer_limit) as peers,
+        ):
+            from vit_jax.training.loop import train
+
+            result = train(
+                config,
+                arguments.workdir,
+                allow_change=arguments.allow_change,
+                profile=profile,
+                begun=begun,
+                peers=peers,
+            )
     if main:
-        print(_summary_text(summary))
+        print(_summary_text(result.summary))
     return 0
+
+
+@contextmanager
+def _nothing_to_save() -> Iterator[None]:
+    """End with status 75 at SIGTERM, until training takes the signal itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        print(
+            "vit-jax: stopped by SIGTERM; start the same command again to go on.", file=sys.stderr, flush=True
+        )
+        os._exit(Preempted.exit_status)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _summary_text(summary: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ Grain provides threads, processes and prefetching. The unit it handles is a batc
 60 to 120 microseconds (measured), which for small images is more than the work itself.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,12 +14,15 @@ from absl import flags
 from vit_jax.data.base import Source
 from vit_jax.data.reader import SKIPPED, Batch, BatchReader
 from vit_jax.data.transforms.base import Transform
-from vit_jax.errors import DataError
+from vit_jax.data.workers import end_with_parent, how_it_ended
+from vit_jax.errors import DataError, ResourceError
 
 # Steps have no end; the loop that takes them decides.
 _ENDLESS = 2**62
 # Skipped records that are told one by one, and that are never too many.
 _TOLD = 10
+# How Grain says that one of its processes has ended.
+_DEAD_WORKER = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")
 
 
 class Batches(Iterator[Batch]):
@@ -28,24 +32,42 @@ class Batches(Iterator[Batch]):
       batches: what to iterate over.
       max_bad_share: of the records read, how many may be bad; up to ten are accepted in any case.
       report: told of the first ten.
+      num_workers: processes that read.
 
     Attributes:
       skipped: how many records could not be read so far.
     """
 
     def __init__(
-        self, batches: grain.DatasetIterator[Batch], max_bad_share: float, report: Callable[[str], None]
+        self,
+        batches: grain.DatasetIterator[Batch],
+        max_bad_share: float,
+        report: Callable[[str], None],
+        num_workers: int = 0,
     ):
         self._batches, self._max_bad_share, self._report = batches, max_bad_share, report
-        self.skipped = self._read = 0
+        self._num_workers = num_workers
+        self.skipped = self._read = self._given = 0
 
     def __next__(self) -> Batch:
         """Return the next batch.
 
         Raises:
           DataError: a record cannot be read and none may be skipped, or too many were.
+          ResourceError: a worker process has ended.
         """
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:
+            ended = _DEAD_WORKER.search(str(error))
+            if ended is None:
+                raise
+            # Grain asks its workers for batches in turn.
+            raise ResourceError(
+                f"worker process {self._given % self._num_workers} of {self._num_workers}, which reads data, "
+                f"{how_it_ended(int(ended[1]))}; lower data.num_workers or data.prefetch if memory is short."
+            ) from error
+        self._given += 1
         self._read += len(batch["label"])
         if SKIPPED in batch:
             self._skip(bytes(batch.pop(SKIPPED)).decode().split("\n"))
@@ -126,7 +148,7 @@ def train_batches(
         skip_bad,
     )
     batches = _prefetched(reader, start_step, _ENDLESS, num_threads, num_workers, prefetch)
-    return Batches(batches, max_bad_share, report or _to_standard_error)
+    return Batches(batches, max_bad_share, report or _to_standard_error, num_workers)
 
 
 def eval_batches(
@@ -172,7 +194,7 @@ def eval_batches(
     )
     count = -(-len(source) // batch_size)
     batches = _prefetched(reader, 0, count, num_threads, num_workers, prefetch)
-    return Batches(batches, max_bad_share, report or _to_standard_error)
+    return Batches(batches, max_bad_share, report or _to_standard_error, num_workers)
 
 
 def _prefetched(
@@ -188,7 +210,11 @@ def _prefetched(
         flags.FLAGS.mark_as_parsed()
     options = grain.MultiprocessingOptions(num_workers, per_worker_buffer_size=max(1, prefetch))
     # One thread in each process, none waiting: the processes are the parallelism.
-    return iter(batches.to_iter_dataset(grain.ReadOptions(1, 1)).mp_prefetch(options))
+    return iter(batches.to_iter_dataset(grain.ReadOptions(1, 1)).mp_prefetch(options, _start_worker))
+
+
+def _start_worker(index: int, count: int) -> None:
+    end_with_parent()
 
 
 def _to_standard_error(line: str) -> None:

@@ -39,6 +39,7 @@ HARMLESS = (
     "evaluation.",
     "compilation.",
     "divergence.max_skipped",
+    "watchdog.",
     "data.eval_batch_size",
     "data.bad_records",
     "data.eval_bad_records",

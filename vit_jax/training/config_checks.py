@@ -81,6 +81,9 @@ RANGES = {
     "evaluation.illustrate": "[0, inf)",
     "checkpoint.keep_last": "[1, inf)",
     "checkpoint.keep_best": "[0, inf)",
+    "watchdog.step_limit": "(0, inf)",
+    "watchdog.phase_limit": "(0, inf)",
+    "watchdog.peer_limit": "[3, inf)",
 }
 
 # Regular expressions on parameter paths; and pairs of one with something else.

@@ -104,6 +104,9 @@ def default_config() -> Config:
                 keep_best=1,
                 staging="",  # a local folder to write to first, where the workdir is on a remote disk (Colab's Drive)
             ),
+            # Seconds after which a process ends itself with status 75: in one step or waiting for its data; in anything
+            # else, such as compiling, evaluating or saving; without a sign of life from another process.
+            watchdog=dict(step_limit=300.0, phase_limit=3600.0, peer_limit=10.0),
             log=dict(every="50 steps", tensorboard=True, progress=True),
         ),
         type_safe=False,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from queue import Empty, Queue
 
-from vit_jax.errors import ConfigError, ResourceError
+from vit_jax.errors import ConfigError, PeerError, ResourceError
 
 VARIABLES = {
     "coordinator": "VIT_JAX_COORDINATOR",
@@ -67,7 +67,7 @@ def initialize_distributed(
 
     Raises:
       ConfigError: the arguments do not go together, or devices are in use already.
-      ResourceError: not all processes came in time.
+      PeerError: not all processes came in time.
     """
     cluster = find_cluster(coordinator, process_count, process_index, os.environ)
     if cluster is None:
@@ -96,7 +96,7 @@ def initialize_distributed(
                 "the processes of a run must meet before anything uses a device; call "
                 "vit_jax.initialize_distributed() first."
             ) from error
-        raise ResourceError(
+        raise PeerError(
             f"not all processes came within {timeout} s ({cluster.source}): {reason[:200]}. Start all of them at "
             "the same time, and let the coordinator's port be free there and open to the others."
         ) from error

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from vit_jax.training.mesh import shard_batch
 from vit_jax.training.metrics import Clock, write_summary
 from vit_jax.training.optimizer import summary as optimizer_summary
 from vit_jax.training.out_of_memory import check_memory, memory_errors_explained
+from vit_jax.training.peers import Peers
 from vit_jax.training.profiling import Profile
 from vit_jax.training.progress import Progress
 from vit_jax.training.report import earlier_performance, performance, write_report
@@ -63,6 +64,7 @@ def train(
     sources: tuple[Source, Source] | None = None,
     profile: tuple[int, int] | None = None,
     begun: float | None = None,
+    peers: Peers | None = None,
 ) -> TrainResult:
     """Train as configured, from the start or from where an earlier call with this workdir was interrupted.
 
@@ -73,6 +75,7 @@ def train(
       sources: records to train on and to evaluate on, instead of those the configuration names.
       profile: the first and the last step to trace with JAX's profiler, to `profile` in the workdir.
       begun: `time.monotonic()` of when the program started, for the report on where its time went.
+      peers: watches this process and the others, and ends this one if it cannot go on; by default nobody does.
 
     Returns:
       The last state, its metrics and the summary.
@@ -82,8 +85,9 @@ def train(
         (`DivergedError`; the last finite checkpoint stays the newest); a request to stop (`Preempted`; the
         state was saved); another run in this workdir (`WorkdirBusy`).
     """
-    with ExitStack() as held, kept_programs(config.compilation.cache, Path(workdir)):
-        return _train(config, Path(workdir), allow_change, sources, profile, Clock(begun=begun), held)
+    clock = Clock(begun=begun, entered=None if peers is None else peers.enter)
+    with ExitStack() as held, kept_programs(config.compilation.cache, Path(workdir)), StopRequest() as stop:
+        return _train(config, Path(workdir), allow_change, sources, profile, clock, stop, peers, held)
 
 
 def _train(
@@ -93,6 +97,8 @@ def _train(
     sources: tuple[Source, Source] | None,
     profile: tuple[int, int] | None,
     clock: Clock,
+    stop: StopRequest,
+    peers: Peers | None,
     held: ExitStack,
 ) -> TrainResult:
     with clock("startup"):
@@ -113,7 +119,7 @@ def _train(
         monitor_mode=objective.monitor_mode,
         staging=config.checkpoint.staging,
     )
-    with checkpoints, StopRequest() as stop, memory_errors_explained(experiment):
+    with checkpoints, memory_errors_explained(experiment):
         with clock("restore"):
             resumed = _resume(experiment, checkpoints, allow_change)
         state, start = (None, 0) if resumed is None else (resumed[0], resumed[1]["step"])
@@ -146,12 +152,16 @@ def _train(
                     check_memory(experiment, step)
                 # Nothing in the loop may move an array between host and device by accident.
                 with (
+                    nullcontext() if peers is None else peers.telling(),
+                    stop.after_steps(),
                     closing(experiment.train_batches(start, progress.write)) as batches,
                     jax.transfer_guard("disallow"),
                 ):
                     for number in range(start + 1, total + 1):
                         with clock("data_wait"):
                             batch = shard_batch(next(batches), experiment.mesh)
+                            if peers is not None:
+                                peers.ready(number)
                         with traced.step(number), clock("step"):
                             state, values = step(state, batch)
                             # The values of the step before this one: the device always has work queued.

@@ -157,10 +157,16 @@ class Clock:
     Args:
       timer: returns seconds; monotonic.
       begun: what the timer showed when the program started, so that its imports count as `startup`.
+      entered: called with every phase that begins, also with the outer one when an inner one ends.
     """
 
-    def __init__(self, timer: Callable[[], float] = time.monotonic, begun: float | None = None):
-        self._timer = timer
+    def __init__(
+        self,
+        timer: Callable[[], float] = time.monotonic,
+        begun: float | None = None,
+        entered: Callable[[str], None] | None = None,
+    ):
+        self._timer, self._entered = timer, entered
         self._seconds: dict[str, float] = {phase: 0.0 for phase in PHASES}
         self._phase = "other"
         self._since = timer()
@@ -172,11 +178,11 @@ class Clock:
         """Charge the time inside to one of `PHASES`."""
         if phase not in self._seconds:
             raise ValueError(f"{phase!r} is not one of {PHASES}")
-        outer = self._switch(phase)
+        outer = self._enter(phase)
         try:
             yield
         finally:
-            self._switch(outer)
+            self._enter(outer)
 
     def seconds(self) -> dict[str, float]:
         """Return seconds by phase until now."""
@@ -186,6 +192,12 @@ class Clock:
     def total(self) -> float:
         """Return seconds since the clock was made."""
         return sum(self.seconds().values())
+
+    def _enter(self, phase: str) -> str:
+        outer = self._switch(phase)
+        if self._entered is not None:
+            self._entered(phase)
+        return outer
 
     def _switch(self, phase: str) -> str:
         now, before = self._timer(), self._phase

@@ -6,22 +6,33 @@ the others, and they agree on a step that none has passed.
 
 import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 import jax
 from jax.experimental import multihost_utils
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+from vit_jax.errors import Preempted
+from vit_jax.training.watchdog import end_process
+
+EARLY = "stopped by SIGTERM before the first step; nothing was lost: start the same command again."
+PATIENCE = 2.0  # seconds for Python to end by itself
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGINT while it is open, instead of dying of them.
+    """Takes SIGTERM and SIGINT while it is open, instead of dying of them.
 
-    A second signal gets the default treatment, for whoever cannot wait. Outside the main thread, where Python
-    takes no signal handlers, it notes nothing.
+    While steps are made, a signal is noted. Before, there is nothing to save: SIGTERM ends the process, also in the
+    middle of a compilation, and SIGINT does what it always does.
 
-    With several processes, jax takes SIGTERM from their start on, and SIGINT becomes SIGTERM.
+    SIGTERM is often sent again by those who sent it: further ones change nothing. A second SIGINT gets the
+    default treatment, for whoever cannot wait. Outside the main thread, where Python takes no signal handlers,
+    nothing is noted.
+
+    With several processes, jax takes SIGTERM from their start on, until the first step; SIGINT becomes SIGTERM.
 
     Attributes:
       signal: the name of the signal that came, or None.
@@ -29,14 +40,25 @@ class StopRequest:
 
     def __init__(self) -> None:
         self._shared = jax.process_count() > 1
+        self._main = threading.current_thread() is threading.main_thread()
         self.signal: str | None = None
         self._previous: dict[signal.Signals, object] = {}
+        self._unwound = threading.Event()
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is threading.main_thread():
-            taken = (signal.SIGINT,) if self._shared else SIGNALS
-            self._previous = {number: signal.signal(number, self._note) for number in taken}
+        if not self._shared:
+            self._take(signal.SIGTERM, self._leave)
+            self._watch_early()
         return self
+
+    @contextmanager
+    def after_steps(self) -> Iterator[None]:
+        """From here on `reached` is asked after every step."""
+        self._unwound.set()
+        if not self._shared:
+            self._take(signal.SIGTERM, self._note)
+        self._take(signal.SIGINT, self._note)
+        yield
 
     def reached(self, step: int) -> bool:
         """Return whether to stop after this step; all processes must ask after every step.
@@ -51,19 +73,51 @@ class StopRequest:
             self.signal = "SIGTERM to one of the processes"
         return reached
 
+    def _take(self, number: signal.Signals, handler: object) -> None:
+        if self._main:
+            before = signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
+            self._previous.setdefault(number, before)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number).name
-        self._restore()
+        if number == signal.SIGINT:
+            self._restore(signal.SIGINT)
         if self._shared:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _restore(self) -> None:
-        for number, handler in self._previous.items():
-            # None stands for a handler that Python did not install and cannot put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # pyright: ignore[reportArgumentType]
-        self._previous = {}
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Preempted(EARLY)
+
+    def _watch_early(self) -> None:
+        """End the process although the main thread compiles, for minutes perhaps, and Python's handlers wait for it."""
+        if not self._main:
+            return
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        threading.Thread(target=self._end_early, name="stopping", daemon=True).start()
+
+    def _end_early(self) -> None:
+        while number := os.read(self._reader, 1):
+            if number[0] == signal.SIGTERM and not self._unwound.wait(PATIENCE):
+                print(f"vit-jax: {EARLY}", file=sys.stderr)
+                end_process(Preempted.exit_status)
+            if self._unwound.is_set():
+                break
+        os.close(self._reader)
+
+    def _restore(self, number: signal.Signals) -> None:
+        handler = self._previous.pop(number)
+        # None stands for a handler that Python did not install and cannot put back.
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)  # pyright: ignore[reportArgumentType]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
+        self._unwound.set()
+        if not self._shared and self._main:
+            signal.set_wakeup_fd(self._wakeup)
+            os.close(self._writer)
+        for number in list(self._previous):
+            self._restore(number)

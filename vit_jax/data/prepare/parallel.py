@@ -3,17 +3,16 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 import cv2
 from tqdm import tqdm
 
 from vit_jax.data.prepare.shards import Options, Shard, outcome, write_shard
+from vit_jax.data.workers import end_with_parent
 from vit_jax.errors import ResourceError
 
 _POLL_SECONDS = 0.2
@@ -104,15 +103,7 @@ def _start_worker(done: Any, stop: Any) -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism
     # Ctrl-C goes to all processes of a terminal; the parent tells the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    """End this process when its parent has: a killed parent cannot say so."""
-    wait_for([sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _run(work: Callable[..., Any], task: tuple[Any, ...]) -> Any:
