@@ -103,7 +103,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Return the steps of ours that are committed, readable or not, in increasing order."""
-        if not self.directory.is_dir():
+        if not os.path.isdir(self.directory):
             return []
         return sorted(int(path.name) for path in self.directory.iterdir() if is_ours(path))
 

@@ -20,12 +20,14 @@ import orbax.checkpoint as ocp
 from vit_jax import trees
 from vit_jax.checkpoints import fingerprint
 from vit_jax.errors import CheckpointError, ResourceError, VitError
+from vit_jax.paths import read_file
 from vit_jax.processes import together
 
 Metadata = dict[str, Any]
 STATE, METADATA = "state", "metadata"
 FOLDER = "checkpoints"  # of a workdir
 SHOWN = 4
+MAX_METADATA = 100_000_000  # bytes; a line of about 100 for each array
 
 
 class MismatchError(CheckpointError):
@@ -37,7 +39,8 @@ def is_ours(path: Path) -> bool:
 
     Any of its two parts will do: a damaged checkpoint must be an error, not a fresh start.
     """
-    return path.name.isdecimal() and ((path / STATE).is_dir() or (path / METADATA).is_dir())
+    parts = (os.path.isdir(path / part) for part in (STATE, METADATA))
+    return path.name.isdecimal() and path.name == str(int(path.name)) and any(parts)
 
 
 def locate(path: Path) -> tuple[Path, int | None]:
@@ -61,8 +64,8 @@ def read_metadata(path: Path) -> Metadata:
     """
     file = path / METADATA / "metadata"
     try:
-        metadata = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+        metadata = json.loads(read_file(file, MAX_METADATA))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {one_line(error)}") from error
     if not isinstance(metadata, dict) or metadata.get("checksum") != checksum(metadata):
         raise CheckpointError(f"{file} is damaged: its checksum differs.")

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from vit_jax.commands.processes import add_processes, join_processes
+from vit_jax.paths import check_output
 
 HELP = "train or fine-tune a model, or go on with an interrupted run"
 
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vit_jax.training.config import load_config
     from vit_jax.training.profiling import parse_steps
 
+    check_output(arguments.workdir, "--workdir")
     config = load_config(arguments.config, arguments.overrides)
     profile = None if arguments.profile is None else parse_steps(arguments.profile)
     main = join_processes(arguments)

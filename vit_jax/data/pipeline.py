@@ -13,7 +13,7 @@ from absl import flags
 from vit_jax.data.base import Source
 from vit_jax.data.reader import SKIPPED, Batch, BatchReader
 from vit_jax.data.transforms.base import Transform
-from vit_jax.errors import DataError
+from vit_jax.errors import DataError, printable
 
 # Steps have no end; the loop that takes them decides.
 _ENDLESS = 2**62
@@ -192,4 +192,4 @@ def _prefetched(
 
 
 def _to_standard_error(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -1,5 +1,6 @@
 """What a training run left behind: its configuration, class names and parameters."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
     folder, named = locate(workdir)
     if named is not None:
         workdir, step = folder.parent, named
-    if not workdir.is_dir():
+    if not os.path.isdir(workdir):
         raise CheckpointError(
             f"workdir {str(workdir)!r} does not exist; train first: vit-jax train --workdir ..."
         )

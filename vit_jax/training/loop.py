@@ -12,7 +12,8 @@ import jax
 from vit_jax.checkpoints import fingerprint
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.data.base import Source
-from vit_jax.errors import ConfigError, Preempted
+from vit_jax.errors import ConfigError, Preempted, printable
+from vit_jax.paths import check_output
 from vit_jax.processes import is_main, together, wait_for_all
 from vit_jax.training.agreement import check_data, check_settings, check_workdir
 from vit_jax.training.compilation import kept_programs
@@ -79,8 +80,9 @@ def train(
         (`DivergedError`; the last finite checkpoint stays the newest); a request to stop (`Preempted`; the
         state was saved).
     """
-    with kept_programs(config.compilation.cache, Path(workdir)):
-        return _train(config, Path(workdir), allow_change, sources, profile, Clock(begun=begun))
+    workdir = check_output(workdir, "workdir")
+    with kept_programs(config.compilation.cache, workdir):
+        return _train(config, workdir, allow_change, sources, profile, Clock(begun=begun))
 
 
 def _train(
@@ -207,7 +209,7 @@ def _resume(
 
 def _say(line: str) -> None:
     if is_main():
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def _earlier_model(config: Config, workdir: Path) -> dict[str, Any] | None:

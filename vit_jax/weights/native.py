@@ -1,6 +1,7 @@
 """Our own checkpoints as others' are read: what training, `save` and `Classifier.save` leave behind."""
 
 import json
+import os
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -22,7 +23,7 @@ from vit_jax.weights.tensors import RawCheckpoint, Tensor
 
 def is_native(path: Path) -> bool:
     """Return whether a path is a folder that training or `save` wrote, or one of its checkpoints."""
-    return path.is_dir() and locate(path)[0].is_dir()
+    return os.path.isdir(path) and os.path.isdir(locate(path)[0])
 
 
 def open_native(path: Path) -> tuple[RawCheckpoint, Layout]:
