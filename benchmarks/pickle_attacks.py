@@ -104,10 +104,20 @@ def instructions(shell: str, code: str) -> dict[str, bytes]:
     rest = b"K\x00K\x01\x85K\x01\x85\x89" + ordered + b"tR"
     return {
         "STACK_GLOBAL": b"\x80\x04" + stacked + text + b"\x85R.",
-        "STACK_GLOBAL from the memo": b"\x80\x04" + _short("os") + b"\x94" + _short("system") + b"\x94" + b"00"
+        "STACK_GLOBAL from the memo": b"\x80\x04"
+        + _short("os")
+        + b"\x94"
+        + _short("system")
+        + b"\x94"
+        + b"00"
         b"h\x00h\x01\x93" + text + b"\x85R.",
         "STACK_GLOBAL of unicode": b"\x80\x04" + _text("os") + _text("system") + b"\x93" + text + b"\x85R.",
-        "STACK_GLOBAL dotted": b"\x80\x04" + _short("os") + _short("path.os.system") + b"\x93" + text + b"\x85R.",
+        "STACK_GLOBAL dotted": b"\x80\x04"
+        + _short("os")
+        + _short("path.os.system")
+        + b"\x93"
+        + text
+        + b"\x85R.",
         "INST": f"(S{shell!r}\nios\nsystem\n.".encode(),
         "OBJ": b"(" + system + text + b"o.",
         "NEWOBJ": b"\x80\x02csubprocess\nPopen\n" + text + b"\x85\x81.",
@@ -123,50 +133,120 @@ def instructions(shell: str, code: str) -> dict[str, bytes]:
         "REDUCE, text instructions": f"cos\nsystem\n(S{shell!r}\ntR.".encode(),
         "REDUCE, protocol 0 memo": f"cos\nsystem\np0\n(S{shell!r}\np1\ntp2\nRp3\n.".encode(),
         "REDUCE, unicode text": f"cos\nsystem\n(V{shell}\ntR.".encode(),
-        "REDUCE, framed": b"\x80\x04\x95\x09\0\0\0\0\0\0\0" + system[:9] + b"\x95\xff\0\0\0\0\0\0\0" + system[9:],
+        "REDUCE, framed": b"\x80\x04\x95\x09\0\0\0\0\0\0\0"
+        + system[:9]
+        + b"\x95\xff\0\0\0\0\0\0\0"
+        + system[9:],
         "REDUCE, protocol 5": b"\x80\x05" + system + text + b"\x85R.",
         "REDUCE, protocol 255": b"\x80\xff" + system + text + b"\x85R.",
         "REDUCE, protocol twice": b"\x80\x02\x80\x04" + system + text + b"\x85R.",
-        "BUILD of state": b"\x80\x02cargparse\nNamespace\n)\x81}" + _text("__setstate__") + system + b"sb" + text + b"b.",
-        "BUILD of a dictionary": b"\x80\x02" + ordered + b"}" + _text("__setitem__") + system + b"sb" + text + b"Ns.",
-        "BUILD of append": b"\x80\x02cargparse\nNamespace\n)\x81}" + _text("append") + system + b"sb" + text + b"a.",
+        "BUILD of state": b"\x80\x02cargparse\nNamespace\n)\x81}"
+        + _text("__setstate__")
+        + system
+        + b"sb"
+        + text
+        + b"b.",
+        "BUILD of a dictionary": b"\x80\x02"
+        + ordered
+        + b"}"
+        + _text("__setitem__")
+        + system
+        + b"sb"
+        + text
+        + b"Ns.",
+        "BUILD of append": b"\x80\x02cargparse\nNamespace\n)\x81}"
+        + _text("append")
+        + system
+        + b"sb"
+        + text
+        + b"a.",
         "BUILD of a function": b"\x80\x02ccollections\nOrderedDict\n}" + _text("__init__") + system + b"sb.",
         "BUILD with slots": b"\x80\x02cargparse\nNamespace\n)\x81N}" + _text("a") + system + b"s\x86b.",
         "EXT1": b"\x80\x02\x82\x01.",
         "EXT2": b"\x80\x02\x83\x01\x01.",
         "EXT4": b"\x80\x02\x84\x01\x01\x01\x01.",
-        "copyreg": b"\x80\x02ccopyreg\nadd_extension\n" + _text("os") + _text("system") + b"K\x01\x87R\x82\x01.",
+        "copyreg": b"\x80\x02ccopyreg\nadd_extension\n"
+        + _text("os")
+        + _text("system")
+        + b"K\x01\x87R\x82\x01.",
         "copyreg._reconstructor": b"\x80\x02ccopyreg\n_reconstructor\nccollections\nOrderedDict\ncbuiltins\nobject\nN\x87R.",
         "PERSID": b"Pos.system\n.",
         "BINPERSID of a call": b"\x80\x02" + system + text + b"\x85RQ.",
-        "BINPERSID naming a function": b"\x80\x02(" + _text("storage") + system + _text("0") + text + b"K\x01tQ.",
+        "BINPERSID naming a function": b"\x80\x02("
+        + _text("storage")
+        + system
+        + _text("0")
+        + text
+        + b"K\x01tQ.",
         "a storage that is a call": b"\x80\x02" + tensor + system + text + b"\x85R" + rest + b".",
-        "an offset that is a call": b"\x80\x02" + tensor + storage + system + text + b"\x85R" + rest[2:] + b".",
-        "hooks that are calls": b"\x80\x02" + tensor + storage + rest[:-len(ordered) - 2] + system + text + b"\x85RtR.",
-        "_rebuild_parameter of a call": b"\x80\x02ctorch._utils\n_rebuild_parameter\n" + system + text + b"\x85R\x89"
-        + ordered + b"\x87R.",
-        "_rebuild_parameter named": b"\x80\x02ctorch._utils\n_rebuild_parameter\n" + system + b"\x89" + ordered
-        + b"\x87R" + text + b"\x85R.",
-        "_rebuild_from_type": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(" + system + system + text + b"\x85NtR.",
+        "an offset that is a call": b"\x80\x02"
+        + tensor
+        + storage
+        + system
+        + text
+        + b"\x85R"
+        + rest[2:]
+        + b".",
+        "hooks that are calls": b"\x80\x02"
+        + tensor
+        + storage
+        + rest[: -len(ordered) - 2]
+        + system
+        + text
+        + b"\x85RtR.",
+        "_rebuild_parameter of a call": b"\x80\x02ctorch._utils\n_rebuild_parameter\n"
+        + system
+        + text
+        + b"\x85R\x89"
+        + ordered
+        + b"\x87R.",
+        "_rebuild_parameter named": b"\x80\x02ctorch._utils\n_rebuild_parameter\n"
+        + system
+        + b"\x89"
+        + ordered
+        + b"\x87R"
+        + text
+        + b"\x85R.",
+        "_rebuild_from_type": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n("
+        + system
+        + system
+        + text
+        + b"\x85NtR.",
         "_rebuild_wrapper": b"\x80\x02ctorch._utils\n_rebuild_wrapper_subclass\n" + system + text + b"\x86R.",
-        "_codecs.encode of code": b"\x80\x02cbuiltins\nexec\nc_codecs\nencode\n" + code_text + _text("latin-1")
+        "_codecs.encode of code": b"\x80\x02cbuiltins\nexec\nc_codecs\nencode\n"
+        + code_text
+        + _text("latin-1")
         + b"\x86R\x85R.",
         "functools.partial": b"\x80\x02cfunctools\npartial\n" + system + text + b"\x86R)R.",
         "functools.reduce": b"\x80\x02cfunctools\nreduce\n" + system + b"]" + text + b"a\x86R.",
-        "operator.methodcaller": b"\x80\x02coperator\nmethodcaller\n" + _text("system") + text + b"\x86Rcimportlib\n"
+        "operator.methodcaller": b"\x80\x02coperator\nmethodcaller\n"
+        + _text("system")
+        + text
+        + b"\x86Rcimportlib\n"
         b"import_module\n" + _text("os") + b"\x85R\x85R.",
-        "operator.attrgetter": b"\x80\x02coperator\nattrgetter\n" + _text("system") + b"\x85Rcimportlib\nimport_module\n"
-        + _text("os") + b"\x85R\x85R" + text + b"\x85R.",
+        "operator.attrgetter": b"\x80\x02coperator\nattrgetter\n"
+        + _text("system")
+        + b"\x85Rcimportlib\nimport_module\n"
+        + _text("os")
+        + b"\x85R\x85R"
+        + text
+        + b"\x85R.",
         "builtins.map": b"\x80\x02cbuiltins\nlist\ncbuiltins\nmap\n" + system + b"]" + text + b"a\x86R\x85R.",
-        "__import__": b"\x80\x02cbuiltins\ngetattr\ncbuiltins\n__import__\n" + _text("os") + b"\x85R" + _text("system")
-        + b"\x86R" + text + b"\x85R.",
+        "__import__": b"\x80\x02cbuiltins\ngetattr\ncbuiltins\n__import__\n"
+        + _text("os")
+        + b"\x85R"
+        + _text("system")
+        + b"\x86R"
+        + text
+        + b"\x85R.",
         "defaultdict": b"\x80\x02ccollections\ndefaultdict\n" + system + b"\x85R.",
         "Counter of a call": b"\x80\x02ccollections\nCounter\n" + system + text + b"\x85R\x85R.",
         "a second pickle": pickle.dumps({}, 2) + b"\x80\x02" + system + text + b"\x85R.",
         "a pickle before": b"\x80\x02" + system + text + b"\x85R." + pickle.dumps({}, 2),
         "after an error": b"\x80\x02" + system + text + b"\x85R0\xff.",
         "without a stop": b"\x80\x02" + system + text + b"\x85R",
-        "base64 of code": b"\x80\x02cbuiltins\nexec\ncbase64\nb64decode\n" + _text(base64.b64encode(code.encode()).decode())
+        "base64 of code": b"\x80\x02cbuiltins\nexec\ncbase64\nb64decode\n"
+        + _text(base64.b64encode(code.encode()).decode())
         + b"\x85R\x85R.",
         "memory: memo index": b"\x80\x02Nr\xff\xff\xff\x07.",
         "memory: length of bytes": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b".",
@@ -186,8 +266,15 @@ def containers(program: bytes, canary: Path) -> dict[str, bytes]:
     good = pickle.dumps({}, 2)
     plain = archive({"archive/data.pkl": program})
     twice = archive({"archive/data.pkl": good}, [("archive/data.pkl", program)])
-    npy = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(117) + b"\n" + program
-    evil_header = f"{{'descr': __import__('os').system('touch {canary}'), 'shape': (1,)}}".encode().ljust(200) + b"\n"
+    npy = (
+        b"\x93NUMPY\x01\x00v\x00"
+        + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(117)
+        + b"\n"
+        + program
+    )
+    evil_header = (
+        f"{{'descr': __import__('os').system('touch {canary}'), 'shape': (1,)}}".encode().ljust(200) + b"\n"
+    )
     renamed = plain.replace(b"archive/data.pkl", b"archive/dbta.pkl", 1)  # in the local header alone
     central = plain[::-1].replace(b"archive/data.pkl"[::-1], b"archive/dbta.pkl"[::-1], 1)[::-1]
     tar = io.BytesIO()
@@ -221,10 +308,14 @@ def containers(program: bytes, canary: Path) -> dict[str, bytes]:
         "zip before other bytes": plain + program,
         "zip in a zip": archive({"archive/data.pkl": plain}),
         "zip with a comment": plain[:-2] + struct.pack("<H", len(program)) + program,
-        "zip of TorchScript": archive({"a/data.pkl": good, "a/constants.pkl": program, "a/code/x.py": b"import os"}),
+        "zip of TorchScript": archive(
+            {"a/data.pkl": good, "a/constants.pkl": program, "a/code/x.py": b"import os"}
+        ),
         "zip of a module": archive({"archive/data.pkl": program, "__main__.py": b"import os"}),
         "npz with an object": archive({"a.npy": npy}),
-        "npz with code in a header": archive({"a.npy": b"\x93NUMPY\x01\x00" + struct.pack("<H", 201) + evil_header}),
+        "npz with code in a header": archive(
+            {"a.npy": b"\x93NUMPY\x01\x00" + struct.pack("<H", 201) + evil_header}
+        ),
         "npz with a pickle": archive({"a.npy": npy[:128], "data.pkl": program}),
         "npz with a raw pickle as array": archive({"a.npy": program}),
         "npy": npy,
@@ -250,7 +341,9 @@ def containers(program: bytes, canary: Path) -> dict[str, bytes]:
     }
 
 
-def archive(members: dict[str, bytes], more: list[tuple[str, bytes]] = [], method: int = zipfile.ZIP_STORED) -> bytes:  # noqa: B006
+def archive(
+    members: dict[str, bytes], more: list[tuple[str, bytes]] = [], method: int = zipfile.ZIP_STORED
+) -> bytes:  # noqa: B006
     """Return a zip file; `more` are members whose names may come twice."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as zipped:
@@ -289,8 +382,10 @@ def _call(named: bytes, arguments: list[object]) -> bytes:
 
 
 def _global(module: str, name: str) -> bytes:
-    return b"c" + module.encode() + b"\n" + name.encode() + b"\n" if "." not in name else (
-        _text(module) + _text(name) + b"\x93"
+    return (
+        b"c" + module.encode() + b"\n" + name.encode() + b"\n"
+        if "." not in name
+        else (_text(module) + _text(name) + b"\x93")
     )
 
 

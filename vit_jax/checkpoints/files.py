@@ -27,6 +27,12 @@ Metadata = dict[str, Any]
 STATE, METADATA = "state", "metadata"
 FOLDER = "checkpoints"  # of a workdir
 SHOWN = 4
+# What metadata may say, and what they must.
+_KINDS: dict[str, type] = {
+    **{"step": int, "fingerprint": str, "arrays": dict, "metrics": dict, "config": dict, "model": dict},
+    **{"class_names": list, "eval_transforms": str, "monitor": str, "monitor_mode": str},
+}
+_NEEDED = ("step", "fingerprint", "arrays", "metrics")
 MAX_METADATA = 100_000_000  # bytes; a line of about 100 for each array
 
 
@@ -69,7 +75,27 @@ def read_metadata(path: Path) -> Metadata:
         raise CheckpointError(f"{file} cannot be read: {one_line(error)}") from error
     if not isinstance(metadata, dict) or metadata.get("checksum") != checksum(metadata):
         raise CheckpointError(f"{file} is damaged: its checksum differs.")
+    # Whoever makes a file by hand gets its checksum right.
+    for key, kind in _KINDS.items():
+        if key in _NEEDED and key not in metadata:
+            raise CheckpointError(f"{file} is damaged: it has no {key!r}.")
+        if key in metadata and not isinstance(metadata[key], kind):
+            raise CheckpointError(f"{file} is damaged: its {key!r} is {str(metadata[key])[:80]!r}.")
+    for name, entry in metadata["arrays"].items():
+        if not _is_entry(entry):
+            raise CheckpointError(f"{file} is damaged: it says of {name!r} {str(entry)[:80]!r}.")
+    if not all(isinstance(name, str) for name in metadata.get("class_names", ())):
+        raise CheckpointError(f"{file} is damaged: a name of a class is no text.")
+    if not all(isinstance(value, int | float) for value in metadata["metrics"].values()):
+        raise CheckpointError(f"{file} is damaged: a metric is no number.")
     return metadata
+
+
+def _is_entry(entry: Any) -> bool:
+    """Return whether something is what is said of an array: dtype, shape and fingerprint."""
+    if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[1], list):
+        return False
+    return isinstance(entry[0], str) and all(type(size) is int for size in entry[1])
 
 
 def read_state(path: Path, prefix: str, abstract: trees.Tree, metadata: Metadata) -> trees.Tree:

@@ -69,7 +69,10 @@ class TfdsSource(Source):
             self.labels = _labels(builder, split)
             # The records as they are stored: what tfds makes of them takes several times as long.
             self._records = builder.as_data_source(split).data_source
-        except (ValueError, OSError) as error:
+        except DataError:
+            raise
+        # tfds, numpy and ArrayRecord raise anything on damaged files.
+        except Exception as error:
             raise DataError(f"{where} cannot be read as split {split!r}: {_first_line(error)}") from error
 
     def __len__(self) -> int:

@@ -85,7 +85,7 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
             f"workdir {str(workdir)!r} has no checkpoint yet; train first, or give another one."
         )
     if best:
-        monitor, mode = newest["monitor"], newest["monitor_mode"]
+        monitor, mode = newest.get("monitor", ""), newest.get("monitor_mode", "max")
         scored = Checkpoints(checkpoints.directory, read_only=True, monitor=monitor, monitor_mode=mode)
         step = scored.best_step()
         if step is None:
@@ -104,6 +104,11 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
             f"{str(workdir)!r} holds a model that was saved, not a training run; use it as a checkpoint: "
             f"--checkpoint {workdir}."
         )
+    for key in ("class_names", "eval_transforms"):
+        if key not in newest:
+            raise CheckpointError(
+                f"checkpoint {newest['step']} of {str(workdir)!r} does not say its {key}; it is damaged."
+            )
     return Saved(
         checkpoints,
         newest["step"],

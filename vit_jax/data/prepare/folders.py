@@ -4,6 +4,7 @@ import io
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from tqdm import tqdm
 
 from vit_jax.data.folder import FolderSource, folder_splits
 from vit_jax.data.prepare.listing import Listing, Record, shuffled
-from vit_jax.errors import ConfigError, DataError, VitError
+from vit_jax.data.prepare.matlab import read_table
+from vit_jax.errors import ConfigError, DataError
 from vit_jax.paths import open_file, read_file
 
 IMAGENET = "imagenet2012"
@@ -142,8 +144,6 @@ def _tar(path: Path, inner: str = "", contents: IO[bytes] | None = None) -> Iter
 
 def _devkit(path: Path) -> tuple[list[str], list[int]]:
     """Return the sorted WordNet ids, and the label of each validation image in the order of their names."""
-    from scipy.io import loadmat
-
     contents = {}
     try:
         packed = io.BytesIO(read_file(path, MAX_DEVKIT))
@@ -154,9 +154,9 @@ def _devkit(path: Path) -> tuple[list[str], list[int]]:
                 found = re.search(r"data/(meta\.mat|ILSVRC2012_validation_ground_truth\.txt)$", entry.name)
                 if found and (file := archive.extractfile(entry)):
                     contents[found[1]] = file.read()
-        synsets = loadmat(io.BytesIO(contents["meta.mat"]), squeeze_me=True)["synsets"]
+        synsets = read_table(contents["meta.mat"], "synsets", MAX_DEVKIT)
         # Ids beyond the classes are inner nodes of WordNet, which have children.
-        leaves = [(int(s["ILSVRC2012_ID"]), str(s["WNID"])) for s in synsets if not int(s["num_children"])]
+        leaves = [(int(s["ILSVRC2012_ID"][0]), s["WNID"]) for s in synsets if not s["num_children"][0]]
         wnids = sorted(wnid for _, wnid in leaves)
         labels = {number: wnids.index(wnid) for number, wnid in leaves}
         numbers = contents["ILSVRC2012_validation_ground_truth.txt"].split()
@@ -166,10 +166,7 @@ def _devkit(path: Path) -> tuple[list[str], list[int]]:
             f"{path} does not exist; put the development kit there: validation images have their labels in it "
             "(or leave them out with --split train)."
         ) from error
-    except VitError:
-        raise
-    # The reader of MATLAB's files raises anything on damaged ones.
-    except Exception as error:
+    except (OSError, tarfile.TarError, zlib.error, EOFError, LookupError, ValueError, TypeError) as error:
         raise DataError(
             f"{path} is not the development kit of ILSVRC2012 ({error!r}); fetch it again."
         ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from array_record.python.array_record_module import ArrayRecordWriter
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
 from vit_jax.data.decode import MAX_BYTES
@@ -170,12 +171,12 @@ def _example(record: Record, data: bytes, options: Options) -> tuple[bytes, int]
         return serialized(data, record.label, record.name), record.label
     if not options.num_classes:
         return data, -1
-    example = _examples.Example.FromString(data)
     try:
+        example = _examples.Example.FromString(data)
         image = example.features.feature["image"].bytes_list.value[0]
         label = example.features.feature["label"].int64_list.value[0]
-    except IndexError as error:
-        raise DataError("the record has no image or no label.") from error
+    except (IndexError, DecodeError) as error:
+        raise DataError("the record is no example with an image and a label.") from error
     if not -1 <= label < options.num_classes:  # tfds gives images without a known label -1
         raise DataError(f"the label is {label}; it must be below {options.num_classes}.")
     smaller = _checked(image, "", options)
