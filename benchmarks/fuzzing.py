@@ -148,7 +148,7 @@ def main(description: str | None, script: str, work: Work, good: Sequence[str], 
         if process.returncode or process.stderr:
             failures.append({"index": first, "outcome": f"the process died: {process.stderr[-300:]}"})
             continue
-        result = json.loads(process.stdout)
+        result = json.loads(process.stdout.splitlines()[-1])  # libraries may print, too
         counts.update(result["counts"])
         failures += result["failures"]
         peak, slowest = max(peak, result["peak_mib"]), max(slowest, tuple(result["slowest"]))

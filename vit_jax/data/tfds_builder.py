@@ -5,10 +5,11 @@ Metadata of a prepared dataset name Python classes, whose modules tfds would imp
 a namespace.
 """
 
+import io
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def open_builder(name: str, path: str = "") -> Any:
             for document in _DOCUMENTS:
                 if os.path.lexists(Path(path) / document):
                     read_file(Path(path) / document, _MAX_DOCUMENT)
-        with _own_features():
+        with quiet(), _own_features():
             return tfds.builder(name, data_dir=path or None) if name else tfds.builder_from_directory(path)
     # An unknown name or version, a directory without a dataset, a builder that itself needs TensorFlow; and what
     # damaged metadata make tfds and protobuf raise, which is anything.
@@ -54,6 +55,11 @@ def open_builder(name: str, path: str = "") -> Any:
         hint = nearest(name.partition(":")[0].partition("/")[0], known)
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(f"tfds {what} cannot be opened: {why}{hint}") from error
+
+
+def quiet() -> AbstractContextManager[Any]:
+    """Return a context in which tfds does not print that a library is missing; that is told in an error's line."""
+    return redirect_stdout(io.StringIO())
 
 
 @contextmanager

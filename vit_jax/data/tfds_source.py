@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from vit_jax.data.base import Example, Source
-from vit_jax.data.tfds_builder import open_builder
+from vit_jax.data.tfds_builder import open_builder, quiet
 from vit_jax.errors import DataError, nearest
 
 # What has random access; TFRecord files can only be read in sequence, by TensorFlow.
@@ -68,7 +68,8 @@ class TfdsSource(Source):
                 raise DataError(f"{where} has no records in split {split!r}; choose another.")
             self.labels = _labels(builder, split)
             # The records as they are stored: what tfds makes of them takes several times as long.
-            self._records = builder.as_data_source(split).data_source
+            with quiet():
+                self._records = builder.as_data_source(split).data_source
         except DataError:
             raise
         # tfds, numpy and ArrayRecord raise anything on damaged files.

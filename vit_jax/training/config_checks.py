@@ -106,7 +106,7 @@ def normalise(config: ConfigDict) -> ConfigDict:
     """Return the configuration with tuples for lists, and floats where the default is one."""
     flat, defaults = flatten(config), flatten(default_config())
     for key, value in flat.items():
-        if isinstance(defaults.get(key), float) and isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(defaults.get(key), float) and type(value) is int and abs(value) < 2**63:
             flat[key] = float(value)
     return unflatten(flat)
 

@@ -12,7 +12,7 @@ import jax
 from vit_jax.checkpoints import fingerprint
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.data.base import Source
-from vit_jax.errors import ConfigError, Preempted, printable
+from vit_jax.errors import CheckpointError, ConfigError, Preempted, printable
 from vit_jax.paths import check_output
 from vit_jax.processes import is_main, together, wait_for_all
 from vit_jax.training.agreement import check_data, check_settings, check_workdir
@@ -190,6 +190,10 @@ def _resume(
 ) -> tuple[TrainState, dict[str, Any]] | None:
     """Return the newest good state and its metadata, or None when there is no checkpoint."""
     newest = checkpoints.newest_metadata()
+    if newest is not None and "config" not in newest:
+        raise CheckpointError(
+            f"{checkpoints.directory} holds a model that was saved, not a training run; use another --workdir."
+        )
     saved = experiment.config if newest is None else read_saved(newest["config"])
     for notice in check_resumable(saved, experiment.config, allow_change):
         _say(f"changed: {notice}")
@@ -217,7 +221,7 @@ def _earlier_model(config: Config, workdir: Path) -> dict[str, Any] | None:
     if not config.model.get("checkpoint"):
         return None
     newest = Checkpoints(workdir / "checkpoints", read_only=True).newest_metadata()
-    return None if newest is None else newest["model"]
+    return None if newest is None else newest.get("model")
 
 
 def _beginning(experiment: Experiment) -> list[str]:

@@ -16,7 +16,7 @@ from vit_jax.data.prepare.folders import is_imagenet, list_folder, list_imagenet
 from vit_jax.data.prepare.listing import Listing, cut, shard_count
 from vit_jax.data.prepare.parallel import cpu_count, write_shards
 from vit_jax.data.prepare.shards import Options, Shard, outcome
-from vit_jax.errors import ConfigError, DataError, ResourceError, choose
+from vit_jax.errors import ConfigError, DataError, ResourceError, choose, is_printable
 from vit_jax.paths import check_output
 
 QUALITY = 90
@@ -125,6 +125,9 @@ def _list(
     for split, records in listing.splits.items():
         if not records:
             raise DataError(f"split {split!r} of {source} has no records; leave it out with --split.")
+    for name in listing.class_names:  # tfds stores one on each line
+        if not is_printable(name):
+            raise DataError(f"class {name!r} of {source} cannot be printed on one line; rename it.")
     return listing
 
 
