@@ -26,7 +26,19 @@ from vit_jax.weights.files import open_checkpoint
 from vit_jax.weights.load import open_pretrained
 from vit_jax.weights.save import save
 
-WAYS = ("drop", "double", "rename", "transpose", "cut", "grow", "retype", "swap", "empty", "flatten", "deepen")
+WAYS = (
+    "drop",
+    "double",
+    "rename",
+    "transpose",
+    "cut",
+    "grow",
+    "retype",
+    "swap",
+    "empty",
+    "flatten",
+    "deepen",
+)
 DTYPES = (np.float16, np.float64, np.int32, np.int8, np.uint8, np.bool_)
 
 
@@ -83,7 +95,11 @@ def judge(path: Path, before: dict[str, np.ndarray], same: bool) -> str:
         return f"{type(error).__name__} {error}"
     report = pretrained.report
     told = {*report.new, *report.changed, *report.dropped}
-    wrong = [name for name in before.keys() - told if name not in params or params[name].shape != before[name].shape]
+    wrong = [
+        name
+        for name in before.keys() - told
+        if name not in params or params[name].shape != before[name].shape
+    ]
     if wrong or params.keys() - before.keys() - told:
         return f"silent: {wrong or params.keys() - before.keys()}"
     if same and any(not np.array_equal(params[name], before[name]) for name in before.keys() - told):
@@ -122,14 +138,18 @@ def reference(path: Path) -> dict[str, np.ndarray]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--edits", type=int, default=1000, metavar="N", help="default: 1000")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
     arguments = parser.parse_args()
     counts, failures = run(arguments.edits, arguments.seed)
     for failure in failures[:20]:
         print(failure)
-    print(f"{arguments.edits} edits: {', '.join(f'{n} {what}' for what, n in counts.items())}; {len(failures)} failed")
+    print(
+        f"{arguments.edits} edits: {', '.join(f'{n} {what}' for what, n in counts.items())}; {len(failures)} failed"
+    )
     return 1 if failures else 0
 
 

@@ -21,7 +21,7 @@ from vit_jax.paths import read_file
 # Files of a prepared dataset that tfds reads whole.
 _DOCUMENTS = ("dataset_info.json", "features.json", "metadata.json")
 _MAX_DOCUMENT = 100_000_000  # bytes
-_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", re.ASCII)
+_NAME = re.compile(r"\w+(/[\w.+-]+)?(:[\d*]+\.[\d*]+\.[\d*]+|:experimental_latest)?", re.ASCII)
 _OWN = "tensorflow_datasets.core.features."
 
 

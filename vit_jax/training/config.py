@@ -21,7 +21,7 @@ from vit_jax.errors import ConfigError, ResourceError, nearest
 from vit_jax.paths import read_file
 from vit_jax.training.config_checks import OPEN_SECTIONS, normalise, validate
 from vit_jax.training.defaults import default_config, flatten, tuples
-from vit_jax.training.overrides import apply_override
+from vit_jax.training.overrides import MAX_DIGITS, apply_override
 
 __all__ = [
     "check_resumable",
@@ -100,7 +100,7 @@ def from_json(text: str) -> ConfigDict:
       ConfigError: the text is not a JSON object.
     """
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_int=_integer)
     except (ValueError, RecursionError) as error:  # also numbers of more digits than Python reads
         raise ConfigError(f"configuration is not JSON: {error}.") from error
     if not isinstance(values, dict):
@@ -109,6 +109,12 @@ def from_json(text: str) -> ConfigDict:
         return ConfigDict(tuples(values), type_safe=False)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:  # names with dots, for example
         raise ConfigError(f"configuration has a key that cannot be one: {error}.") from error
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:  # floats have fewer, and Python takes long to read very many
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
 
 
 def read_saved(values: dict[str, Any]) -> ConfigDict:
