@@ -3,8 +3,8 @@
     python benchmarks/edit_checkpoints.py --edits 1000
 
 A tiny model is written in timm's, transformers' and Google's layout. Each edit drops, doubles, renames, transposes,
-cuts, grows, empties, flattens, swaps or retypes one to three arrays. What is loaded after all must be, parameter by parameter, what its report
-says: read unchanged from the file, or named as new, changed or dropped.
+cuts, grows, empties, flattens, swaps or retypes one to three arrays. What is loaded after all must be, parameter by
+parameter, what its report says: read from the file, or named as new, changed or dropped.
 """
 
 import argparse

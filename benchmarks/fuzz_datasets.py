@@ -216,9 +216,21 @@ class DataDamage(Damage):
             ((0, 100), (100, 8), (124, 12), (124, 12), (136, 12), (156, 1), (157, 100), (345, 155))
         )
         value = self._random.choice(
-            (b"../../x", b"/etc/passwd", b"7" * size, b"\x80" + b"\xff" * 11, b"\xff" * 12, b"-1", b"", b"1", b"2", b"5", b"x",
-             b"L", b"K", b"g", b"S", b"77777777777", b"a\nb\x1b[31m", self._random.randbytes(size))
-        )  # fmt: skip
+            (
+                *(
+                    b"../../x",
+                    b"/etc/passwd",
+                    b"7" * size,
+                    b"\x80" + b"\xff" * 11,
+                    b"\xff" * 12,
+                    b"-1",
+                    b"",
+                    b"x",
+                ),
+                *(b"1", b"2", b"5", b"L", b"K", b"g", b"S", b"77777777777", b"a\nb\x1b[31m"),
+                self._random.randbytes(size),
+            )
+        )
         header[offset : offset + size] = value[:size].ljust(size, b"\0")
         header[148:156] = b" " * 8
         header[148:156] = b"%06o\0 " % sum(header)

@@ -14,6 +14,7 @@ import struct
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -169,7 +170,8 @@ def instructions(shell: str, code: str) -> dict[str, bytes]:
         + _text("os")
         + _text("system")
         + b"K\x01\x87R\x82\x01.",
-        "copyreg._reconstructor": b"\x80\x02ccopyreg\n_reconstructor\nccollections\nOrderedDict\ncbuiltins\nobject\nN\x87R.",
+        "copyreg._reconstructor": b"\x80\x02ccopyreg\n_reconstructor\n"
+        b"ccollections\nOrderedDict\ncbuiltins\nobject\nN\x87R.",
         "PERSID": b"Pos.system\n.",
         "BINPERSID of a call": b"\x80\x02" + system + text + b"\x85RQ.",
         "BINPERSID naming a function": b"\x80\x02("
@@ -342,8 +344,8 @@ def containers(program: bytes, canary: Path) -> dict[str, bytes]:
 
 
 def archive(
-    members: dict[str, bytes], more: list[tuple[str, bytes]] = [], method: int = zipfile.ZIP_STORED
-) -> bytes:  # noqa: B006
+    members: dict[str, bytes], more: Sequence[tuple[str, bytes]] = (), method: int = zipfile.ZIP_STORED
+) -> bytes:
     """Return a zip file; `more` are members whose names may come twice."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as zipped:

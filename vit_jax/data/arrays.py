@@ -53,7 +53,7 @@ class ArraySource(Source):
         self,
         images: np.ndarray,
         labels: Sequence[int] | np.ndarray,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | np.ndarray | None = None,
         num_classes: int | None = None,
         name: str = "the arrays",
     ):
@@ -197,7 +197,7 @@ def open_npz(path: str, split: str) -> ArraySource:
         )
     try:
         with open_file(file) as stream, np.load(stream, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+            if not isinstance(archive, np.lib.npyio.NpzFile) or archive.zip is None:
                 raise ValueError("it is a single array")
             _check_sizes(archive.zip)
             missing = [key for key in ("images", "labels") if key not in archive]

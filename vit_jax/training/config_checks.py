@@ -164,6 +164,10 @@ def _check_numbers(key: str, value: Any) -> None:
         raise ConfigError(f"{key} is {value}; it must be a finite number.")
 
 
+def _is_tactic(value: Any) -> bool:
+    return isinstance(value, str) and _TACTIC.fullmatch(value) is not None
+
+
 def _check_transforms(flat: dict[str, Any]) -> None:
     for key in ("data.train_transforms", "data.eval_transforms"):
         if flat[key].strip():
@@ -195,7 +199,7 @@ def _check_patterns(flat: dict[str, Any]) -> None:
                         f"{key} has {entry!r}; each entry must be a pair, a pattern and its value."
                     )
                 pattern, value = entry
-                if key == "sharding.rules" and not (isinstance(value, str) and _TACTIC.fullmatch(value)):
+                if key == "sharding.rules" and not _is_tactic(value):
                     raise ConfigError(
                         f"sharding.rules has {entry!r}; a tactic is words of replicate, stacked, tensor(i) and fsdp."
                     )
