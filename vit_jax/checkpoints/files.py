@@ -27,12 +27,12 @@ Metadata = dict[str, Any]
 STATE, METADATA = "state", "metadata"
 FOLDER = "checkpoints"  # of a workdir
 SHOWN = 4
-# What metadata may say, and what they must.
+# What metadata must say, and what those of models and runs say besides.
+_NEEDED: dict[str, type] = {"step": int, "fingerprint": str, "arrays": dict, "metrics": dict}
 _KINDS: dict[str, type] = {
-    **{"step": int, "fingerprint": str, "arrays": dict, "metrics": dict, "config": dict, "model": dict},
-    **{"class_names": list, "eval_transforms": str, "monitor": str, "monitor_mode": str},
+    **{"config": dict, "model": dict, "class_names": list, "eval_transforms": str, "monitor": str},
+    **{"monitor_mode": str},
 }
-_NEEDED = ("step", "fingerprint", "arrays", "metrics")
 MAX_METADATA = 100_000_000  # bytes; a line of about 100 for each array
 
 
@@ -76,18 +76,33 @@ def read_metadata(path: Path) -> Metadata:
     if not isinstance(metadata, dict) or metadata.get("checksum") != checksum(metadata):
         raise CheckpointError(f"{file} is damaged: its checksum differs.")
     # Whoever makes a file by hand gets its checksum right.
-    for key, kind in _KINDS.items():
-        if key in _NEEDED and key not in metadata:
-            raise CheckpointError(f"{file} is damaged: it has no {key!r}.")
-        if key in metadata and not isinstance(metadata[key], kind):
-            raise CheckpointError(f"{file} is damaged: its {key!r} is {str(metadata[key])[:80]!r}.")
+    for key, kind in _NEEDED.items():
+        if not isinstance(metadata.get(key), kind):
+            raise CheckpointError(f"{file} is damaged: its {key!r} is {str(metadata.get(key))[:80]!r}.")
     for name, entry in metadata["arrays"].items():
         if not _is_entry(entry):
             raise CheckpointError(f"{file} is damaged: it says of {name!r} {str(entry)[:80]!r}.")
-    if not all(isinstance(name, str) for name in metadata.get("class_names", ())):
-        raise CheckpointError(f"{file} is damaged: a name of a class is no text.")
+    return metadata
+
+
+def check_described(metadata: Metadata, where: object) -> Metadata:
+    """Return metadata whose descriptions of a model or run, as far as there are any, are of the right kinds.
+
+    Args:
+      metadata: of a step.
+      where: names it in the message.
+
+    Raises:
+      CheckpointError: something else stands there; only files made by hand have this.
+    """
+    for key, kind in _KINDS.items():
+        value = metadata.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise CheckpointError(f"{where} is damaged: its {key!r} is {str(value)[:80]!r}.")
+    if not all(isinstance(name, str) for name in metadata.get("class_names") or ()):
+        raise CheckpointError(f"{where} is damaged: a name of a class is no text.")
     if not all(isinstance(value, int | float) for value in metadata["metrics"].values()):
-        raise CheckpointError(f"{file} is damaged: a metric is no number.")
+        raise CheckpointError(f"{where} is damaged: a metric is no number.")
     return metadata
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from vit_jax.checkpoints.checkpoints import Checkpoints
-from vit_jax.checkpoints.files import locate
+from vit_jax.checkpoints.files import check_described, locate
 from vit_jax.errors import CheckpointError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.models.lora import ROOT
@@ -98,14 +98,14 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
         raise CheckpointError(
             f"workdir {str(workdir)!r} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}."
         )
-    newest = newest if step is None else checkpoints.metadata(step)
-    if "config" not in newest:
+    newest = check_described(newest if step is None else checkpoints.metadata(step), workdir)
+    if newest.get("config") is None:
         raise CheckpointError(
             f"{str(workdir)!r} holds a model that was saved, not a training run; use it as a checkpoint: "
             f"--checkpoint {workdir}."
         )
     for key in ("class_names", "eval_transforms"):
-        if key not in newest:
+        if newest.get(key) is None:
             raise CheckpointError(
                 f"checkpoint {newest['step']} of {str(workdir)!r} does not say its {key}; it is damaged."
             )
