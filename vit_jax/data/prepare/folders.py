@@ -135,7 +135,7 @@ def _tar(path: Path, inner: str = "", contents: IO[bytes] | None = None) -> Iter
         with ExitStack() as stack:
             contents = contents or stack.enter_context(open_file(path))
             yield stack.enter_context(tarfile.open(path, "r:", contents))
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, LookupError) as error:
         within = f" ({inner})" if inner else ""
         raise DataError(f"{path}{within} is not a whole tar archive: {error}; fetch it again.") from error
     except OSError as error:
