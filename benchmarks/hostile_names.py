@@ -127,10 +127,11 @@ def uses(name: str, folder: Path, turn: int) -> None:
     work = folder / "work"
     work.mkdir()
     if turn == 0:
-        with contextlib.suppress(OSError, ValueError):  # the system does not have all names
-            for class_name in ("first", name):
+        inside = name.replace("/", "_")  # no folder has such a name
+        with contextlib.suppress(OSError, ValueError):  # nor all others
+            for class_name in ("first", inside):
                 (work / "train" / "x" / class_name).mkdir(parents=True)
-                (work / "train" / "x" / class_name / f"{name[:40]}.jpg").write_bytes(picture(1))
+                (work / "train" / "x" / class_name / f"{inside[:40]}.jpg").write_bytes(picture(1))
         cli(["data", "check", str(work / "train" / "x"), "--workers", "1"])
         prepare(work / "train" / "x", folder / "output", workers=1, bad="skip")
     elif turn == 1:
