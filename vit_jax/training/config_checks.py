@@ -88,6 +88,8 @@ PATTERNS = ("optimizer.decay", "optimizer.trained", "optimizer.frozen", "lora.ta
 PATTERN_FACTORS = ("optimizer.learning_rate_multipliers", "optimizer.weight_decay_multipliers")
 PATTERN_PAIRS = (*PATTERN_FACTORS, "sharding.rules")
 _TACTIC = re.compile(r"\s*((replicate|fsdp|stacked|tensor\(-?\d{1,9}\))(\s+|$))+")
+# What stands in transforms for numbers of the model, which are known later.
+STAND_INS = {"{size}": "(224, 224)", "{channels}": "3", "{interpolation}": "'bicubic'"}
 BASELINES = ("logistic_regression", "svm_rbf", "nearest_neighbour")
 
 # What a data source cannot do without: one of these.
@@ -174,7 +176,10 @@ def _check_transforms(flat: dict[str, Any]) -> None:
             # Here because it imports NumPy and OpenCV, which other configurations need not wait for.
             from vit_jax.data.transforms.spec import parse
 
-            parse(flat[key], key)
+            text = flat[key]
+            for name, value in STAND_INS.items():
+                text = text.replace(name, value)
+            parse(text, key)
 
 
 def _check_range(key: str, value: float, interval: str) -> None:
