@@ -41,12 +41,16 @@ class Slow(BaseException):
 class Limits:
     """A context in which one file is read: within bounds, and watched.
 
+    Args:
+      allowed: events that are forbidden otherwise.
+
     Attributes:
       seen: forbidden events so far.
       slowest: processor seconds of the slowest file, and its number.
     """
 
-    def __init__(self):
+    def __init__(self, allowed: Sequence[str] = ()):
+        self._allowed = ("os.listdir", "os.scandir", *allowed)
         self.seen: list[str] = []
         self.slowest = (0.0, -1)
         self.number = -1
@@ -74,7 +78,7 @@ class Limits:
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._active:
             writes = event == "open" and isinstance(arguments[1], str) and arguments[1].strip("rbtU") != ""
-            if writes or (event.startswith(FORBIDDEN) and event not in ("os.listdir", "os.scandir")):
+            if writes or (event.startswith(FORBIDDEN) and event not in self._allowed):
                 self.seen.append(event)
 
     @staticmethod
@@ -116,8 +120,8 @@ class Tally:
         }
 
 
-def main(description: str | None, script: str, work: Work, good: Sequence[str]) -> int:
-    """Run the batches of a fuzzer and report; return 1 if a file came to anything but what is `good`."""
+def main(description: str | None, script: str, work: Work, good: Sequence[str], size: int = BATCH) -> int:
+    """Run the batches of a fuzzer, `size` files each, and report; return 1 if a file came to anything but `good`."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -135,8 +139,8 @@ def main(description: str | None, script: str, work: Work, good: Sequence[str]) 
     start = time.monotonic()
     counts: Counter[str] = Counter()
     failures, peak, slowest = [], 0, (0.0, -1)
-    for first in range(0, arguments.files, BATCH):
-        batch = [str(first), str(min(first + BATCH, arguments.files))]
+    for first in range(0, arguments.files, size):
+        batch = [str(first), str(min(first + size, arguments.files))]
         command = [sys.executable, "-W", "error", script, *sys.argv[1:], "--batch", *batch]
         # One thread: those of numpy's libraries would each reserve memory.
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
@@ -144,7 +148,7 @@ def main(description: str | None, script: str, work: Work, good: Sequence[str]) 
         if process.returncode or process.stderr:
             failures.append({"index": first, "outcome": f"the process died: {process.stderr[-300:]}"})
             continue
-        result = json.loads(process.stdout)
+        result = json.loads(process.stdout.splitlines()[-1])  # libraries may print, too
         counts.update(result["counts"])
         failures += result["failures"]
         peak, slowest = max(peak, result["peak_mib"]), max(slowest, tuple(result["slowest"]))

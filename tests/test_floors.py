@@ -12,6 +12,7 @@ FLOORS = {
     "errors": 0,
     "version": 1,
     "trees": 1,
+    "paths": 1,
     "random": 1,
     "processes": 1,
     "models": 2,

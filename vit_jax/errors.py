@@ -1,17 +1,46 @@
 """Errors that a user can cause: one line each, with the exit status that tells their kind.
 
 A message names the thing, the bad value, what is allowed and what to do. Anything that is not a
-`VitError` is a bug and keeps its traceback.
+`VitError` is a bug and keeps its traceback. Messages may quote what a stranger wrote, in a file's name or in a file:
+whatever that is, a message is one printable line of bounded length.
 """
 
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000  # characters of a message
+# Spaces of other widths, and what joins letters or keeps them apart in Persian, Hindi and emoji.
+_HARMLESS = str.maketrans("", "", "\u00a0\u2002\u2003\u2007\u2009\u202f\u3000\u200c\u200d")
+
+
+def printable(text: object) -> str:
+    """Return text with line ends, control characters and marks of writing direction as escapes, on one line."""
+    text = str(text)
+    if is_printable(text):
+        return text
+    # Half of a surrogate pair is how Python keeps bytes of file names that are no text.
+    return "".join(c if is_printable(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def is_printable(text: str) -> bool:
+    """Return whether text is one line without control characters and marks of writing direction."""
+    return text.isprintable() or text.translate(_HARMLESS).isprintable()
+
 
 class VitError(Exception):
-    """Base of all errors caused by input; `exit_status` is what the command line returns."""
+    """Base of all errors caused by input; `exit_status` is what the command line returns.
+
+    Args:
+      message: what happened; made printable, and cut in the middle where it is very long.
+    """
 
     exit_status = 2
+
+    def __init__(self, message: str = ""):
+        line = printable(message)
+        if len(line) > LONGEST:  # the beginning names the thing, the end says what to do
+            line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+        super().__init__(line)
 
 
 class ConfigError(VitError):

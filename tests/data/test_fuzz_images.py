@@ -24,7 +24,7 @@ def naughty(data):
     if reads == valid + 3:
         bytearray(2**30)
     if reads == valid + 4:
-        raise fuzz_images.DataError("two\\nlines")
+        raise type("Chatty", (fuzz_images.DataError,), dict(__str__=lambda self: "two\\nlines"))
     if reads == valid + 5:
         raise SyntaxError("broken")
     if reads == valid + 6:

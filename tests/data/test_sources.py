@@ -106,7 +106,8 @@ IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
         ),
         (IMAGES, [0, 1], {}, "labels of the arrays have shape (2,); it must be (3,)"),
         (IMAGES, [[0], [1], [2]], {}, "labels of the arrays have shape (3, 1)"),
-        (IMAGES, [0.0, 1.0, np.nan], {}, "have type float64"),
+        (IMAGES, [0.0, 1.0, 2.0], {}, "have type float64"),
+        (IMAGES, [0.0, 1.0, np.nan], {}, "record 2 of the arrays has label nan; give it a class"),
         (IMAGES, ["cat", "dog", "cat"], {}, "they must be integers from 0; convert them with np.unique"),
         (
             IMAGES,

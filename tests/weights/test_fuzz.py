@@ -29,7 +29,7 @@ def naughty(path):
     if reads == 11:
         bytearray(2**30)
     if reads == 12:
-        raise fuzz_weights.CheckpointError("two\\nlines")
+        raise type("Chatty", (fuzz_weights.CheckpointError,), dict(__str__=lambda self: "two\\nlines"))
     return careful(path)
 
 fuzz_weights.open_checkpoint = naughty

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from vit_jax import trees
 from vit_jax.checkpoints import fingerprint
 from vit_jax.errors import CheckpointError, ResourceError, VitError
+from vit_jax.paths import read_file
 from vit_jax.processes import together
 
 Metadata = dict[str, Any]
@@ -40,6 +41,13 @@ REMEDIES = {
 }
 # What a step's directory holds.
 PARTS = (STATE, METADATA, "_CHECKPOINT_METADATA", "commit_success.txt")
+# What metadata must say, and what those of models and runs say besides.
+_NEEDED: dict[str, type] = {"step": int, "fingerprint": str, "arrays": dict, "metrics": dict}
+_KINDS: dict[str, type] = {
+    **{"config": dict, "model": dict, "class_names": list, "eval_transforms": str, "monitor": str},
+    **{"monitor_mode": str},
+}
+MAX_METADATA = 100_000_000  # bytes; a line of about 100 for each array
 
 
 class MismatchError(CheckpointError):
@@ -51,7 +59,7 @@ def is_ours(path: Path) -> bool:
 
     Any of its two parts will do: a damaged checkpoint must be an error, not a fresh start.
     """
-    return _is_number(path.name) and ((path / STATE).is_dir() or (path / METADATA).is_dir())
+    return _is_number(path.name) and any(os.path.isdir(path / part) for part in (STATE, METADATA))
 
 
 def is_remainder(path: Path) -> bool:
@@ -128,12 +136,47 @@ def read_metadata(path: Path) -> Metadata:
     """
     file = path / METADATA / "metadata"
     try:
-        metadata = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+        metadata = json.loads(read_file(file, MAX_METADATA))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file} cannot be read: {one_line(error)}") from error
     if not isinstance(metadata, dict) or metadata.get("checksum") != checksum(metadata):
         raise CheckpointError(f"{file} is damaged: its checksum differs.")
+    # Whoever makes a file by hand gets its checksum right.
+    for key, kind in _NEEDED.items():
+        if not isinstance(metadata.get(key), kind):
+            raise CheckpointError(f"{file} is damaged: its {key!r} is {str(metadata.get(key))[:80]!r}.")
+    for name, entry in metadata["arrays"].items():
+        if not _is_entry(entry):
+            raise CheckpointError(f"{file} is damaged: it says of {name!r} {str(entry)[:80]!r}.")
     return metadata
+
+
+def check_described(metadata: Metadata, where: object) -> Metadata:
+    """Return metadata whose descriptions of a model or run, as far as there are any, are of the right kinds.
+
+    Args:
+      metadata: of a step.
+      where: names it in the message.
+
+    Raises:
+      CheckpointError: something else stands there; only files made by hand have this.
+    """
+    for key, kind in _KINDS.items():
+        value = metadata.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise CheckpointError(f"{where} is damaged: its {key!r} is {str(value)[:80]!r}.")
+    if not all(isinstance(name, str) for name in metadata.get("class_names") or ()):
+        raise CheckpointError(f"{where} is damaged: a name of a class is no text.")
+    if not all(isinstance(value, int | float) for value in metadata["metrics"].values()):
+        raise CheckpointError(f"{where} is damaged: a metric is no number.")
+    return metadata
+
+
+def _is_entry(entry: Any) -> bool:
+    """Return whether something is what is said of an array: dtype, shape and fingerprint."""
+    if not isinstance(entry, list) or len(entry) != 3 or not isinstance(entry[1], list):
+        return False
+    return isinstance(entry[0], str) and all(type(size) is int for size in entry[1])
 
 
 def read_state(path: Path, prefix: str, abstract: trees.Tree, metadata: Metadata) -> trees.Tree:

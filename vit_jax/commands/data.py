@@ -5,7 +5,8 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from vit_jax.errors import ConfigError, DataError
+from vit_jax.errors import ConfigError, DataError, printable
+from vit_jax.paths import check_output
 
 if TYPE_CHECKING:
     from vit_jax.data.prepare.check import Finding, Report, SplitReport
@@ -102,7 +103,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     )
     if done.bad:
         print(f"left out {len(done.bad):,}, all named in prepare.json:")
-        print("\n".join(f"  {where}: {reason}" for where, reason in done.bad[:20]))
+        print("\n".join(printable(f"  {where}: {reason}") for where, reason in done.bad[:20]))
     print(f"to train on it: --config.data.source=tfds --config.data.path={done.directory}")
     return 0
 
@@ -122,7 +123,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"good": report.good, **dataclasses.asdict(report)}, indent=1))
     else:
-        print("\n".join(_report_lines(report)))
+        print("\n".join(map(printable, _report_lines(report))))
     return 0 if report.good else DataError.exit_status
 
 
@@ -166,6 +167,7 @@ def _show(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--output is {arguments.output!r}; it must end with .png.")
     if arguments.repeat and arguments.split == "eval":
         raise ConfigError("--repeat shows what is random, which evaluation is not; leave out --split eval.")
+    check_output(arguments.output, "--output")
     from vit_jax.training.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)

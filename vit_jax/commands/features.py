@@ -5,6 +5,7 @@ import os
 
 from vit_jax.commands.source import add_source, source_of
 from vit_jax.errors import ConfigError, DataError, ResourceError
+from vit_jax.paths import check_output
 
 HELP = "write embeddings of images"
 
@@ -28,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--batch-size is {arguments.batch_size}; it must be at least 1.")
     if not arguments.output.endswith(".npz"):
         raise ConfigError(f"--output is {arguments.output!r}; it must end with .npz.")
+    check_output(arguments.output, "--output")
     folder = os.path.dirname(arguments.output) or "."
     if not os.path.isdir(folder):
         raise ResourceError(f"--output is {arguments.output!r}, but there is no folder {folder!r}; make it.")

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from vit_jax.commands.source import add_source, source_of
-from vit_jax.errors import ConfigError, DataError
+from vit_jax.errors import ConfigError, DataError, printable
 
 HELP = "classify images"
 
@@ -73,5 +73,5 @@ def run(arguments: argparse.Namespace) -> int:
     width = max(len(p.image) for p in predictions)
     for p in predictions:
         chances = "   ".join(f"{name} {chance:.1%}" for name, chance in zip(p.classes, p.probabilities))
-        print(f"{p.image:<{width}}   {chances}")
+        print(printable(f"{p.image:<{width}}   {chances}"))
     return 0

@@ -15,6 +15,7 @@ from typing import Any
 
 from vit_jax.commands.processes import add_processes, join_processes
 from vit_jax.errors import Preempted
+from vit_jax.paths import check_output
 
 HELP = "train or fine-tune a model, or go on with an interrupted run"
 
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from vit_jax.training.distributed import find_cluster
     from vit_jax.training.profiling import parse_steps
 
+    check_output(arguments.workdir, "--workdir")
     if supervisor.is_worker():
         supervisor.end_with_supervisor()
         faulthandler.register(signal.SIGUSR1)

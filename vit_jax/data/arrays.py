@@ -1,5 +1,9 @@
 """Sources whose images are in memory: given arrays, an npz file, scikit-learn's digits, noise."""
 
+import math
+import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -8,7 +12,27 @@ from pathlib import Path
 import numpy as np
 
 from vit_jax.data.base import Example, Source
-from vit_jax.errors import ConfigError, DataError, choose
+from vit_jax.errors import ConfigError, DataError, choose, is_printable
+from vit_jax.paths import open_file
+
+# What numpy and zipfile raise on damaged files, found by mutating valid ones.
+_UNREADABLE = (
+    *(
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        LookupError,
+        SyntaxError,
+        RuntimeError,
+        OverflowError,
+        MemoryError,
+    ),
+    *(tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error),
+)
+# What an array may unpack to: this much in any case, and of images no more than this for each byte of the file.
+_FREE_BYTES = 2**26
+_MOST_COMPRESSED = 100
 
 
 class ArraySource(Source):
@@ -29,7 +53,7 @@ class ArraySource(Source):
         self,
         images: np.ndarray,
         labels: Sequence[int] | np.ndarray,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str] | np.ndarray | None = None,
         num_classes: int | None = None,
         name: str = "the arrays",
     ):
@@ -40,11 +64,22 @@ class ArraySource(Source):
             raise DataError(
                 f"labels of {name} have shape {labels.shape}; it must be ({len(images)},), one per image."
             )
+        if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+            record = int(np.flatnonzero(~np.isfinite(labels))[0])
+            raise DataError(
+                f"record {record} of {name} has label {labels[record]}; give it a class or leave it out."
+            )
         if not np.issubdtype(labels.dtype, np.integer):
             raise DataError(
                 f"labels of {name} have type {labels.dtype} (record 0: {labels[0]!r}); they must be integers "
                 "from 0; convert them with np.unique(labels, return_inverse=True)."
             )
+        if (
+            class_names is not None
+            and not isinstance(class_names, list | tuple)
+            and np.ndim(class_names) != 1
+        ):
+            raise DataError(f"class names of {name} must be a sequence, one for each class.")
         if num_classes is None:
             num_classes = int(labels.max()) + 1 if class_names is None else len(class_names)
         if class_names is not None and len(class_names) != num_classes:
@@ -56,6 +91,11 @@ class ArraySource(Source):
             raise DataError(label_message(f"record {bad[0]} of {name}", labels[bad[0]], num_classes))
         self.labels = labels.astype(np.int32)
         self.class_names = tuple(map(str, range(num_classes) if class_names is None else class_names))
+        for text in self.class_names:
+            if not is_printable(text):
+                raise DataError(
+                    f"{name} has a class {text!r}, which cannot be printed on one line; rename it."
+                )
         height, width, channels = self._images.shape[1:]
         self.image_shape = (height, width, channels)
 
@@ -150,13 +190,16 @@ def open_npz(path: str, split: str) -> ArraySource:
       DataError: the file is missing, is not npz, or lacks an array.
     """
     file = Path(path) / f"{split}.npz"
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise DataError(
             f"{file} does not exist; data.source 'arrays' reads `images` and `labels` from "
             "<data.path>/<split>.npz."
         )
     try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        with open_file(file) as stream, np.load(stream, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile) or archive.zip is None:
+                raise ValueError("it is a single array")
+            _check_sizes(archive.zip)
             missing = [key for key in ("images", "labels") if key not in archive]
             if missing:
                 raise DataError(
@@ -165,8 +208,28 @@ def open_npz(path: str, split: str) -> ArraySource:
                 )
             names = archive.get("class_names")
             return ArraySource(archive["images"], archive["labels"], names, name=str(file))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file} cannot be read as npz ({error}); save it again with np.savez.") from error
+    except _UNREADABLE as error:
+        why = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise DataError(f"{file} cannot be read as npz ({why}); save it again with np.savez.") from error
+
+
+def _check_sizes(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError for arrays that would take more memory than what is stored of them can become."""
+    for member in archive.infolist():
+        if member.file_size > _FREE_BYTES + _MOST_COMPRESSED * member.compress_size:
+            raise ValueError(
+                f"{member.filename!r} unpacks to {member.file_size} bytes from {member.compress_size}"
+            )
+        with archive.open(member) as stream:
+            version = np.lib.format.read_magic(stream)
+            read_header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = read_header(stream)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{member.filename!r} has fewer bytes than an array of its shape")
 
 
 def label_message(record: str, label: object, num_classes: int) -> str:

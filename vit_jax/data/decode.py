@@ -28,9 +28,11 @@ from vit_jax.data.jpeg import JpegHeader, decode_jpeg, exif_orientation, oriente
 from vit_jax.data.png import SIGNATURE, png_size, read_png
 from vit_jax.data.strips import strips
 from vit_jax.errors import ConfigError, DataError
+from vit_jax.paths import read_file
 
 FORMATS = ("JPEG", "PNG", "WebP", "GIF", "BMP")
 MAX_PIXELS = 64_000_000
+MAX_BYTES = 5 * MAX_PIXELS  # of a file: as BMP, 4 bytes a pixel and what else there is
 JPEG = b"\xff\xd8\xff"
 # What a file may claim however small it is. Beyond, deflate packs at most 8256 one-bit pixels into a byte, WebP any
 # number; photographs take a byte for 2 to 50.
@@ -93,11 +95,9 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
       DataError: it cannot be read; path and reason are named.
     """
     try:
-        # Unbuffered: pathlib takes twice as long.
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        return read_file(path, MAX_BYTES)
+    except OSError as error:
+        reason = error.strerror or error
         raise DataError(f"{path} cannot be read: {reason}; check the path and its permissions.") from error
 
 

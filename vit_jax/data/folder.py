@@ -8,7 +8,7 @@ import numpy as np
 
 from vit_jax.data.base import Example, Source
 from vit_jax.data.decode import read_bytes
-from vit_jax.errors import DataError, choose, nearest
+from vit_jax.errors import DataError, choose, is_printable, nearest
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test")
@@ -38,11 +38,11 @@ class FolderSource(Source):
 
     def __init__(self, path: str | os.PathLike[str], split: str, reference: str = "train"):
         root = Path(path)
-        if not str(path) or not root.is_dir():
+        if not str(path) or not os.path.isdir(root):
             raise DataError(
                 f"data.path is {str(path)!r}, which is not a folder; give one with a folder per class."
             )
-        if not any(root.iterdir()):
+        if not _entries(root):
             raise DataError(f"data.path {root} is empty; put one folder of images per class in it.")
         splits = _split_folders(root, {split, reference})
         if splits and split not in splits:
@@ -52,6 +52,11 @@ class FolderSource(Source):
             )
         self.folder = root / split if splits else root
         self.class_names = tuple(_subfolders(self.folder))
+        for name in self.class_names:
+            if not is_printable(name):
+                raise DataError(
+                    f"class folder {name!r} in {self.folder} has a name that cannot be printed on one line; rename it."
+                )
         if not self.class_names:
             raise DataError(
                 f"{self.folder} has no class folders; put the images of each class in one of its own."
@@ -100,18 +105,40 @@ def _split_folders(root: Path, asked: set[str]) -> list[str]:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(
+        entry.name for entry in _entries(folder) if not entry.name.startswith(".") and _is_folder(entry)
+    )
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder.
+
+    Raises:
+      DataError: it may not be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(
+            f"folder {folder} cannot be read: {error.strerror}; check its permissions."
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, for example: no folder
+        return False
 
 
 def _images(folder: Path, class_name: str) -> list[str]:
     """Return the sorted image files of a class, relative to `folder`."""
-    with os.scandir(folder / class_name) as entries:
-        names = sorted(
-            f"{class_name}/{entry.name}"
-            for entry in entries
-            if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".")
-        )
+    names = sorted(
+        f"{class_name}/{entry.name}"
+        for entry in _entries(folder / class_name)
+        if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".")
+    )
     if not names:
         raise DataError(
             f"class folder {folder / class_name} has no images ({', '.join(EXTENSIONS)}); add some or remove "
@@ -122,7 +149,7 @@ def _images(folder: Path, class_name: str) -> list[str]:
 
 def _held_out(names: list[str], split: str) -> list[str]:
     period = 100 // HELD_OUT_PERCENT
-    return [name for name in names if (zlib.crc32(name.encode()) % period == 0) == (split == "test")]
+    return [name for name in names if (zlib.crc32(os.fsencode(name)) % period == 0) == (split == "test")]
 
 
 def _check_same_classes(folder: Path, class_names: tuple[str, ...], reference: Path) -> None:

@@ -15,7 +15,7 @@ from vit_jax.data.base import Source
 from vit_jax.data.reader import SKIPPED, Batch, BatchReader
 from vit_jax.data.transforms.base import Transform
 from vit_jax.data.workers import end_with_parent, how_it_ended
-from vit_jax.errors import DataError, ResourceError
+from vit_jax.errors import DataError, ResourceError, printable
 
 # Steps have no end; the loop that takes them decides.
 _ENDLESS = 2**62
@@ -218,4 +218,4 @@ def _start_worker(index: int, count: int) -> None:
 
 
 def _to_standard_error(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

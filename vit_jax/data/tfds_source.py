@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from vit_jax.data.base import Example, Source
+from vit_jax.data.tfds_builder import open_builder, quiet
 from vit_jax.errors import DataError, nearest
 
 # What has random access; TFRecord files can only be read in sequence, by TensorFlow.
@@ -67,8 +68,12 @@ class TfdsSource(Source):
                 raise DataError(f"{where} has no records in split {split!r}; choose another.")
             self.labels = _labels(builder, split)
             # The records as they are stored: what tfds makes of them takes several times as long.
-            self._records = builder.as_data_source(split).data_source
-        except (ValueError, OSError) as error:
+            with quiet():
+                self._records = builder.as_data_source(split).data_source
+        except DataError:
+            raise
+        # tfds, numpy and ArrayRecord raise anything on damaged files.
+        except Exception as error:
             raise DataError(f"{where} cannot be read as split {split!r}: {_first_line(error)}") from error
 
     def __len__(self) -> int:
@@ -96,14 +101,7 @@ def _builder(name: str, path: str) -> Any:
             "data.source 'tfds' needs data.name (for example 'cifar10') or data.path, the directory of a "
             "dataset."
         )
-    try:
-        return tfds.builder(name, data_dir=path or None) if name else tfds.builder_from_directory(path)
-    # An unknown name or version, a directory without a dataset, a builder that itself needs TensorFlow.
-    except (ValueError, AssertionError, OSError, ImportError) as error:
-        what = f"dataset {name!r}" if name else f"directory {path!r}"
-        known = tfds.list_builders(with_community_datasets=False)
-        hint = nearest(name.partition(":")[0].partition("/")[0], known)
-        raise DataError(f"tfds {what} cannot be opened: {_first_line(error)}{hint}") from error
+    return open_builder(name, path)
 
 
 def _labels(builder: Any, split: str) -> np.ndarray | None:
@@ -113,9 +111,15 @@ def _labels(builder: Any, split: str) -> np.ndarray | None:
         file = Path(builder.data_dir) / f"{builder.info.name}-{part.splitname}.labels.npy"
         if not file.is_file():
             return None
-        labels = np.load(file, allow_pickle=False)
-        if labels.shape != (builder.info.splits[part.splitname].num_examples,):
-            raise ValueError(f"{file.name} has shape {labels.shape}, not one label for each record")
+        # Mapped: so its size is compared with what its header says before there is memory for it.
+        labels = np.load(file, mmap_mode="r", allow_pickle=False)
+        if (
+            labels.shape != (builder.info.splits[part.splitname].num_examples,)
+            or labels.dtype.kind not in "iu"
+        ):
+            raise ValueError(
+                f"{file.name} has shape {labels.shape} of {labels.dtype}, not one whole number for each record"
+            )
         parts.append(labels[part.from_ : part.to].astype(np.int32))
     return np.concatenate(parts)
 

@@ -1,6 +1,7 @@
 """An image classifier as one object, for people who only want that."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from vit_jax.inference.predictor import Predictor
 from vit_jax.inference.published import is_checkpoint
 from vit_jax.inference.workdir import find
 from vit_jax.models.config_json import config_to_json
+from vit_jax.paths import check_output
 from vit_jax.training.config import default_config, to_json, validate
 from vit_jax.training.loop import train
 
@@ -110,7 +112,9 @@ class Classifier:
             config.data.source, config.data.path = "folder", str(images)
         validate(config)
         temporary = workdir is None
-        place = Path(tempfile.mkdtemp(prefix="vit_jax_")) if workdir is None else Path(workdir)
+        place = (
+            Path(tempfile.mkdtemp(prefix="vit_jax_")) if workdir is None else check_output(workdir, "workdir")
+        )
         try:
             train(config, place, sources=sources)
             self._use(place)
@@ -142,8 +146,8 @@ class Classifier:
         Raises:
           ConfigError: it has not been fitted, or the folder holds another one.
         """
-        predictor, folder = self._fitted(), Path(path) / "checkpoints"
-        if folder.is_dir() and any(folder.iterdir()):
+        predictor, folder = self._fitted(), check_output(path, "path") / "checkpoints"
+        if os.path.isdir(folder) and any(folder.iterdir()):
             raise ConfigError(f"{str(path)!r} already holds a model; save to another folder.")
         metadata = {
             "config": json.loads(to_json(predictor.config)),

@@ -1,5 +1,6 @@
 """Published checkpoints beside training runs: what a name means, their classes, their accuracy."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,21 +23,21 @@ _ARCHITECTURE = re.compile(r"[\w-]+(/\d+(@\d+)?)?")
 
 def is_checkpoint(name: str) -> bool:
     """Return whether the name of a model means weights, and not an architecture."""
-    return Path(name).exists() or not _ARCHITECTURE.fullmatch(name)
+    return os.path.exists(name) or not _ARCHITECTURE.fullmatch(name)
 
 
 def is_run(source: str | Path) -> bool:
     """Return whether a path or name means a training run (or one of its checkpoints), not a published checkpoint."""
     path = Path(source)
-    if path.is_dir() and ((path / "metrics.jsonl").exists() or not any(path.iterdir())):
+    if os.path.isdir(path) and (os.path.exists(path / "metrics.jsonl") or not os.listdir(path)):
         return True  # it has not come to a checkpoint yet, perhaps
-    if path.exists():
+    if os.path.exists(path):
         # What `vit_jax.save` writes looks like a run that has no configuration.
         steps, _ = locate(path)
-        newest = Checkpoints(steps, read_only=True).newest_metadata() if steps.is_dir() else None
-        return steps.is_dir() and (newest is None or "config" in newest)
+        newest = Checkpoints(steps, read_only=True).newest_metadata() if os.path.isdir(steps) else None
+        return os.path.isdir(steps) and (newest is None or "config" in newest)
     # Perhaps misspelled: a folder if there is one around it, a file if it has an ending, else a name.
-    return not path.suffix and (isinstance(source, Path) or path.parent.is_dir())
+    return not path.suffix and (isinstance(source, Path) or os.path.isdir(path.parent))
 
 
 def evaluate_checkpoint(source: str, overrides: Sequence[str] = ()) -> dict[str, float]:

@@ -6,6 +6,7 @@ length, because it is the last position that stands for a text. CLIP's padding c
 what stands for a text, and its attention is causal, so that nothing depends on it.
 """
 
+import os
 import re
 import string
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from vit_jax.errors import CheckpointError, ConfigError, VitError
 from vit_jax.inference.sentencepiece import parse_unigram
 from vit_jax.models.text_config import ImageTextConfig, TextConfig
+from vit_jax.paths import read_file
 from vit_jax.weights.fetch import fetch
 from vit_jax.weights.tensors import parse_json, reading, short
 
@@ -128,11 +130,11 @@ def text_config(config: Any, source: str | Path) -> TextConfig:
 def _find(source: str | Path, config: TextConfig) -> Path:
     """Return the file of a tokenizer: the source itself, or beside the weights."""
     path = fetch(source, weights=False)
-    if path.is_file() and path.suffix in (".json", ".model"):
+    if os.path.isfile(path) and path.suffix in (".json", ".model"):
         return path
-    folder = path if path.is_dir() else path.parent
+    folder = path if os.path.isdir(path) else path.parent
     for name in FILES:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return folder / name
     known = PUBLISHED.get(config.vocab_size)
     advice = f"tokenizer={known!r} takes that of this model" if known else "give tokenizer=FILE or REPOSITORY"
@@ -141,9 +143,7 @@ def _find(source: str | Path, config: TextConfig) -> Path:
 
 def _open(file: Path) -> Any:
     with reading(file):
-        if file.stat().st_size > MAX_SIZE:
-            raise CheckpointError(f"{file} has more than {MAX_SIZE} bytes, too many for a tokenizer.")
-        content = file.read_bytes()
+        content = read_file(file, MAX_SIZE)
     if file.suffix == ".model":
         return parse_unigram(content, file)
     # Here because only texts need it.
@@ -185,9 +185,9 @@ def _documents(folder: Path) -> dict[str, Any]:
     documents = {}
     for name in ("tokenizer_config.json", "open_clip_config.json", "config.json"):
         file = folder / name
-        if file.is_file():
+        if os.path.isfile(file):
             with reading(file):
-                document = parse_json(file.read_bytes(), file)
+                document = parse_json(read_file(file, MAX_SIZE), file)
             documents[name] = document if isinstance(document, dict) else {}
     return documents
 

@@ -1,5 +1,6 @@
 """What a training run left behind: its configuration, class names and parameters."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 
 from vit_jax.checkpoints.checkpoints import Checkpoints
-from vit_jax.checkpoints.files import locate
+from vit_jax.checkpoints.files import check_described, locate
 from vit_jax.errors import CheckpointError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.models.lora import ROOT
@@ -73,7 +74,7 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
     folder, named = locate(workdir)
     if named is not None:
         workdir, step = folder.parent, named
-    if not workdir.is_dir():
+    if not os.path.isdir(workdir):
         raise CheckpointError(
             f"workdir {str(workdir)!r} does not exist; train first: vit-jax train --workdir ..."
         )
@@ -84,7 +85,7 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
             f"workdir {str(workdir)!r} has no checkpoint yet; train first, or give another one."
         )
     if best:
-        monitor, mode = newest["monitor"], newest["monitor_mode"]
+        monitor, mode = newest.get("monitor", ""), newest.get("monitor_mode", "max")
         scored = Checkpoints(checkpoints.directory, read_only=True, monitor=monitor, monitor_mode=mode)
         step = scored.best_step()
         if step is None:
@@ -97,12 +98,17 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
         raise CheckpointError(
             f"workdir {str(workdir)!r} has no checkpoint of step {step}; it has {', '.join(map(str, steps))}."
         )
-    newest = newest if step is None else checkpoints.metadata(step)
-    if "config" not in newest:
+    newest = check_described(newest if step is None else checkpoints.metadata(step), workdir)
+    if newest.get("config") is None:
         raise CheckpointError(
             f"{str(workdir)!r} holds a model that was saved, not a training run; use it as a checkpoint: "
             f"--checkpoint {workdir}."
         )
+    for key in ("class_names", "eval_transforms"):
+        if newest.get(key) is None:
+            raise CheckpointError(
+                f"checkpoint {newest['step']} of {str(workdir)!r} does not say its {key}; it is damaged."
+            )
     return Saved(
         checkpoints,
         newest["step"],

@@ -1,10 +1,13 @@
 """What a stack of transformer blocks is made of, for images or text. Needs no jax."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from vit_jax.errors import ConfigError, choose, nearest
+
+LARGEST = 10_000_000  # no number in the description of a model is more
 
 CHOICES = {
     "mlp": ("mlp", "swiglu"),
@@ -76,7 +79,9 @@ class EncoderConfig:
         check_rates(self, "dropout_rate", "attention_dropout_rate", "drop_path_rate")
         if not self.norm_epsilon > 0:
             raise ConfigError(f"norm_epsilon is {self.norm_epsilon}; it must be above 0.")
-        if self.layer_scale is not None and not _is_number(self.layer_scale):
+        if self.layer_scale is not None and not (
+            _is_number(self.layer_scale) and abs(self.layer_scale) < math.inf
+        ):
             raise ConfigError(f"layer_scale is {self.layer_scale!r}; it must be a number or None.")
         if self.width % self.heads:
             raise ConfigError(
@@ -96,9 +101,9 @@ def check_types(config: Any) -> None:
         if isinstance(field.default, bool):
             expected, good = "True or False", isinstance(value, bool)
         elif isinstance(field.default, int):
-            expected, good = "an integer", _is_integer(value)
+            expected, good = f"an integer below {LARGEST}", _is_integer(value) and abs(value) < LARGEST
         elif isinstance(field.default, float):
-            expected, good = "a number", _is_number(value)
+            expected, good = "a number, and a finite one", _is_number(value) and abs(value) < math.inf
         elif isinstance(field.default, str):
             expected, good = "text", isinstance(value, str)
         elif isinstance(field.default, tuple):

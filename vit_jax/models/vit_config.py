@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_jax.errors import ConfigError, choose, nearest
-from vit_jax.models.encoder_config import EncoderConfig, check_at_least, check_parts, check_rates, replace
+from vit_jax.models.encoder_config import (
+    LARGEST,
+    EncoderConfig,
+    check_at_least,
+    check_parts,
+    check_rates,
+    replace,
+)
 from vit_jax.models.preprocessing import INCEPTION, Preprocessing
 from vit_jax.models.resnet_config import ResNetConfig, backbone
 
@@ -243,7 +250,7 @@ def pair(value: Any, name: str) -> tuple[int, int]:
     values = (
         (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, tuple | list) else ()
     )
-    if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
+    if len(values) != 2 or not all(isinstance(v, int) and 0 < v < LARGEST for v in values):
         raise ConfigError(
             f"{name} is {value!r}; it must be a positive integer or two of them, height and width."
         )

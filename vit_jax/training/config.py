@@ -7,6 +7,7 @@ returning `default_config()` with changes. What may stand in it is in `training.
 import importlib.util
 import inspect
 import json
+import os
 import re
 import traceback
 from collections.abc import Iterable, Sequence
@@ -16,10 +17,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from vit_jax.errors import ConfigError, nearest
+from vit_jax.errors import ConfigError, ResourceError, nearest
+from vit_jax.paths import read_file
 from vit_jax.training.config_checks import OPEN_SECTIONS, normalise, validate
 from vit_jax.training.defaults import default_config, flatten, tuples
-from vit_jax.training.overrides import apply_override
+from vit_jax.training.overrides import MAX_DIGITS, apply_override
 
 __all__ = [
     "check_resumable",
@@ -52,6 +54,7 @@ HARMLESS = (
 # decoded at another size.
 NOT_BITWISE = ("mesh.", "sharding.", "data.cache")
 ABSENT = "(not set)"
+MAX_BYTES = 10_000_000  # of a config file
 
 
 def load_config(path_and_arg: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -73,8 +76,10 @@ def load_config(path_and_arg: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if match is None:
         raise ConfigError(f"config {path_and_arg!r} must be FILE.py, FILE.py:ARGUMENT or FILE.json.")
     path, arg = Path(match[1]), match[2]
-    if not path.is_file():
-        siblings = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
+    if not os.path.isfile(path):
+        siblings = (
+            sorted(file.name for file in path.parent.glob("*.py")) if os.path.isdir(path.parent) else []
+        )
         hint = nearest(path.name, siblings) or (f" There are {', '.join(siblings)}." if siblings else "")
         raise ConfigError(f"config file {str(path)!r} does not exist.{hint}")
     config = _from_json_file(path, arg) if path.suffix == ".json" else _from_python_file(path, arg)
@@ -97,20 +102,31 @@ def from_json(text: str) -> ConfigDict:
       ConfigError: the text is not a JSON object.
     """
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
+        values = json.loads(text, parse_int=_integer)
+    except (ValueError, RecursionError) as error:  # also numbers of more digits than Python reads
         raise ConfigError(f"configuration is not JSON: {error}.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"configuration is {text[:40]!r}; it must be a JSON object.")
-    return ConfigDict(tuples(values), type_safe=False)
+    try:
+        return ConfigDict(tuples(values), type_safe=False)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # names with dots, for example
+        raise ConfigError(f"configuration has a key that cannot be one: {error}.") from error
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:  # floats have fewer, and Python takes long to read very many
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
 
 
 def read_saved(values: dict[str, Any]) -> ConfigDict:
     """Return the configuration that was saved with a checkpoint; keys it did not know yet have their defaults."""
-    config, saved = default_config(), from_json(json.dumps(values))
-    config.update(saved)
+    saved = from_json(json.dumps(values))
+    config = _merged(saved)
     for section in OPEN_SECTIONS:  # These are whole as they are.
         name = section.removesuffix(".")
+        if name not in saved:
+            raise ConfigError(f"the saved configuration has no section {name!r}; it is damaged.")
         config[name] = saved[name]
     return config
 
@@ -166,16 +182,37 @@ def check_resumable(saved: ConfigDict, new: ConfigDict, allow: Iterable[str] = (
 def _from_json_file(path: Path, arg: str | None) -> ConfigDict:
     if arg is not None:
         raise ConfigError(f"config {str(path)!r} is JSON and takes no argument, but was given {arg!r}.")
-    config = default_config()
     try:
-        saved = from_json(path.read_text(encoding="utf-8"))
+        saved = from_json(_contents(path).decode())
     except (UnicodeDecodeError, ConfigError) as error:
         raise ConfigError(f"config file {str(path)!r} is not a JSON object: {error}") from error
-    config.update(saved)
-    return config
+    return _merged(saved)
+
+
+def _merged(saved: ConfigDict) -> ConfigDict:
+    """Return the defaults with what was saved in their place."""
+    defaults = default_config()
+    for name, value in saved.items():
+        if isinstance(defaults.get(name), ConfigDict) and not isinstance(value, ConfigDict):
+            raise ConfigError(f"{name} is {value!r}; it must be a section with {', '.join(defaults[name])}.")
+    defaults.update(saved)
+    return defaults
+
+
+def _contents(path: Path) -> bytes:
+    """Return what is in a config file."""
+    try:
+        return read_file(path, MAX_BYTES)
+    except PermissionError:
+        raise ResourceError(
+            f"config file {str(path)!r} may not be read; give this user permission."
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"config file {str(path)!r} cannot be read: {error.strerror}.") from error
 
 
 def _from_python_file(path: Path, arg: str | None) -> ConfigDict:
+    _contents(path)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None  # the suffix is .py
     assert spec.loader is not None
@@ -185,6 +222,8 @@ def _from_python_file(path: Path, arg: str | None) -> ConfigDict:
         config = _call_get_config(module, path, arg)
     except SyntaxError as error:
         raise ConfigError(f"config file {str(path)!r}, line {error.lineno}: {error.msg}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config file {str(path)!r} is no text in UTF-8: {error.reason}.") from error
     except (AttributeError, KeyError) as error:
         mistake = _misspelled_key(error, path)
         if mistake is None:

@@ -34,6 +34,8 @@ DURATIONS = {
     "log.every": True,
 }
 
+POSITIVE = ("duration", "evaluation.every", "checkpoint.every", "log.every")
+
 CHOICES = {
     "compute_dtype": ("auto", "float32", "bfloat16"),
     "data.source": SOURCES,
@@ -46,17 +48,18 @@ CHOICES = {
 }
 
 # Intervals as in mathematics: a round bracket leaves the bound out.
+# What is far beyond any machine is a slip, too.
 RANGES = {
     "seed": "[0, 4294967296)",
-    "accumulation": "[1, inf)",
-    "data.size": "[1, inf)",
-    "data.batch_size": "[1, inf)",
-    "data.eval_batch_size": "[0, inf)",
-    "data.repeats": "[1, inf)",
+    "accumulation": "[1, 1048576]",
+    "data.size": "[1, 1099511627776]",
+    "data.batch_size": "[1, 2147483648]",
+    "data.eval_batch_size": "[0, 2147483648]",
+    "data.repeats": "[1, 1048576]",
     "data.max_bad_share": "[0, 1]",
-    "data.num_threads": "[0, inf)",
-    "data.num_workers": "[0, inf)",
-    "data.prefetch": "[0, inf)",
+    "data.num_threads": "[0, 1024]",
+    "data.num_workers": "[0, 1024]",
+    "data.prefetch": "[0, 1024]",
     "optimizer.learning_rate": "(0, inf)",
     "optimizer.b1": "[0, 1)",
     "optimizer.b2": "[0, 1)",
@@ -68,19 +71,19 @@ RANGES = {
     "schedule.warmup_start": "[0, 1]",
     "schedule.final": "[0, 1]",
     "ema.decay": "[0, 1)",
-    "lora.rank": "[0, inf)",
+    "lora.rank": "[0, 1048576]",
     "lora.alpha": "(0, inf)",
-    "mesh.data": "[-1, inf)",
-    "mesh.fsdp": "[-1, inf)",
-    "mesh.tensor": "[-1, inf)",
+    "mesh.data": "[-1, 1048576]",
+    "mesh.fsdp": "[-1, 1048576]",
+    "mesh.tensor": "[-1, 1048576]",
     "sharding.min_size": "[0, inf)",
     "sharding.max_replicated": "[0, 1]",
-    "divergence.max_skipped": "[0, inf)",
+    "divergence.max_skipped": "[0, 1000000]",
     "divergence.spike_deviations": "[0, inf)",
     "divergence.spike_window": "[2, 1000000]",
-    "evaluation.illustrate": "[0, inf)",
-    "checkpoint.keep_last": "[1, inf)",
-    "checkpoint.keep_best": "[0, inf)",
+    "evaluation.illustrate": "[0, 1048576]",
+    "checkpoint.keep_last": "[1, 1000000]",
+    "checkpoint.keep_best": "[0, 1000000]",
     "watchdog.step_limit": "(0, inf)",
     "watchdog.phase_limit": "(0, inf)",
     "watchdog.peer_limit": "[3, inf)",
@@ -90,6 +93,10 @@ RANGES = {
 PATTERNS = ("optimizer.decay", "optimizer.trained", "optimizer.frozen", "lora.targets")
 PATTERN_FACTORS = ("optimizer.learning_rate_multipliers", "optimizer.weight_decay_multipliers")
 PATTERN_PAIRS = (*PATTERN_FACTORS, "sharding.rules")
+_TACTIC = re.compile(r"\s*((replicate|fsdp|stacked|tensor\(-?\d{1,9}\))(\s+|$))+")
+# What stands in transforms for numbers of the model, which are known later.
+STAND_INS = {"{size}": "(224, 224)", "{channels}": "3", "{interpolation}": "'bicubic'"}
+BASELINES = ("logistic_regression", "svm_rbf", "nearest_neighbour")
 
 # What a data source cannot do without: one of these.
 REQUIRED_BY_SOURCE = {"folder": ("data.path",), "tfds": ("data.name", "data.path")}
@@ -107,7 +114,7 @@ def normalise(config: ConfigDict) -> ConfigDict:
     """Return the configuration with tuples for lists, and floats where the default is one."""
     flat, defaults = flatten(config), flatten(default_config())
     for key, value in flat.items():
-        if isinstance(defaults.get(key), float) and isinstance(value, int) and not isinstance(value, bool):
+        if isinstance(defaults.get(key), float) and type(value) is int and abs(value) < 2**63:
             flat[key] = float(value)
     return unflatten(flat)
 
@@ -115,10 +122,14 @@ def normalise(config: ConfigDict) -> ConfigDict:
 def validate(config: ConfigDict) -> None:
     """Raise `ConfigError` naming the first key that does not exist, is missing or has a wrong value."""
     flat, defaults = flatten(config), flatten(default_config())
+    for key, value in flat.items():
+        _check_numbers(key, value)
     _check_keys(flat, defaults)
     for key, default in defaults.items():
         if key in DURATIONS:
             check(flat[key], key, percent=DURATIONS[key])
+            if key in POSITIVE and re.match(r"[0.]*(\D|$)", str(flat[key]).strip()):
+                raise ConfigError(f"{key} is {flat[key]!r}; it must be at least one step.")
         elif key in flat:
             expected, good = TYPES[type(default)]
             if not good(flat[key]):
@@ -128,6 +139,7 @@ def validate(config: ConfigDict) -> None:
     for key, interval in RANGES.items():
         _check_range(key, flat[key], interval)
     _check_patterns(flat)
+    _check_transforms(flat)
     _check_combinations(flat)
     sections = tuples(unflatten(flat).to_dict())
     _check_model(sections["model"])
@@ -147,6 +159,33 @@ def _check_keys(flat: dict[str, Any], defaults: dict[str, Any]) -> None:
             continue
         if key not in flat:
             raise ConfigError(f"{key} is missing; start the configuration from default_config().")
+
+
+def _check_numbers(key: str, value: Any) -> None:
+    """Raise ConfigError for numbers that JSON cannot say, or that no computer counts to."""
+    if isinstance(value, tuple | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_numbers(key, inner)
+    elif isinstance(value, int) and abs(value) >= 2**63:
+        raise ConfigError(f"{key} is an integer of {value.bit_length()} bits; it must be below 2**63.")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{key} is {value}; it must be a finite number.")
+
+
+def _is_tactic(value: Any) -> bool:
+    return isinstance(value, str) and _TACTIC.fullmatch(value) is not None
+
+
+def _check_transforms(flat: dict[str, Any]) -> None:
+    for key in ("data.train_transforms", "data.eval_transforms"):
+        if flat[key].strip():
+            # Here because it imports NumPy and OpenCV, which other configurations need not wait for.
+            from vit_jax.data.transforms.spec import parse
+
+            text = flat[key]
+            for name, value in STAND_INS.items():
+                text = text.replace(name, value)
+            parse(text, key)
 
 
 def _check_range(key: str, value: float, interval: str) -> None:
@@ -171,17 +210,22 @@ def _check_patterns(flat: dict[str, Any]) -> None:
                         f"{key} has {entry!r}; each entry must be a pair, a pattern and its value."
                     )
                 pattern, value = entry
+                if key == "sharding.rules" and not _is_tactic(value):
+                    raise ConfigError(
+                        f"sharding.rules has {entry!r}; a tactic is words of replicate, stacked, tensor(i) and fsdp."
+                    )
                 if key in PATTERN_FACTORS and not (TYPES[float][1](value) and 0 <= value < math.inf):
                     raise ConfigError(f"{key} has {entry!r}; the factor must be a number and at least 0.")
             if not isinstance(pattern, str):
                 raise ConfigError(f"{key} has {pattern!r}; a pattern must be text.")
             try:
                 re.compile(pattern)
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ConfigError(f"{key} has {pattern!r}, not a regular expression: {error}.") from error
     for name in flat["evaluation.baselines"]:
         if not isinstance(name, str):
             raise ConfigError(f"evaluation.baselines has {name!r}; a baseline must be named by text.")
+        choose(name, BASELINES, "evaluation.baselines")
 
 
 def _check_combinations(flat: dict[str, Any]) -> None:
@@ -206,8 +250,9 @@ def _check_combinations(flat: dict[str, Any]) -> None:
     axes = {axis: flat[f"mesh.{axis}"] for axis in ("data", "fsdp", "tensor")}
     for axis, size in axes.items():
         if size == 0 or (size == -1 and list(axes.values()).count(-1) > 1):
+            given = ", ".join(f"mesh.{name} {value}" for name, value in axes.items())
             raise ConfigError(
-                f"mesh.{axis} is {size}; it must be at least 1, or -1 (the rest) for one axis only."
+                f"mesh.{axis} is {size} ({given}); it must be at least 1, or -1 (the rest) for one axis only."
             )
     if flat["lora.rank"] and not flat["lora.targets"]:
         raise ConfigError("lora.targets is empty; name layers to adapt, for example ('query', 'value').")
@@ -243,18 +288,28 @@ def _check_model(section: dict[str, Any]) -> None:
         expected, good = TYPES[type(known[key])]
         if not good(value):
             raise ConfigError(f"model.preprocessing.{key} is {value!r}; it must be {expected}.")
+        if isinstance(value, tuple) and not (value and all(TYPES[float][1](entry) for entry in value)):
+            raise ConfigError(
+                f"model.preprocessing.{key} is {value!r}; it must be numbers, one for each channel."
+            )
+    Preprocessing(**preprocessing)
     if not checkpoint and not name:
         raise ConfigError(
             "model has neither name nor checkpoint; set one, for example "
             "model.checkpoint=timm/vit_small_patch16_224.augreg_in21k."
         )
     if not checkpoint:
-        base = names.resolve(name)[1]
+        if not isinstance(name, str):
+            raise ConfigError(f"model.name is {name!r}; it must be text.")
+        try:
+            base = names.resolve(name)[1]
+        except ConfigError as error:
+            raise ConfigError(f"model.name is {name!r}: {error}") from error
         if not isinstance(base, ViTConfig):
             raise ConfigError(
                 f"model.name is {name!r}, which is more than one image encoder; choose another."
             )
-        replace(base, **options)
+        replace(base, **{str(key): value for key, value in options.items()})
         return
     # Whether the values go with the checkpoint is known when it is read.
     fields = [field.name for field in dataclasses.fields(ViTConfig)]

@@ -13,7 +13,8 @@ from vit_jax.checkpoints import fingerprint
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.lock import WorkdirLock
 from vit_jax.data.base import Source
-from vit_jax.errors import ConfigError, Preempted
+from vit_jax.errors import CheckpointError, ConfigError, Preempted, printable
+from vit_jax.paths import check_output
 from vit_jax.processes import is_main, together, wait_for_all
 from vit_jax.training.agreement import check_data, check_settings, check_workdir
 from vit_jax.training.compilation import kept_programs
@@ -85,9 +86,10 @@ def train(
         (`DivergedError`; the last finite checkpoint stays the newest); a request to stop (`Preempted`; the
         state was saved); another run in this workdir (`WorkdirBusy`).
     """
+    workdir = check_output(workdir, "workdir")
     clock = Clock(begun=begun, entered=None if peers is None else peers.enter)
-    with ExitStack() as held, kept_programs(config.compilation.cache, Path(workdir)), StopRequest() as stop:
-        return _train(config, Path(workdir), allow_change, sources, profile, clock, stop, peers, held)
+    with ExitStack() as held, kept_programs(config.compilation.cache, workdir), StopRequest() as stop:
+        return _train(config, workdir, allow_change, sources, profile, clock, stop, peers, held)
 
 
 def _train(
@@ -214,6 +216,10 @@ def _resume(
 ) -> tuple[TrainState, dict[str, Any]] | None:
     """Return the newest good state and its metadata, or None when there is no checkpoint."""
     newest = checkpoints.newest_metadata()
+    if newest is not None and "config" not in newest:
+        raise CheckpointError(
+            f"{checkpoints.directory} holds a model that was saved, not a training run; use another --workdir."
+        )
     saved = experiment.config if newest is None else read_saved(newest["config"])
     for notice in check_resumable(saved, experiment.config, allow_change):
         _say(f"changed: {notice}")
@@ -233,7 +239,7 @@ def _resume(
 
 def _say(line: str) -> None:
     if is_main():
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def _earlier_model(config: Config, workdir: Path) -> dict[str, Any] | None:
@@ -241,7 +247,7 @@ def _earlier_model(config: Config, workdir: Path) -> dict[str, Any] | None:
     if not config.model.get("checkpoint"):
         return None
     newest = Checkpoints(workdir / "checkpoints", read_only=True).newest_metadata()
-    return None if newest is None else newest["model"]
+    return None if newest is None else newest.get("model")
 
 
 def _beginning(experiment: Experiment) -> list[str]:

@@ -13,6 +13,8 @@ from vit_jax.objectives.options import OPTIONS
 from vit_jax.training.config_checks import CHECKPOINT_KEYS, DURATIONS, OPEN_SECTIONS
 from vit_jax.training.defaults import default_config, flatten
 
+MAX_DIGITS = 20  # of a number
+
 
 def apply_override(config: ConfigDict, override: str) -> None:
     """Set one key of `config` from `key.sub=value`, read as the type of the key's default.
@@ -51,7 +53,7 @@ def parse_value(key: str, text: str, default: Any) -> Any:
     """
     new_key_allowed = key.startswith(OPEN_SECTIONS)
     if key in DURATIONS:
-        return int(text) if text.isdecimal() else text
+        return int(text) if text.isdecimal() and len(text) < MAX_DIGITS else text
     if new_key_allowed and text.lower() == "none" and not isinstance(default, str):
         return None
     if isinstance(default, bool):
@@ -65,8 +67,11 @@ def parse_value(key: str, text: str, default: Any) -> Any:
     if isinstance(default, str) and not (new_key_allowed and text.startswith(("(", "["))):
         return text
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        value = ast.literal_eval(text)
+        if value == {}:  # would be a section without keys, which says nothing
+            raise ValueError
+        return value
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         example = default if isinstance(default, tuple) and default else ("head",)
         raise ConfigError(f"{key} is {text!r}; it must be a Python value such as {example!r}.") from None
 

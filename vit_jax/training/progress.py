@@ -7,6 +7,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from vit_jax.errors import printable
+
 
 class Progress:
     """Shows step, metrics, images per second and the time left, on stderr.
@@ -90,6 +92,7 @@ class Progress:
         """Print a line without disturbing the bar."""
         if not self._enabled:
             return
+        text = printable(text)  # may quote names of files
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:

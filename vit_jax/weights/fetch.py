@@ -51,8 +51,8 @@ def fetch(
       ResourceError: the disk is full or the cache may not be written.
     """
     text = os.fspath(source)
-    path = Path(text).expanduser()
-    if text and path.exists():
+    path = Path(os.path.expanduser(text))
+    if text and os.path.exists(path):
         return path
     if text.startswith("gs://"):
         text = _public_address(text)

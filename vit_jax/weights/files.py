@@ -1,9 +1,12 @@
 """Opening whatever holds weights: a file, known by its content, or a folder as libraries publish them."""
 
+import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from vit_jax.errors import CheckpointError
+from vit_jax.paths import read_file
 from vit_jax.weights import npz_format, safetensors_format, torch_format
 from vit_jax.weights.tensors import MAX_TENSORS, RawCheckpoint, Tensor, parse_json, reading, short
 from vit_jax.weights.zip_archive import Archive
@@ -45,7 +48,7 @@ def open_checkpoint(path: Path, part: str | None = None) -> RawCheckpoint:
       ResourceError: a file may not be read.
     """
     path = Path(path)
-    file = _file_in(path) if path.is_dir() else path
+    file = _file_in(path) if os.path.isdir(path) else path
     if file.name.endswith(INDEX):
         kind, tensors = _open_sharded(file, part)
     else:
@@ -57,8 +60,11 @@ def open_checkpoint(path: Path, part: str | None = None) -> RawCheckpoint:
 
 def _file_in(folder: Path) -> Path:
     """The file that holds a folder's weights."""
+    with reading(folder):
+        there = sorted(folder.iterdir())
     for names in FOLDER_FILES:
-        found = sorted({file for name in names for file in folder.glob(name) if file.is_file()})
+        found = [file for file in there if any(fnmatchcase(file.name, name) for name in names)]
+        found = [file for file in found if os.path.isfile(file)]
         if len(found) > 1:
             candidates = ", ".join(repr(file.name) for file in found[:6])
             raise CheckpointError(f"{folder} holds {candidates}; give the path of the one that is meant.")
@@ -118,7 +124,7 @@ def _open_sharded(index: Path, part: str | None) -> tuple[str, dict[str, Tensor]
 
 def _documents(folder: Path) -> dict[str, Any]:
     """The JSON files beside the weights that say what they are."""
-    found = {name: _parse(folder / name) for name in DOCUMENTS if (folder / name).is_file()}
+    found = {name: _parse(folder / name) for name in DOCUMENTS if os.path.isfile(folder / name)}
     for name, document in found.items():
         if not isinstance(document, dict):
             raise CheckpointError(f"{folder / name} holds no values by name; download it again.")
@@ -128,7 +134,5 @@ def _documents(folder: Path) -> dict[str, Any]:
 def _parse(file: Path) -> Any:
     """A JSON document of bounded size."""
     with reading(file):
-        if file.stat().st_size > MAX_DOCUMENT:
-            raise CheckpointError(f"{file} has more than {MAX_DOCUMENT} bytes, too many for a description.")
-        text = file.read_bytes()
+        text = read_file(file, MAX_DOCUMENT)
     return parse_json(text, file)

@@ -1,6 +1,7 @@
 """Our own checkpoints as others' are read: what training, `save` and `Classifier.save` leave behind."""
 
 import json
+import os
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from vit_jax import trees
 from vit_jax.checkpoints.checkpoints import Checkpoints
-from vit_jax.checkpoints.files import FOLDER, locate
+from vit_jax.checkpoints.files import FOLDER, check_described, locate
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.config_json import config_from_json, config_to_json
 from vit_jax.models.lora import ROOT, Lora
@@ -22,7 +23,7 @@ from vit_jax.weights.tensors import RawCheckpoint, Tensor
 
 def is_native(path: Path) -> bool:
     """Return whether a path is a folder that training or `save` wrote, or one of its checkpoints."""
-    return path.is_dir() and locate(path)[0].is_dir()
+    return os.path.isdir(path) and os.path.isdir(locate(path)[0])
 
 
 def open_native(path: Path) -> tuple[RawCheckpoint, Layout]:
@@ -36,7 +37,8 @@ def open_native(path: Path) -> tuple[RawCheckpoint, Layout]:
     metadata = checkpoints.newest_metadata() if step is None else checkpoints.metadata(step)
     if metadata is None:
         raise CheckpointError(f"{path} holds no checkpoint yet; train first, or give another one.")
-    if "model" not in metadata:
+    check_described(metadata, path)
+    if metadata.get("model") is None:
         raise CheckpointError(
             f"{path} does not say what model it holds; evaluate or predict with its --workdir."
         )
@@ -48,7 +50,7 @@ def open_native(path: Path) -> tuple[RawCheckpoint, Layout]:
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} describes no model: {error}") from None
     raw = RawCheckpoint(str(path), "orbax", _tensors(config, lora, checkpoints, part, metadata["step"]), {})
-    names = tuple(metadata.get("class_names", ()))
+    names = tuple(metadata.get("class_names") or ())
     return raw, Layout(config, [rule(name, name) for name in raw.tensors], class_names=names)
 
 

@@ -15,6 +15,7 @@ from vit_jax.models.functional import parameters
 from vit_jax.models.registry import ModelConfig
 from vit_jax.models.text_config import ImageTextConfig
 from vit_jax.models.vit_config import ViTConfig
+from vit_jax.paths import check_output
 from vit_jax.weights import npz_format, safetensors_format
 from vit_jax.weights.arrays import Arrays
 from vit_jax.weights.differences import differences
@@ -80,7 +81,7 @@ def save_parameters(
     classes = getattr(config, "num_classes", 0)
     if class_names and len(class_names) != classes:
         raise ConfigError(f"class_names has {len(class_names)} names; the model has {classes} classes.")
-    target = Path(path)
+    target = check_output(path, "the folder or file to write")
     if format == "orbax":
         for name, given in (("dtype", dtype != "float32"), ("ignore", bool(ignore))):
             if given:

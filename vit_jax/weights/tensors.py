@@ -7,6 +7,7 @@ time with plain reads: pages of a mapped file would count as memory of the proce
 import json
 import math
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import CheckpointError, ResourceError
+from vit_jax.models.encoder_config import LARGEST as LARGEST
 
 MAX_DIMENSIONS = 32
 MAX_TENSORS = 100_000
-LARGEST = 10_000_000  # no number in the description of a model is more
 
 
 @dataclass(frozen=True)
@@ -136,10 +137,13 @@ def reading(path: Path) -> Iterator[None]:
     """Turn what the system says about an unreadable file into one line.
 
     Raises:
-      CheckpointError: the file is missing or cannot be read.
+      CheckpointError: the file is missing, is a pipe or device, or cannot be read.
       ResourceError: it may not be read.
     """
     try:
+        kind = os.stat(path).st_mode
+        if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+            raise CheckpointError(f"{path} is a pipe or device; give the path of an ordinary file.")
         yield
     except FileNotFoundError:
         raise CheckpointError(
@@ -149,6 +153,10 @@ def reading(path: Path) -> Iterator[None]:
         raise ResourceError(f"{path} may not be read; give this user permission to read it.") from None
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or type(error).__name__}.") from None
+    except ValueError:
+        if "\0" in os.fspath(path):
+            raise CheckpointError(f"{path} is not a valid name of a file.") from None
+        raise
 
 
 def file_bytes(path: Path, offset: int, size: int) -> np.ndarray:

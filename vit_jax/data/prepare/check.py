@@ -128,7 +128,7 @@ def check(
 def _open(source: str, split: str, data_dir: str) -> dict[str, Source]:
     """Return the splits of a dataset."""
     root = Path(source)
-    if root.is_dir() and not (root / "dataset_info.json").is_file():
+    if os.path.isdir(root) and not os.path.isfile(root / "dataset_info.json"):
         if not any(root.rglob("dataset_info.json")):
             splits = [split] if split else folder_splits(root)
             return {name: FolderSource(root, name, reference=name) for name in splits}
@@ -141,7 +141,7 @@ def _open(source: str, split: str, data_dir: str) -> dict[str, Source]:
     from vit_jax.data.tfds_source import TfdsSource
 
     known = list(open_builder(source, data_dir).info.splits)
-    name, path = ("", source) if root.is_dir() else (source, data_dir)
+    name, path = ("", source) if os.path.isdir(root) else (source, data_dir)
     if not known:
         raise DataError(f"{source} is not prepared; `vit-jax data prepare {source}` does that.")
     if split and split not in known:

@@ -4,8 +4,9 @@ import io
 import os
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +15,9 @@ from tqdm import tqdm
 
 from vit_jax.data.folder import FolderSource, folder_splits
 from vit_jax.data.prepare.listing import Listing, Record, shuffled
+from vit_jax.data.prepare.matlab import read_table
 from vit_jax.errors import ConfigError, DataError
+from vit_jax.paths import open_file, read_file
 
 IMAGENET = "imagenet2012"
 # The version that tfds has of it, where the code of tfds knows the dataset; ours are all alike.
@@ -23,6 +26,7 @@ DEFAULT_VERSION = "1.0.0"
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VALIDATION_TAR = "ILSVRC2012_img_val.tar"
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+MAX_DEVKIT = 20_000_000  # bytes, of it and of each file in it; as published it has 2.6 MB
 
 
 def list_folder(root: Path, name: str, splits: dict[str, str]) -> Listing:
@@ -45,17 +49,22 @@ def list_folder(root: Path, name: str, splits: dict[str, str]) -> Listing:
         class_names = source.class_names
         files = zip(source.files, np.asarray(source.labels).tolist())
         where = os.fspath(source.folder)
-        found = [
-            Record(file, label, f"{where}/{file}", 0, os.stat(f"{where}/{file}").st_size)
-            for file, label in files
-        ]
+        found = [Record(file, label, f"{where}/{file}", 0, _size(f"{where}/{file}")) for file, label in files]
         records[split] = shuffled(found, split)
     return Listing(name, VERSIONS.get(name, DEFAULT_VERSION), records, class_names, {})
 
 
+def _size(path: str) -> int:
+    """Return the size of a file; 0 of one that is not there, which is told when it is read."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
 def is_imagenet(root: Path) -> bool:
     """Return whether a folder holds archives of ILSVRC2012 as downloaded."""
-    return any((root / name).is_file() for name in (TRAIN_TAR, VALIDATION_TAR))
+    return any(os.path.isfile(root / name) for name in (TRAIN_TAR, VALIDATION_TAR))
 
 
 def list_imagenet(root: Path, name: str, splits: dict[str, str], *, progress: bool) -> Listing:
@@ -75,7 +84,7 @@ def list_imagenet(root: Path, name: str, splits: dict[str, str], *, progress: bo
     for split in splits:
         if split not in archives:
             raise ConfigError(f"--split is {split!r}; archives of ILSVRC2012 have train and validation.")
-    chosen = splits or {split: split for split, archive in archives.items() if (root / archive).is_file()}
+    chosen = splits or {split: split for split, archive in archives.items() if os.path.isfile(root / archive)}
     records: dict[str, list[Record]] = {}
     wnids: list[str] = []
     if "validation" in chosen:
@@ -123,9 +132,10 @@ def _members(path: Path, inner: str = "", contents: IO[bytes] | None = None) -> 
 def _tar(path: Path, inner: str = "", contents: IO[bytes] | None = None) -> Iterator[tarfile.TarFile]:
     """Open a tar archive, or one within one; what is wrong with it is told with its name."""
     try:
-        with tarfile.open(path, "r:", contents) as archive:
-            yield archive
-    except (tarfile.TarError, EOFError) as error:
+        with ExitStack() as stack:
+            contents = contents or stack.enter_context(open_file(path))
+            yield stack.enter_context(tarfile.open(path, "r:", contents))
+    except (tarfile.TarError, EOFError, ValueError, OverflowError, LookupError) as error:
         within = f" ({inner})" if inner else ""
         raise DataError(f"{path}{within} is not a whole tar archive: {error}; fetch it again.") from error
     except OSError as error:
@@ -134,19 +144,19 @@ def _tar(path: Path, inner: str = "", contents: IO[bytes] | None = None) -> Iter
 
 def _devkit(path: Path) -> tuple[list[str], list[int]]:
     """Return the sorted WordNet ids, and the label of each validation image in the order of their names."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     contents = {}
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        packed = io.BytesIO(read_file(path, MAX_DEVKIT))
+        with tarfile.open(path, "r:gz", packed) as archive:
             for entry in archive:
+                if entry.size > MAX_DEVKIT:
+                    raise ValueError(f"{entry.name!r} has {entry.size} bytes")
                 found = re.search(r"data/(meta\.mat|ILSVRC2012_validation_ground_truth\.txt)$", entry.name)
                 if found and (file := archive.extractfile(entry)):
                     contents[found[1]] = file.read()
-        synsets = loadmat(io.BytesIO(contents["meta.mat"]), squeeze_me=True)["synsets"]
+        synsets = read_table(contents["meta.mat"], "synsets", MAX_DEVKIT)
         # Ids beyond the classes are inner nodes of WordNet, which have children.
-        leaves = [(int(s["ILSVRC2012_ID"]), str(s["WNID"])) for s in synsets if not int(s["num_children"])]
+        leaves = [(int(s["ILSVRC2012_ID"][0]), s["WNID"]) for s in synsets if not s["num_children"][0]]
         wnids = sorted(wnid for _, wnid in leaves)
         labels = {number: wnids.index(wnid) for number, wnid in leaves}
         numbers = contents["ILSVRC2012_validation_ground_truth.txt"].split()
@@ -156,7 +166,7 @@ def _devkit(path: Path) -> tuple[list[str], list[int]]:
             f"{path} does not exist; put the development kit there: validation images have their labels in it "
             "(or leave them out with --split train)."
         ) from error
-    except (OSError, tarfile.TarError, MatReadError, EOFError, LookupError, ValueError, TypeError) as error:
+    except (OSError, tarfile.TarError, zlib.error, EOFError, LookupError, ValueError, TypeError) as error:
         raise DataError(
             f"{path} is not the development kit of ILSVRC2012 ({error!r}); fetch it again."
         ) from error

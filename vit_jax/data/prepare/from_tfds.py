@@ -16,10 +16,11 @@ from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tqdm import tqdm
 
+from vit_jax.data import tfds_builder
 from vit_jax.data.prepare import tfrecord
 from vit_jax.data.prepare.gfile import file_functions
 from vit_jax.data.prepare.listing import Listing, Record, shuffled
-from vit_jax.errors import DataError, VitError, nearest
+from vit_jax.errors import DataError, VitError
 
 
 def open_builder(source: str, data_dir: str) -> Any:
@@ -28,16 +29,12 @@ def open_builder(source: str, data_dir: str) -> Any:
     Raises:
       DataError: there is none.
     """
+    if os.path.isdir(source):
+        return tfds_builder.open_builder("", source)
     try:
-        if Path(source).is_dir():
-            return tfds.builder_from_directory(source)
-        return tfds.builder(source, data_dir=data_dir or None)
-    except (ValueError, AssertionError, OSError, ImportError) as error:
-        known = tfds.list_builders(with_community_datasets=False)
-        hint = nearest(source.partition(":")[0].partition("/")[0], known)
-        raise DataError(
-            f"{source!r} is neither a folder nor a dataset of tfds ({_first_line(error)}).{hint}"
-        ) from error
+        return tfds_builder.open_builder(source, data_dir)
+    except DataError as error:
+        raise DataError(f"{source!r} is neither a folder nor a dataset of tfds: {error}") from error
 
 
 def list_prepared(builder: Any, splits: dict[str, str]) -> Listing:
@@ -82,7 +79,10 @@ def list_generated(builder: Any, splits: dict[str, str], staging: Path, inputs: 
       DataError: the builder fails, for example since it needs TensorFlow or data that must be fetched by hand.
     """
     index = staging / "staged.json"
-    staged = json.loads(index.read_text()) if index.is_file() else {}
+    try:
+        staged = json.loads(index.read_text()) if index.is_file() else {}
+    except ValueError:  # damaged since: all is written anew
+        staged = {}
     if staged.get("asked") != splits:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)

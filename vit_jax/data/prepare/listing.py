@@ -1,6 +1,7 @@
 """What is to be prepared: which records, of which splits, in which order."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -60,7 +61,8 @@ class Listing:
         digest = hashlib.blake2b(digest_size=16)
         for split, records in sorted(self.splits.items()):
             for record in records:
-                digest.update(f"{split}\0{record.name}\0{record.label}\0{record.size}\n".encode())
+                line = f"{split}\0{record.name}\0{record.label}\0{record.size}\n"
+                digest.update(os.fsencode(line))  # names of files need not be text
         digest.update("\0".join(self.class_names).encode())
         return digest.hexdigest()
 
@@ -75,7 +77,7 @@ def shuffled(records: list[Record], split: str) -> list[Record]:
 
     def key(record: Record) -> bytes:
         digest = salt.copy()
-        digest.update(record.name.encode())
+        digest.update(os.fsencode(record.name))
         return digest.digest()
 
     ordered = sorted(records, key=key)

@@ -16,7 +16,8 @@ from vit_jax.data.prepare.folders import is_imagenet, list_folder, list_imagenet
 from vit_jax.data.prepare.listing import Listing, cut, shard_count
 from vit_jax.data.prepare.parallel import cpu_count, write_shards
 from vit_jax.data.prepare.shards import Options, Shard, outcome
-from vit_jax.errors import ConfigError, DataError, ResourceError, choose
+from vit_jax.errors import ConfigError, DataError, ResourceError, choose, is_printable
+from vit_jax.paths import check_output
 
 QUALITY = 90
 _PLAN = "prepare.json"
@@ -90,6 +91,7 @@ def prepare(
         raise ConfigError(
             f"--name is {name!r}; it must be lower-case letters, digits and _, and begin with a letter."
         )
+    check_output(output, "--output")
     listing = _list(os.fspath(source), Path(output), name, _split_names(splits), data_dir, progress)
     options = Options(listing.info is not None, len(listing.class_names), short_side, quality, bad)
     directory, lock = Path(output) / listing.directory, Path(output) / f".{listing.name}.lock"
@@ -114,15 +116,18 @@ def _list(
     source: str, output: Path, name: str, splits: dict[str, str], data_dir: str, progress: bool
 ) -> Listing:
     root = Path(source)
-    if root.is_dir() and is_imagenet(root):
+    if os.path.isdir(root) and is_imagenet(root):
         listing = list_imagenet(root, name or "imagenet2012", splits, progress=progress)
-    elif root.is_dir() and not (root / "dataset_info.json").is_file():
+    elif os.path.isdir(root) and not os.path.isfile(root / "dataset_info.json"):
         listing = list_folder(root, name or _name_of(root), splits)
     else:
         listing = _list_tfds(source, output, name, splits, data_dir)
     for split, records in listing.splits.items():
         if not records:
             raise DataError(f"split {split!r} of {source} has no records; leave it out with --split.")
+    for name in listing.class_names:  # tfds stores one on each line
+        if not is_printable(name):
+            raise DataError(f"class {name!r} of {source} cannot be printed on one line; rename it.")
     return listing
 
 

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from array_record.python.array_record_module import ArrayRecordWriter
+from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
+from vit_jax.data.decode import MAX_BYTES
 from vit_jax.data.prepare import tfrecord
 from vit_jax.data.prepare.images import read_header, shrunk
 from vit_jax.data.prepare.listing import Record
 from vit_jax.errors import DataError, ResourceError
+from vit_jax.paths import open_file
 
 # Protobuf makes the classes when it is imported, where a type checker does not see them.
 _examples: Any = tf_example_pb2
@@ -127,14 +130,16 @@ def _in_order(records: list[Record]) -> Iterator[tuple[Record, bytes | None, str
 def _read(window: list[Record]) -> Iterator[tuple[Record, bytes | None, str]]:
     contents: dict[int, tuple[bytes | None, str]] = {}
     file: BinaryIO | None = None
+    name = ""
     try:
         for index in sorted(range(len(window)), key=lambda i: (window[i].file, window[i].offset)):
             record = window[index]
             try:
-                if file is None or file.name != record.file:
+                if file is None or name != record.file:
                     if file:
                         file.close()
-                    file = open(record.file, "rb")  # noqa: SIM115 - kept while records of the same file follow
+                    file, name = None, record.file
+                    file = open_file(name)  # kept while records of the same file follow
                 contents[index] = _bytes(file, record), ""
             except DataError as error:
                 contents[index] = None, str(error)
@@ -148,6 +153,8 @@ def _read(window: list[Record]) -> Iterator[tuple[Record, bytes | None, str]]:
 
 
 def _bytes(file: BinaryIO, record: Record) -> bytes:
+    if record.size > MAX_BYTES:
+        raise DataError(f"it has {record.size} bytes, more than any image that can be read.")
     if record.label < 0:
         return tfrecord.read(file, record.offset, record.size)
     file.seek(record.offset)
@@ -164,12 +171,12 @@ def _example(record: Record, data: bytes, options: Options) -> tuple[bytes, int]
         return serialized(data, record.label, record.name), record.label
     if not options.num_classes:
         return data, -1
-    example = _examples.Example.FromString(data)
     try:
+        example = _examples.Example.FromString(data)
         image = example.features.feature["image"].bytes_list.value[0]
         label = example.features.feature["label"].int64_list.value[0]
-    except IndexError as error:
-        raise DataError("the record has no image or no label.") from error
+    except (IndexError, DecodeError) as error:
+        raise DataError("the record is no example with an image and a label.") from error
     if not -1 <= label < options.num_classes:  # tfds gives images without a known label -1
         raise DataError(f"the label is {label}; it must be below {options.num_classes}.")
     smaller = _checked(image, "", options)
@@ -189,7 +196,9 @@ def serialized(image: bytes, label: int, file_name: str) -> bytes:
     features = {
         "image": _features.Feature(bytes_list=_features.BytesList(value=[image])),
         "label": _features.Feature(int64_list=_features.Int64List(value=[label])),
-        "file_name": _features.Feature(bytes_list=_features.BytesList(value=[file_name.encode()])),
+        "file_name": _features.Feature(
+            bytes_list=_features.BytesList(value=[file_name.encode(errors="backslashreplace")])
+        ),
     }
     # Otherwise the entries of a map come in any order, differently in each process.
     return _examples.Example(features=_features.Features(feature=features)).SerializeToString(
@@ -205,4 +214,7 @@ def outcome(shard: Shard) -> dict[str, Any] | None:
     """Return what is in a finished shard, or None if it is not finished."""
     if not shard.path.is_file() or not shard.outcome.is_file():
         return None
-    return json.loads(shard.outcome.read_text())
+    try:
+        return json.loads(shard.outcome.read_text())
+    except ValueError:  # damaged since: the shard is written anew
+        return None

@@ -23,16 +23,15 @@ def scan(path: Path) -> Iterator[tuple[int, int]]:
         end, position = os.fstat(file.fileno()).st_size, 0
         while position < end:
             header = os.pread(file.fileno(), _HEADER.size, position)
-            if len(header) == _HEADER.size:
-                size, crc = _HEADER.unpack(header)
-                if crc != masked_crc32c(header[:8]):
-                    raise DataError(
-                        f"{path} is not a TFRecord file or is damaged at byte {position}; fetch it again."
-                    )
-                yield position + _HEADER.size, size
-                position += _HEADER.size + size + _CRC.size
-            if len(header) < _HEADER.size or position > end:
+            size, crc = _HEADER.unpack(header) if len(header) == _HEADER.size else (0, None)
+            if crc is not None and crc != masked_crc32c(header[:8]):
+                raise DataError(
+                    f"{path} is not a TFRecord file or is damaged at byte {position}; fetch it again."
+                )
+            if crc is None or position + _HEADER.size + size + _CRC.size > end:
                 raise DataError(f"{path} ends within a record, at byte {end}; fetch it again.")
+            yield position + _HEADER.size, size
+            position += _HEADER.size + size + _CRC.size
 
 
 def read(file: BinaryIO, offset: int, size: int) -> bytes:

@@ -118,7 +118,7 @@ def describe(raw: RawCheckpoint, prefix: str) -> ViTConfig | ImageTextConfig:
         )
         text = _text({n.removeprefix("txt/"): s for n, s in shapes.items() if n.startswith("txt/")})
         return ImageTextConfig(image, text, logit_bias="b" in shapes)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, StopIteration, ZeroDivisionError) as error:
         missing = error.args[0] if isinstance(error, KeyError) else "an array of the right shape"
         raise CheckpointError(
             f"{raw.origin} looks like one of Google's files but lacks {missing!r}; it is damaged or of another model."
