@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +71,7 @@ class Runs:
         self.folder = Path(folder)
         self.file = self.folder / "config.py"
         self.file.write_text(CONFIG)
-        self.config = load_config(str(self.file))
+        self.config: Any = load_config(str(self.file))
         self.config.compilation.cache = str(self.folder / "compiled")
         build, compile_step = loop.build, loop.compile_step
         self.experiment = build(self.config)
@@ -313,7 +314,7 @@ def full(runs, cases, seed):
             waited.append(any(job.done() and job.exception() for job in checkpoints._finisher._jobs))
         check(checkpoints)
 
-    Checkpoints.check = count
+    Checkpoints.check = count  # pyright: ignore[reportAttributeAccessIssue]
     workdir = runs.copy(runs.before)
     shutil.rmtree(workdir / "checkpoints" / str(2 * EVERY))
     runs.copy(workdir, "start")
@@ -384,7 +385,9 @@ def overhead(scale, rounds):
             clock.append(time.perf_counter())
             checkpoints.save(step, state, {})
             clock.append(time.perf_counter())
-            checkpoints._finisher.wait_for_commit()
+            finisher = checkpoints._finisher
+            assert finisher is not None
+            finisher.wait_for_commit()
             clock.append(time.perf_counter())
             checkpoints.wait()
             clock.append(time.perf_counter())

@@ -118,7 +118,7 @@ def overhead(model: str, depth: int, size: int, batch: int, rounds: int) -> dict
     from vit_jax.training.spikes import SpikeRule
     from vit_jax.training.state import init_state
 
-    config = replace(resolve(model)[1], image_size=size, depth=depth)
+    config: Any = replace(resolve(model)[1], image_size=size, depth=depth)
     objective = build_objective(ClassificationOptions(), config, DataInfo(config.num_classes))
     abstract = jax.eval_shape(objective.init, jax.random.key(0))[0]
 

@@ -100,15 +100,19 @@ chip of a v5e-8 (milliseconds of computing):
 | the same, sums by a column of ones (3 blocks) | 21.7 | 28.7 |
 | softmax divided by its sums after the product (3 blocks) | 21.4 | 26.1 |
 
-The last four were not kept. L/16 with few images a chip is faster with XLA's attention, S/16 with many is not; the
-default is the explicit one, and L/16 above says `model.attention=xla`. g/14 and G/14 above, and the blocks of g/14,
-were compiled before weight gradients became products of their own. Turning off the compiler's windowed products
-changes nothing once weights are gathered.
+The last four were not kept. Turning off the compiler's windowed products changes nothing once weights are gathered.
+
+**The kernel.** Without it, half of S/16 is the scores of attention, `6 x 196 x 196` a block and image, which are
+written, read and laid out anew several times. `models/short_attention.py` keeps them on the chip and takes queries, keys
+and values as dense layers write them; it is the default on TPUs for bfloat16 and up to 640 tokens. It has run in
+Pallas's interpreter, where it equals the explicit form, and has been compiled for v4, v5e, v5p and v6e; it has not run on
+a TPU. XLA's schedule says nothing of it, so its time is counted by hand (`planning/kernels.py`): from the instruction
+bundles that the compiler can be made to write down (`python benchmarks/tpu_kernels.py`), one a cycle, and an allowance
+of 700 cycles a program. Of S/16's step that is {counted} ms.
 
 ## What stands in the way of more
 
-- S/16 is bound by the scores of attention, `6 x 196 x 196` a block and image, which go through memory several times; a
-  kernel that keeps them on the chip is the lever, and the schedule says nothing about kernels.
+- S/16: the products of width 384 themselves, norms, and sums for biases' gradients; see the operations above.
 - Reduce-scatters and all-reduces of gradients are synchronous in every schedule: nothing runs beside them.
 - Of g/14, gradients of the MLP's weights are summed by all-reduce (1.5 GB a step, 28 ms), although each chip needs its
   part alone; of L/16, all of them by reduce-scatter. Why is not known: their parts have 384 rows, not a power of two.
@@ -166,7 +170,9 @@ def _document(plans: dict[str, dict[str, Any]]) -> str:
         for name in PLANS
         if name in plans and plans[name]["fits"]
     ]
+    small = plans.get("S/16 on v5e-8")
     return TEXT.format(
+        counted="not known" if small is None else f"{small['counted_seconds'] * 1e3:.1f}",
         versions=f"jax {version('jax')}, libtpu {version('libtpu')}",
         missing=f"\nNot made yet: {', '.join(missing)}.\n" if missing else "",
         runs=head + "|---" * len(columns) + "|\n" + "\n".join(rows),

@@ -10,7 +10,10 @@ import argparse
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+from vit_jax.planning.chips import Hardware, parse_hardware
 
 SHAPES = (  # tokens, heads, head dimension
     (64, 3, 64),
@@ -33,7 +36,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         from vit_jax.planning.topology import prepare_environment
 
-        prepare_environment()
+        planned = parse_hardware({"v4": "v4-8", "v5e": "v5e-4", "v5p": "v5p-8", "v6e": "v6e-4"}[hardware])
+        prepare_environment(planned)
         os.environ["LIBTPU_INIT_ARGS"] = (
             f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true "
             "--xla_jf_dump_llo_pass_label_regex=.*final_bundles.*"
@@ -42,9 +46,7 @@ def main() -> int:
         for tokens, heads, size in SHAPES:
             for file in Path(folder).iterdir():
                 file.unlink()
-            for direction, bundles, counted, together in _measure(
-                hardware, tokens, heads, size, Path(folder)
-            ):
+            for direction, bundles, counted, together in _measure(planned, tokens, heads, size, Path(folder)):
                 print(
                     f"{tokens:>6} {heads:>5} {size:>3}  {direction:<9} {bundles:>8,} {counted:>8,.0f}  {together}",
                     flush=True,
@@ -52,18 +54,18 @@ def main() -> int:
     return 0
 
 
-def _measure(hardware: str, tokens: int, heads: int, size: int, folder: Path):
+def _measure(
+    hardware: Hardware, tokens: int, heads: int, size: int, folder: Path
+) -> Iterator[tuple[str, int, float, int]]:
     import jax
     import jax.numpy as jnp
     from jax.sharding import SingleDeviceSharding
 
     from vit_jax.models.short_attention import BACKWARD, FORWARD, heads_together, short_attention
-    from vit_jax.planning.chips import parse_hardware
     from vit_jax.planning.kernels import kernel_cycles
     from vit_jax.planning.topology import absent_devices
 
-    name = {"v4": "v4-8", "v5e": "v5e-4", "v5p": "v5p-8", "v6e": "v6e-4"}[hardware]
-    device = absent_devices(parse_hardware(name))[0]
+    device = absent_devices(hardware)[0]
     images = 2
     x = jax.ShapeDtypeStruct(
         (images, tokens, heads, size), jnp.bfloat16, sharding=SingleDeviceSharding(device)

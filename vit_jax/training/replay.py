@@ -16,6 +16,7 @@ from vit_jax.data.base import Source
 from vit_jax.errors import CheckpointError, ConfigError, DataError
 from vit_jax.training.compilation import kept_programs
 from vit_jax.training.config import from_json, read_saved
+from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import Experiment, build
 from vit_jax.training.incidents import (
     NOT_FINITE,
@@ -96,7 +97,7 @@ def replay(
         if metadata is None:
             raise CheckpointError(f"{workdir} has neither a checkpoint nor a record of step {step}.")
         number, saved, model = step, metadata["config"], metadata["model"]
-    config = read_saved(from_json(json.dumps(saved)).to_dict())
+    config: Config = read_saved(from_json(json.dumps(saved)).to_dict())
     experiment = build(config, sources, earlier=model if config.model.get("checkpoint") else None)
     if not 0 < number <= experiment.total_steps:
         raise ConfigError(f"--step is {number}; it must be from 1 to {experiment.total_steps}.")
