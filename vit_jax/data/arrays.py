@@ -17,6 +17,7 @@ from vit_jax.paths import open_file
 
 # What numpy and zipfile raise on damaged files, found by mutating valid ones.
 _UNREADABLE = (
+    SystemError,  # of texts with characters that there are not
     *(
         OSError,
         ValueError,
