@@ -103,12 +103,13 @@ chip of a v5e-8 (milliseconds of computing):
 The last four were not kept. Turning off the compiler's windowed products changes nothing once weights are gathered.
 
 **The kernel.** Without it, half of S/16 is the scores of attention, `6 x 196 x 196` a block and image, which are
-written, read and laid out anew several times. `models/short_attention.py` keeps them on the chip and takes queries, keys
-and values as dense layers write them; it is the default on TPUs for bfloat16 and up to 640 tokens. It has run in
-Pallas's interpreter, where it equals the explicit form, and has been compiled for v4, v5e, v5p and v6e; it has not run on
-a TPU. XLA's schedule says nothing of it, so its time is counted by hand (`planning/kernels.py`): from the instruction
-bundles that the compiler can be made to write down (`python benchmarks/tpu_kernels.py`), one a cycle, and an allowance
-of 700 cycles a program. Of S/16's step that is {counted} ms.
+written, read and laid out anew several times. `models/short_attention.py` keeps them on the chip and takes queries,
+keys and values as dense layers write them; it is the default on TPUs for bfloat16 and up to 640 tokens. It has run in
+Pallas's interpreter, where it equals the explicit form, and has been compiled for v4, v5e, v5p and v6e; it has not
+run on a TPU. XLA's schedule says nothing of it, so its time is counted by hand (`planning/kernels.py`): from the
+instruction bundles that the compiler can be made to write down (`python benchmarks/tpu_kernels.py`), one a cycle, and
+an allowance of 700 cycles a program; on chips of two cores as if one of them did it all. Of S/16's step that is
+{counted} ms.
 
 ## What stands in the way of more
 

@@ -261,6 +261,9 @@ def test_metrics_are_fetched_after_the_next_step_was_dispatched(tmp_path, monkey
         def compile(self):
             return Watched(self._program.compile())
 
+        def memory_analysis(self):
+            return self._program.memory_analysis()
+
         def __call__(self, state, batch):
             state, values = self._program(state, batch)
             number = len(numbers) + 1

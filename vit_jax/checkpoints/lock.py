@@ -46,8 +46,11 @@ class WorkdirLock:
         self._thread = threading.Thread(target=self._keep_beating, name="workdir-lock", daemon=True)
 
     def __enter__(self) -> "WorkdirLock":
+        workdir = self._path.parent
+        if workdir.exists() and not workdir.is_dir():
+            raise ResourceError(f"workdir {workdir} is a file, not a folder; give another --workdir.")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            workdir.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             self._take(self._file)
         except OSError as error:
@@ -64,7 +67,7 @@ class WorkdirLock:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join()
+        self._thread.join(self._beat)  # a disk that does not answer holds nobody up
         try:
             assert self._file is not None
             os.ftruncate(self._file, 0)

@@ -13,11 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 MAX_TOKENS = 640  # Beyond, the scores of a head and what is made of them no longer fit beside each other.
 MIN_QUERIES = 16  # Of fewer, such as the one query of a pooling head, a program has too little to do.
 FORWARD, BACKWARD = "short_attention_forward", "short_attention_backward"
 _LANES = 128
+# Chips of two cores may divide images and groups of heads between them.
+_EACH_ALONE = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"))
 _LARGEST_PROGRAM = 2**20  # scores that one program makes; heads are written out, and compiling takes as long
 
 _BOTH_LAST = (((1,), (1,)), ((), ()))
@@ -72,6 +75,7 @@ def _forward(
         in_specs=[program.queries, program.keys, program.keys],
         out_specs=[program.queries, program.log_sums],
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), program.log_sums_shape],
+        compiler_params=_EACH_ALONE,
         interpret=interpret,
         name=FORWARD,
     )(q, k, v)
@@ -89,6 +93,7 @@ def _backward(
         in_specs=[program.queries, program.keys, program.keys, program.log_sums, program.queries],
         out_specs=[program.queries, program.keys, program.keys],
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)],
+        compiler_params=_EACH_ALONE,
         interpret=interpret,
         name=BACKWARD,
     )(q, k, v, log_sums, dout)

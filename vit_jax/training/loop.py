@@ -109,10 +109,10 @@ def _train(
             "building", lambda: build(config, sources, earlier=_earlier_model(config, workdir))
         )
         check_data(experiment.train_source, experiment.eval_source)
+        objective, total = experiment.objective, experiment.total_steps
+        traced = Profile(profile, workdir / "profile", total)
         check_workdir(workdir)
         together("lock", lambda: held.enter_context(WorkdirLock(workdir)) if is_main() else None)
-    objective, total = experiment.objective, experiment.total_steps
-    traced = Profile(profile, workdir / "profile", total)
     checkpoints = Checkpoints(
         workdir / "checkpoints",
         keep_last=config.checkpoint.keep_last,

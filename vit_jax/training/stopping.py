@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -55,6 +56,8 @@ class StopRequest:
     def after_steps(self) -> Iterator[None]:
         """From here on `reached` is asked after every step."""
         self._unwound.set()
+        if self.signal is not None:
+            raise Preempted(EARLY)
         if not self._shared:
             self._take(signal.SIGTERM, self._note)
         self._take(signal.SIGINT, self._note)
@@ -87,7 +90,15 @@ class StopRequest:
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        self.signal = signal.SIGTERM.name
+        # Raised in a callback of the garbage collector, it would be printed and forgotten; `after_steps` does it then.
+        self._report_unraisable = sys.unraisablehook
+        sys.unraisablehook = self._not_early
         raise Preempted(EARLY)
+
+    def _not_early(self, unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Preempted):
+            self._report_unraisable(unraisable)
 
     def _watch_early(self) -> None:
         """End the process although the main thread compiles, for minutes perhaps, and Python's handlers wait for it."""
@@ -116,6 +127,8 @@ class StopRequest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._unwound.set()
+        if sys.unraisablehook == self._not_early:
+            sys.unraisablehook = self._report_unraisable
         if not self._shared and self._main:
             signal.set_wakeup_fd(self._wakeup)
             os.close(self._writer)
