@@ -56,6 +56,7 @@ class Limits:
         self.number = -1
         self._active, self._start = False, 0.0
         self._used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        "".encode("unicode_escape")  # Python imports this codec of its own when it first shows a strange character.
         signal.signal(signal.SIGPROF, self._slow)
         sys.addaudithook(self._hook)
 
@@ -79,7 +80,7 @@ class Limits:
         if self._active:
             writes = event == "open" and isinstance(arguments[1], str) and arguments[1].strip("rbtU") != ""
             if writes or (event.startswith(FORBIDDEN) and event not in self._allowed):
-                self.seen.append(event)
+                self.seen.append(f"import {arguments[0]}" if event == "import" else event)
 
     @staticmethod
     def _slow(*_: object) -> None:
