@@ -32,6 +32,7 @@ import jax.numpy as jnp
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.faults.file_faults import Faults, compile_library, environment
+from tests.runs import Once
 from vit_jax.checkpoints import fingerprint
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.files import read_metadata
@@ -119,24 +120,6 @@ class Runs:
         told = []
         checkpoints = Checkpoints(workdir / "checkpoints", read_only=True, report=told.append)
         return checkpoints.restore(self.experiment.abstract_state), told
-
-
-class Once:
-    """A jitted function that is compiled once."""
-
-    def __init__(self, jitted):
-        self._jitted, self._program = jitted, None
-
-    def lower(self, *abstract):
-        """Keep the arguments for `compile`."""
-        self._abstract = abstract
-        return self
-
-    def compile(self):
-        """Return the program."""
-        if self._program is None:
-            self._program = self._jitted.lower(*self._abstract).compile()
-        return self._program
 
 
 def intact(workdir):

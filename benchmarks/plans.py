@@ -115,8 +115,9 @@ an allowance of 700 cycles a program; on chips of two cores as if one of them di
 
 - S/16: the products of width 384 themselves, norms, and sums for biases' gradients; see the operations above.
 - Reduce-scatters and all-reduces of gradients are synchronous in every schedule: nothing runs beside them.
-- Of g/14, gradients of the MLP's weights are summed by all-reduce (1.5 GB a step, 28 ms), although each chip needs its
-  part alone; of L/16, all of them by reduce-scatter. Why is not known: their parts have 384 rows, not a power of two.
+- Of g/14 on v5e, some gradients are still summed by all-reduce (0.85 GB and 16 ms a step in the plan above), although
+  each chip needs its part alone; of L/16, all by reduce-scatter. Why is not known: parts of the MLP's weights have 384
+  rows, not a power of two.
 - Norms and their gradients, and the sums of biases' gradients, read activations from memory once more than products do.
 """
 

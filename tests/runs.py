@@ -52,6 +52,22 @@ class TinyRun:
     outcome: Outcome
 
 
+class Once:
+    """A jitted function that is lowered and compiled once, however often it is asked for."""
+
+    def __init__(self, jitted):
+        self._jitted, self._program = jitted, None
+
+    def lower(self, *abstract):
+        self._abstract = abstract
+        return self
+
+    def compile(self):
+        if self._program is None:
+            self._program = self._jitted.lower(*self._abstract).compile()
+        return self._program
+
+
 def run(*arguments):
     """The outcome of `vit-jax` with these arguments."""
     out, err = io.StringIO(), io.StringIO()

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.runs import Once
 from vit_jax.data.base import Source
 from vit_jax.data.reader import batch_records
 from vit_jax.training import experiment, inspection, loop, replay, step
@@ -91,7 +92,7 @@ def planted():
 
     def compile_once(step, *shardings):
         if step not in compiled:
-            compiled[step] = Compiled(real_compile(step, *shardings))
+            compiled[step] = Once(real_compile(step, *shardings))
         return compiled[step]
 
     def inspect_once(look, where):
@@ -106,20 +107,6 @@ def planted():
             patch.setattr(module, "compile_step", compile_once)
         patch.setattr(replay, "compile_inspection", inspect_once)
         yield
-
-
-class Compiled:
-    """A jitted function that is compiled once."""
-
-    def __init__(self, jitted):
-        self._jitted, self._program = jitted, None
-
-    def lower(self, *abstract):
-        self._program = self._program or self._jitted.lower(*abstract).compile()
-        return self
-
-    def compile(self):
-        return self._program
 
 
 if __name__ == "__main__":

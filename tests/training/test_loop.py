@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.runs import Once
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.fingerprint import fingerprint
 from vit_jax.data.arrays import ArraySource
@@ -53,22 +54,6 @@ def configuration(**changes):
         section[last] = value
     validate(config)
     return config
-
-
-class Once:
-    """A jitted function that is lowered and compiled once, however often it is asked for."""
-
-    def __init__(self, jitted):
-        self._jitted, self._program = jitted, None
-
-    def lower(self, *abstract):
-        self._abstract = abstract
-        return self
-
-    def compile(self):
-        if self._program is None:
-            self._program = self._jitted.lower(*self._abstract).compile()
-        return self._program
 
 
 @pytest.fixture(scope="module", autouse=True)
