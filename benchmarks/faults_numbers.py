@@ -40,9 +40,9 @@ def case(number: int, seed: int) -> tuple[str, list[str]]:
     """Return what was planted in a case, and what went wrong with it."""
     from tests.faults import planting
     from vit_jax.checkpoints.checkpoints import Checkpoints
+    from vit_jax.checkpoints.fingerprint import not_finite
     from vit_jax.errors import DivergedError
     from vit_jax.training import loop
-    from vit_jax.training.finite import not_finite
     from vit_jax.training.replay import replay
 
     draw = random.Random(f"{seed} {number}")
@@ -105,6 +105,7 @@ def configuration(every: int, fsdp: int) -> Any:
 def overhead(model: str, depth: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
     """Return the ratios of a step with its checks to one without, and of a saved state's check to its fingerprints."""
     from vit_jax.checkpoints import fingerprint
+    from vit_jax.checkpoints.fingerprint import not_finite
     from vit_jax.models.names import resolve
     from vit_jax.models.vit_config import replace
     from vit_jax.objectives.base import DataInfo
@@ -112,7 +113,6 @@ def overhead(model: str, depth: int, size: int, batch: int, rounds: int) -> dict
     from vit_jax.objectives.registry import build_objective
     from vit_jax.training import step as steps
     from vit_jax.training.defaults import default_config
-    from vit_jax.training.finite import not_finite
     from vit_jax.training.memory import peak_bytes
     from vit_jax.training.optimizer import make_optimizer
     from vit_jax.training.spikes import SpikeRule

@@ -144,7 +144,7 @@ MISTAKES = [
     ),
     (
         f"{TRAIN} --config.model.image_size=10",
-        "image height 10 is not divisible by patch size 4; the nearest sizes are 8 or 12.",
+        "image_size has height 10, not divisible by patch size 4; the nearest sizes are 8 or 12.",
     ),
     (f"{TRAIN} --config.accumulation=5", "accumulation is 5, which does not divide data.batch_size 64"),
     (f"{TRAIN} --config.data.source=folder", "data.path is empty; data.source 'folder' needs it"),
@@ -372,7 +372,7 @@ def test_evaluate_any_checkpoint(trained):
 
 def test_evaluate_on_other_data(trained, tmp_path):
     # Every image twice: the same accuracy, if all of them are counted once.
-    from vit_jax.data.arrays import open_digits
+    from vit_jax.data.digits import open_digits
 
     digits = open_digits("test")
     every = np.arange(len(digits)).repeat(2)
@@ -391,7 +391,7 @@ def test_evaluate_on_other_data(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    from vit_jax.data.arrays import open_digits
+    from vit_jax.data.digits import open_digits
 
     folder, digits = tmp_path_factory.mktemp("pictures"), open_digits("test")
     for index in range(3):

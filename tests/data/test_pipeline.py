@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.data.arrays import ArraySource, SyntheticSource, open_digits
+from vit_jax.data.arrays import ArraySource, SyntheticSource
 from vit_jax.data.base import Source
+from vit_jax.data.digits import open_digits
 from vit_jax.data.folder import FolderSource
 from vit_jax.data.pipeline import eval_batches, train_batches
 from vit_jax.data.sources import balanced

@@ -2,13 +2,18 @@
 
 import hashlib
 import pickle
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
-from vit_jax.data.arrays import ArraySource, SyntheticSource, open_digits, open_npz
+from vit_jax.data import digits
+from vit_jax.data.arrays import ArraySource, SyntheticSource, open_npz
+from vit_jax.data.digits import open_digits, stratified_split
 from vit_jax.data.sources import Selection, balanced, open_source
 from vit_jax.errors import ConfigError, DataError
 
@@ -206,3 +211,30 @@ def test_balanced_classes_come_in_turn_and_equally_often():
 def test_balancing_needs_labels_of_every_class():
     source = ArraySource(IMAGES, [0, 0, 2], class_names=["ant", "bee", "cat"])
     assert "class 'bee' has no record" in message(DataError, balanced, source)
+
+
+@pytest.mark.parametrize(("seed", "share"), [(0, 0.2), (3, 0.37)])
+def test_the_split_is_that_of_scikit_learn(seed, share):
+    labels = np.random.default_rng(seed).choice(4, size=101, p=[0.5, 0.25, 0.2, 0.05])
+    expected = train_test_split(np.arange(101), test_size=share, random_state=seed, stratify=labels)
+    for ours, theirs in zip(stratified_split(labels, share, seed), expected, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_digits_are_read_without_scikit_learn():
+    command = """import sys
+from vit_jax.data.digits import open_digits
+open_digits("test")
+assert "sklearn" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", command], check=True, timeout=60)
+
+
+def test_digits_need_scikit_learns_file(monkeypatch):
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"^the digits come with scikit-learn, which is not installed;"):
+        open_digits("test")
+    elsewhere = SimpleNamespace(origin="/nowhere/sklearn/__init__.py")
+    monkeypatch.setattr(digits, "find_spec", lambda name: elsewhere)
+    with pytest.raises(DataError, match=r"^/nowhere/sklearn/datasets/data/digits.csv.gz cannot be read: "):
+        open_digits("test")

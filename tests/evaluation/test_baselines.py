@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from vit_jax.data.arrays import SyntheticSource, open_digits
+from vit_jax.data.arrays import SyntheticSource
 from vit_jax.data.base import Source
+from vit_jax.data.digits import open_digits
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation import baselines
 from vit_jax.evaluation.baselines import BASELINES, baseline_accuracies, check_baselines

@@ -16,11 +16,10 @@ from tests.faults import planting
 from tests.faults.planting import GRADIENT, INF, LOSS, NAN, SPIKE, Planted, record_at
 from tests.training.test_loop import configuration, lines
 from vit_jax.checkpoints.checkpoints import Checkpoints
-from vit_jax.checkpoints.fingerprint import fingerprint
+from vit_jax.checkpoints.fingerprint import fingerprint, not_finite
 from vit_jax.commands.replay import _text as replay_text
 from vit_jax.errors import CheckpointError, DataError, DivergedError
 from vit_jax.training import loop
-from vit_jax.training.finite import not_finite
 from vit_jax.training.incidents import read_incident
 from vit_jax.training.replay import replay
 from vit_jax.training.restoring import restore_state

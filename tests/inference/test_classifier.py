@@ -132,7 +132,7 @@ def test_refused(case):
 def test_arguments_are_checked_at_once(tmp_path):
     with pytest.raises(ConfigError, match=r"'widht' is not a model option. Did you mean 'width'"):
         classifier(widht=3)
-    with pytest.raises(ConfigError, match="image height 9 is not divisible by patch size 4"):
+    with pytest.raises(ConfigError, match="image_size has height 9, not divisible by patch size 4"):
         classifier(image_size=9)
     with pytest.raises(ConfigError, match=r"optimizer.learning_rate is -1"):
         Classifier(learning_rate=-1.0)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from vit_jax.checkpoints.checkpoints import Checkpoints
-from vit_jax.data.arrays import open_digits
+from vit_jax.data.digits import open_digits
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.inference.predictor import Predictor
 from vit_jax.training.config import to_json

@@ -18,8 +18,8 @@ from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(image_size=18), "image height 18 is not divisible by patch size 4; .* are 16 or 20"),
-        (dict(image_size=(16, 2)), "image width 2 is not divisible by patch size 4; .* are 4"),
+        (dict(image_size=18), "image_size has height 18, not divisible by patch size 4; .* are 16 or 20"),
+        (dict(image_size=(16, 2)), "image_size has width 2, not divisible by patch size 4; .* are 4"),
         (dict(image_size=0), "image_size is 0; it must be a positive integer or two"),
         (dict(patch_size=(4, 4, 4)), r"patch_size is \(4, 4, 4\); it must be a positive integer or two"),
         (dict(patch_size="4"), "patch_size is '4'; it must be a positive integer or two"),
@@ -114,7 +114,10 @@ from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
             dict(backbone={"numerics": "torch"}),
             "backbone: numerics is 'torch'; it must be one of google, timm",
         ),
-        (dict(backbone={}, image_size=20), "image height 20 is not divisible by patch size 16; .* 16 or 32"),
+        (
+            dict(backbone={}, image_size=20),
+            "image_size has height 20, not divisible by patch size 16; .* 16 or 32",
+        ),
         (dict(preprocessing=3), "preprocessing is 3; it must be a Preprocessing or a dict"),
         (dict(preprocessing={"means": (0.5,)}), "preprocessing has no 'means'; .* Did you mean 'mean'"),
     ],
@@ -204,7 +207,7 @@ def test_create_model_takes_every_option_and_a_seed():
     [
         ("vit_bse_patch16_224", {}, "model 'vit_bse_patch16_224' does not exist. Did you mean"),
         ("mu/16", dict(num_class=3), "'num_class' is not a model option. Did you mean 'num_classes'"),
-        ("mu/16", dict(image_size=100), "image height 100 .* the nearest sizes are 96 or 112"),
+        ("mu/16", dict(image_size=100), "image_size has height 100, .* the nearest sizes are 96 or 112"),
     ],
 )
 def test_create_model_refuses(name, options, message):

@@ -142,7 +142,7 @@ def test_not_a_name(name):
 
 def test_patch_that_does_not_divide_gets_the_nearest_resolutions():
     with pytest.raises(
-        ConfigError, match="384 is not divisible by patch size 14; the nearest sizes are 378 or 392"
+        ConfigError, match="384, not divisible by patch size 14; the nearest sizes are 378 or 392"
     ):
         resolve("ViT-So400m/14@384")
 

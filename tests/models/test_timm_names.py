@@ -95,7 +95,7 @@ def test_names_of_the_hub(prefix):
 )
 def test_any_patch_and_resolution_parse(name, patch, resolution):
     if resolution % patch:
-        with pytest.raises(ConfigError, match="518 is not divisible by patch size 16"):
+        with pytest.raises(ConfigError, match="518, not divisible by patch size 16"):
             resolve(name)
     else:
         config = resolve(name)[1]

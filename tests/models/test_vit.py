@@ -325,7 +325,7 @@ def test_dynamic_size_is_static_size_at_its_own_and_takes_others():
     np.testing.assert_array_equal(run(config, pixels()), run(TINY, pixels()))
     params = parameters(TINY)
     assert run(config, pixels(2, 24, 8), params=params).shape == (2, 5)
-    with pytest.raises(ConfigError, match="image height 18 is not divisible by patch size 4"):
+    with pytest.raises(ConfigError, match="image_size has height 18, not divisible by patch size 4"):
         functions(config).apply(params, pixels(2, 18, 16))
     fixed = tiny(position="sincos2d_big_vision", dynamic_image_size=True)
     other = tiny(position="sincos2d_big_vision", image_size=(24, 8))

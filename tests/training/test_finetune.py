@@ -184,7 +184,7 @@ def test_what_is_refused(images, tmp_path):
         ({"lora__rank": 99}, "lora.rank is 99, more than blocks/attn/query has"),
         ({"lora__rank": 2, "lora__targets": ("quary",)}, "lora.targets has 'quary', which matches no layer"),
         ({"optimizer__trained": ("^haed",)}, "optimizer.trained has '\\^haed', which matches no parameter"),
-        ({"model__image_size": 33}, "image height 33 is not divisible"),
+        ({"model__image_size": 33}, "image_size has height 33, not divisible"),
         ({"model__num_classes": 4}, "model.num_classes is 4 and the data has 3 classes"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -41,7 +41,7 @@ from vit_jax.checkpoints.finishing import Finisher, Known
 from vit_jax.checkpoints.quiet_orbax import quiet_orbax
 from vit_jax.checkpoints.retention import kept
 from vit_jax.checkpoints.staging import staging_folder
-from vit_jax.errors import CheckpointError, ResourceError, VitError, choose
+from vit_jax.errors import CheckpointError, DivergedError, ResourceError, VitError, choose
 from vit_jax.processes import from_main, is_main, together, wait_for_all
 from vit_jax.version import __version__
 
@@ -179,6 +179,7 @@ class Checkpoints:
           metrics: of this state; the monitored one decides whether it is among the best.
 
         Raises:
+          DivergedError: the state is not finite; it is not saved.
           ResourceError: no space, no permission and the like.
           CheckpointError: the step holds another state, or storing failed otherwise.
         """
@@ -189,8 +190,16 @@ class Checkpoints:
             raise ValueError(f"metadata may not have the keys {RESERVED}")
         with self._failures(f"saving step {self._in_flight}"):
             finisher.wait_for_commit()
-        with jax.transfer_guard("allow"):
-            arrays = fingerprint.table(state)
+        arrays, bad = fingerprint.examine(state)
+        if bad:
+            # The steps were finite: so it came with the first state, or memory has failed.
+            more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+            there = self.steps()
+            raise DivergedError(
+                f"the state after step {step} is not finite in {bad[0]}{more} and was not saved; the newest checkpoint "
+                f"is {f'step {there[-1]}' if there else 'not written yet'}. If what it began with is finite, replace "
+                "this machine; else begin with another checkpoint."
+            )
         stored = {
             **metadata,
             "step": step,

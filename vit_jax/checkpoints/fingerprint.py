@@ -1,11 +1,12 @@
-"""Fingerprints of arrays, equal on every mesh, that change when a single bit does.
+"""Fingerprints of arrays, equal on every mesh, that change when a single bit does; and whether values are finite.
 
-They are computed where the arrays are, with integer arithmetic only, so that the order of a reduction over
-devices does not matter. Storage libraries do not notice flipped bits in array data; these do.
+Both are found in one pass over the arrays, where these are. Fingerprints are of integer arithmetic only, so that the
+order of a reduction over devices does not matter. Storage libraries do not notice flipped bits in array data; these do.
 """
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -26,21 +27,37 @@ def table(tree: trees.Tree) -> Table:
     Args:
       tree: arrays of any real, integer or boolean dtype, on any devices, in any sharding.
     """
+    return examine(tree)[0]
+
+
+def not_finite(tree: trees.Tree) -> list[str]:
+    """Return the paths of the arrays that have a value which is not finite."""
+    return examine(tree)[1]
+
+
+def examine(tree: trees.Tree) -> tuple[Table, list[str]]:
+    """Return the table of a pytree of arrays, and the paths of those that are not finite; to be called by all hosts.
+
+    Args:
+      tree: as for `table`.
+    """
     flat = trees.flatten(tree)
     # One small program per distinct shape, not one large one: moments and averages share their parameters'
     # shapes, so it compiles several times faster.
-    sums = []
-    for leaf in flat.values():
-        sums.append(_sum(_words_on_host(leaf)))
-        if jax.default_backend() == "cpu" and len(sums[-1].devices()) > 1:
-            # Simulated devices share a few threads: many programs at once, each waiting for its reduction to be
-            # joined by all devices, can take all of them and stop for good.
-            sums[-1].block_until_ready()
-    sums = jax.device_get(sums)
-    return {
+    found = []
+    with jax.transfer_guard("allow"):
+        for leaf in flat.values():
+            found.append(_examine(_words_on_host(leaf), _finite_on_host(leaf)))
+            if jax.default_backend() == "cpu":
+                # Simulated devices share a few threads: many programs at once, each waiting for its reduction to be
+                # joined by all devices, can take all of them and stop for good.
+                jax.block_until_ready(found[-1])
+        found = jax.device_get(found)
+    entries = {
         path: [jnp.dtype(leaf.dtype).name, list(leaf.shape), f"{int(total):08x}"]
-        for (path, leaf), total in zip(flat.items(), sums)
+        for (path, leaf), (total, _) in zip(flat.items(), found)
     }
+    return entries, [path for path, (_, finite) in zip(flat, found) if not finite]
 
 
 def combine(entries: Table) -> str:
@@ -71,15 +88,23 @@ def entry_of_host(array: np.ndarray) -> list[Any]:
     return [jnp.dtype(array.dtype).name, list(array.shape), f"{total % 2**32:08x}"]
 
 
-def _words_on_host(leaf: Any) -> Any:
+def _is_wide(leaf: Any) -> bool:
     # jit would narrow 64-bit NumPy arrays to 32 bits; two 32-bit words lose nothing.
-    wide = isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.itemsize == 8
-    return np.ascontiguousarray(leaf)[..., None].view(np.uint32) if wide else leaf
+    return isinstance(leaf, np.ndarray | np.generic) and leaf.dtype.itemsize == 8
+
+
+def _words_on_host(leaf: Any) -> Any:
+    return np.ascontiguousarray(leaf)[..., None].view(np.uint32) if _is_wide(leaf) else leaf
+
+
+def _finite_on_host(leaf: Any) -> bool:
+    return bool(np.isfinite(leaf).all()) if _is_wide(leaf) else True
 
 
 @jax.jit
-def _sum(x: jax.Array) -> jax.Array:
-    """Return the wrap-around sum over elements of a bijective hash of (bits XOR position times GOLDEN)."""
+def _examine(x: jax.Array, finite: bool | jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the wrap-around sum over elements of a bijective hash of (bits XOR position times GOLDEN), and whether all
+    elements are finite and `finite`."""
     words = x.astype(jnp.uint8) if x.dtype == jnp.bool_ else x
     bits = min(jnp.dtype(words.dtype).itemsize * 8, 32)
     words = jax.lax.bitcast_convert_type(words, jnp.dtype(f"uint{bits}")).astype(jnp.uint32)
@@ -89,9 +114,18 @@ def _sum(x: jax.Array) -> jax.Array:
         index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
         position += index * jnp.uint32(stride * GOLDEN % 2**32)
         stride *= words.shape[axis]
-    mixed = _mix(words ^ position)
-    # In two sums: a CPU divides what keeps an axis among its cores, but not a sum to one number.
-    return jnp.sum(jnp.sum(mixed, axis=tuple(range(1, mixed.ndim)), dtype=jnp.uint32), dtype=jnp.uint32)
+    good = jnp.isfinite(x) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.ones(x.shape, jnp.bool_)
+    good = jnp.broadcast_to(good if good.ndim == words.ndim else good[..., None], words.shape)
+    # In two reductions: a CPU divides what keeps an axis among its cores, but not what becomes one number.
+    partial = _joined(_mix(words ^ position), good, range(1, words.ndim))
+    total, good = _joined(*partial, range(partial[0].ndim))
+    return total, good & finite
+
+
+def _joined(words: jax.Array, good: jax.Array, axes: Iterable[int]) -> tuple[jax.Array, jax.Array]:
+    # One reduction of both: on CPUs, XLA's own of integers takes five times as long.
+    zero, true = jnp.uint32(0), jnp.bool_(True)
+    return jax.lax.reduce((words, good), (zero, true), lambda a, b: (a[0] + b[0], a[1] & b[1]), tuple(axes))
 
 
 def _mix(h: jax.Array) -> jax.Array:

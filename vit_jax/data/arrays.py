@@ -1,4 +1,4 @@
-"""Sources whose images are in memory: given arrays, an npz file, scikit-learn's digits, noise."""
+"""Sources whose images are in memory: given arrays, an npz file, noise."""
 
 import math
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_jax.data.base import Example, Source
-from vit_jax.errors import ConfigError, DataError, choose, is_printable
+from vit_jax.errors import ConfigError, DataError, is_printable
 from vit_jax.paths import open_file
 
 # What numpy and zipfile raise on damaged files, found by mutating valid ones.
@@ -158,30 +158,6 @@ class SyntheticSource(Source):
         windows = np.lib.stride_tricks.sliding_window_view(self._noise, int(np.prod(self.image_shape)))
         images = windows[indices % self._WINDOWS].reshape(-1, *self.image_shape)
         return {"image": images, "label": self.labels[indices]}
-
-
-def open_digits(split: str) -> ArraySource:
-    """Return scikit-learn's digits: 8 by 8 grey images of 10 classes, 1437 to train on and 360 held out.
-
-    The split is `train_test_split(test_size=0.2, random_state=0, stratify=target)`, so that results can be
-    compared with any scikit-learn classifier on the same images.
-
-    Args:
-      split: `train` or `test`.
-
-    Reference: Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
-    """
-    # Here because importing scikit-learn takes a second that other sources need not wait for.
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    choose(split, ("train", "test"), "the split of the digits")
-    pixels, target = load_digits(return_X_y=True)
-    train, test = train_test_split(np.arange(len(target)), test_size=0.2, random_state=0, stratify=target)
-    indices = train if split == "train" else test
-    # Pixels count from 0 to 16.
-    images = np.rint(pixels[indices] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    return ArraySource(images, target[indices], num_classes=10, name=f"the digits ({split})")
 
 
 def open_npz(path: str, split: str) -> ArraySource:

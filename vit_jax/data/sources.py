@@ -4,9 +4,10 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from vit_jax.data.arrays import ArraySource, SyntheticSource, open_digits, open_npz
+from vit_jax.data.arrays import ArraySource, SyntheticSource, open_npz
 from vit_jax.data.base import Example, Selection, Source, balanced
 from vit_jax.data.cache import Cached
+from vit_jax.data.digits import open_digits
 from vit_jax.data.folder import FolderSource
 from vit_jax.data.mixture import Mixture
 from vit_jax.data.section import SOURCES, Part

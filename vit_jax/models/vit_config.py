@@ -280,5 +280,5 @@ def check_divides(image_size: tuple[int, int], patch_size: tuple[int, int]) -> N
             below, above = size // patch * patch, (size // patch + 1) * patch
             near = f"{below} or {above}" if below else f"{above}"
             raise ConfigError(
-                f"image {axis} {size} is not divisible by patch size {patch}; the nearest sizes are {near}."
+                f"image_size has {axis} {size}, not divisible by patch size {patch}; the nearest sizes are {near}."
             )

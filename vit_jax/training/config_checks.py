@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -219,8 +220,10 @@ def _check_patterns(flat: dict[str, Any]) -> None:
             if not isinstance(pattern, str):
                 raise ConfigError(f"{key} has {pattern!r}; a pattern must be text.")
             try:
-                re.compile(pattern)
-            except (re.error, OverflowError, RecursionError) as error:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")  # Of what may soon mean something else.
+                    re.compile(pattern)
+            except (re.error, OverflowError, RecursionError, Warning) as error:
                 raise ConfigError(f"{key} has {pattern!r}, not a regular expression: {error}.") from error
     for name in flat["evaluation.baselines"]:
         if not isinstance(name, str):

@@ -23,7 +23,7 @@ from vit_jax.training.watchdog import Watchdog, end_process, print_stacks
 BEAT = 1.0  # seconds between two signs of life
 ALIVE, FAILURE, READY = "vit_jax/alive", "vit_jax/failure", "vit_jax/ready"
 ENDED = "ended"
-OWN_WORDS = 1.0  # seconds in which a process that fails like another one may say so itself
+OWN_WORDS = 0.5  # seconds in which a process that fails like another one may say so itself
 UNWIND = 15.0  # seconds from a failure to the end of the process, whatever waits
 LINGER = 5.0  # seconds that process 0, without which the others are aborted, gives them to end first
 # What jax's words are about when it has lost another process.

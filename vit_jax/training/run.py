@@ -14,7 +14,6 @@ from vit_jax.models.config_json import config_to_json
 from vit_jax.processes import is_main
 from vit_jax.training.config import to_json
 from vit_jax.training.experiment import Experiment
-from vit_jax.training.finite import not_finite
 from vit_jax.training.goodput import Attempts
 from vit_jax.training.incidents import NOT_FINITE, SPIKE, describe, incident_of, incident_path, write_incident
 from vit_jax.training.mesh import replicated
@@ -128,15 +127,6 @@ class Run:
         with self.clock("step"):
             self.flush()
         with self.clock("checkpoint"):
-            bad = not_finite(state)
-            if bad:
-                # The steps were finite: so it came with the first state, or memory has failed.
-                more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-                raise DivergedError(
-                    f"the state after step {number} is not finite in {bad[0]}{more} and was not saved; the newest "
-                    f"checkpoint is {self._newest()}. If the checkpoint that the run began with is finite, replace "
-                    "this machine; else use another."
-                )
             metadata = {
                 "config": json.loads(to_json(self.experiment.config)),
                 "model": config_to_json(self.experiment.objective.network),
