@@ -72,6 +72,40 @@ def test_asked_to_stop_before_the_first_step_it_ends_at_once(config, tmp_path, c
     assert ended.seconds < 10  # two of patience, and the rest of a loaded machine
 
 
+# The real command, which asks itself to stop while it evaluates or saves for the first time.
+STOPPED_IN = """
+
+import os
+import signal
+from vit_jax.training.run import Run
+
+_real = Run.METHOD
+
+def _stopped(self, number, *given):
+    if number == 40:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return _real(self, number, *given)
+
+Run.METHOD = _stopped
+"""
+
+
+@pytest.mark.parametrize("method", ["evaluate", "save"])
+def test_asked_to_stop_while_evaluating_or_saving_it_finishes_that_and_makes_one_more_step(
+    method, tmp_path, compile_cache
+):
+    config, workdir = tmp_path / "stopped.py", tmp_path / "run"
+    config.write_text(CONFIG + STOPPED_IN.replace("METHOD", method))
+    with running(config, workdir, cache=compile_cache) as run:
+        (ended,) = run.wait()
+    assert ended.status == TRY_AGAIN
+    assert ended.lines == [
+        "vit-jax: stopped by SIGTERM after step 41, which was saved; start the same command again to go on."
+    ]
+    assert "step 40  evaluation: " in ended.err
+    assert committed(workdir) == [40, 41]
+
+
 def test_a_loader_that_does_not_answer_is_named_with_its_stack(tmp_path, compile_cache):
     config, workdir = tmp_path / "stall.py", tmp_path / "run"
     config.write_text(CONFIG + STALL)

@@ -12,7 +12,7 @@ from vit_jax.data.section import Part, mixture_parts
 from vit_jax.errors import ConfigError
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.training import config as configs
-from vit_jax.training.config_checks import DURATIONS, OPEN_SECTIONS, RANGES
+from vit_jax.training.config_rules import DURATIONS, OPEN_SECTIONS, RANGES
 from vit_jax.training.defaults import default_config, flatten
 
 KEYS = sorted(flatten(default_config()))

@@ -24,22 +24,21 @@ from vit_jax import trees
 from vit_jax.checkpoints import fingerprint
 from vit_jax.checkpoints.files import (
     METADATA,
-    SAVING,
     STATE,
     Metadata,
     MismatchError,
     checksum,
-    discard,
     explain,
     is_ours,
-    is_remainder,
     read_metadata,
     read_state,
     sweep,
 )
 from vit_jax.checkpoints.finishing import Finisher, Known
+from vit_jax.checkpoints.orbax_writer import open_writer
 from vit_jax.checkpoints.quiet_orbax import quiet_orbax
 from vit_jax.checkpoints.retention import kept
+from vit_jax.checkpoints.setting_aside import make_room
 from vit_jax.checkpoints.staging import staging_folder
 from vit_jax.errors import CheckpointError, DivergedError, ResourceError, VitError, choose
 from vit_jax.processes import from_main, is_main, together, wait_for_all
@@ -48,7 +47,6 @@ from vit_jax.version import __version__
 quiet_orbax()
 _LOGGER = logging.getLogger(__name__)
 RESERVED = ("step", "fingerprint", "arrays", "metrics", "versions", "checksum")
-SET_ASIDE = ".unreadable"
 
 
 class Checkpoints:
@@ -339,20 +337,7 @@ class Checkpoints:
                 if is_main():
                     sweep(folder)
         wait_for_all("checkpoints swept")
-        arrays = ocp.PyTreeCheckpointHandler()
-        if frugal:
-            arrays = ocp.PyTreeCheckpointHandler(
-                save_device_host_concurrent_gb=0.25,  # pyright: ignore[reportArgumentType]
-                is_prioritized_key_fn=lambda path: False,  # pyright: ignore[reportArgumentType]
-            )
-        # Directories are made before `save` returns: if that fails in the background, Orbax's other threads wait five
-        # minutes for them, and the process cannot end before.
-        at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
-        handler = ocp.CompositeCheckpointHandler(
-            composite_options=ocp.CompositeOptions(async_options=at_once),
-            **{STATE: arrays, METADATA: ocp.JsonCheckpointHandler()},
-        )
-        return ocp.AsyncCheckpointer(handler, async_options=at_once)
+        return open_writer(frugal)
 
     def _is_saved(self, step: int, mark: str) -> bool:
         # Process 0 looks for all of them: what it will write or leave is then the same everywhere.
@@ -378,27 +363,9 @@ class Checkpoints:
             return None
 
     def _make_room(self, step: int) -> None:
-        """Rename what cannot be read and what stands where `step` is to be; nothing is deleted."""
         if is_main():
-            place = self._root / str(step)
-            beside = place.with_name(f"{place.name}{SAVING}")  # Orbax would delete it, whatever it is.
-            if is_remainder(beside):
-                discard(beside)
-            # A copy: the background may add to it.
-            unreadable = {path for path in self._known.unreadable.copy() if path.parent == self._root}
-            for path in sorted({place, beside, *unreadable}):
-                if path.exists():
-                    self._set_aside(path)
-            self._known.unreadable.difference_update(unreadable)
+            make_room(self._root, step, self._known.unreadable, self._report)
         wait_for_all("checkpoints set aside")
-
-    def _set_aside(self, path: Path) -> None:
-        target, count = path.with_name(f"{path.name}{SET_ASIDE}"), 1
-        while target.exists():
-            count += 1
-            target = path.with_name(f"{path.name}{SET_ASIDE}{count}")
-        path.rename(target)
-        self._report(f"{path} is not an intact checkpoint and is now {target}.")
 
     def _score(self, step: int) -> float | None:
         """Return the monitored metric of a step, larger is better; None if unknown or not a number."""

@@ -1,7 +1,7 @@
 """One experiment's configuration: from a file, as JSON, compared with another. Needs no jax.
 
 A configuration is an `ml_collections.ConfigDict`. A config file is Python with `get_config(arg=None)`
-returning `default_config()` with changes. What may stand in it is in `training.config_checks`.
+returning `default_config()` with changes. What may stand in it is in `training.config_rules`.
 """
 
 import importlib.util
@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 
 from vit_jax.errors import ConfigError, ResourceError, nearest
 from vit_jax.paths import read_file
-from vit_jax.training.config_checks import OPEN_SECTIONS, normalise, validate
+from vit_jax.training.config_checks import normalise, validate
+from vit_jax.training.config_rules import OPEN_SECTIONS
 from vit_jax.training.defaults import default_config, flatten, tuples
 from vit_jax.training.overrides import MAX_DIGITS, apply_override
 

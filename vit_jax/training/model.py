@@ -8,7 +8,7 @@ from vit_jax.models.config_json import config_from_json
 from vit_jax.models.registry import model_config
 from vit_jax.models.towers import image_config
 from vit_jax.models.vit_config import ViTConfig, replace
-from vit_jax.training.config_checks import CHECKPOINT_KEYS
+from vit_jax.training.config_rules import CHECKPOINT_KEYS
 from vit_jax.training.defaults import Config
 from vit_jax.training.hardware import compute_dtype
 

@@ -10,7 +10,7 @@ from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit_config import ViTConfig
 from vit_jax.objectives.options import OPTIONS
-from vit_jax.training.config_checks import CHECKPOINT_KEYS, DURATIONS, OPEN_SECTIONS
+from vit_jax.training.config_rules import CHECKPOINT_KEYS, DURATIONS, OPEN_SECTIONS
 from vit_jax.training.defaults import default_config, flatten
 
 MAX_DIGITS = 20  # of a number
