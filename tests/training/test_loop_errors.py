@@ -1,9 +1,7 @@
 """What ends a run, or keeps it from beginning before anything is compiled."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from tests.tiny import randomised
@@ -18,11 +16,8 @@ from vit_jax.errors import (
     DivergedError,
     ResourceError,
 )
-from vit_jax.objectives.base import LossOutput
 from vit_jax.training import loop
 from vit_jax.training.experiment import build
-from vit_jax.training.state import TrainState
-from vit_jax.training.step import make_step
 
 # ---- numbers that are not finite
 
@@ -122,30 +117,6 @@ def test_more_than_an_image_goes_to_the_step(tmp_path):
     config = configuration(duration="2 steps", data__train_transforms="mae_mask((2, 2))", log__every=1)
     assert build(config).abstract_batch()["patch_mask"].shape == (16, 4)
     assert loop.train(config, tmp_path).step == 2
-
-
-class Line:
-    """The least objective: a parameter that wants to be 1."""
-
-    def prepare(self, batch, key):
-        return batch
-
-    def loss(self, params, buffers, batch, key):
-        loss = jnp.square(params["x"] - 1).mean()
-        return loss, LossOutput({"loss": loss}, buffers, jnp.float32(1))
-
-    def after_update(self, params, buffers, step):
-        return buffers
-
-
-def test_an_update_that_is_not_finite_is_left_out():
-    optimizer = optax.sgd(np.inf)
-    params = {"x": jnp.zeros(2)}
-    state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), None)
-    step = make_step(Line(), optimizer, lambda step: jnp.float32(1), seed=0)
-    after, metrics = jax.jit(step)(state, {})
-    assert (float(metrics["finite"]), float(metrics["loss"])) == (0, 1)
-    np.testing.assert_array_equal(after.params["x"], 0)
 
 
 # ---- what is refused before anything is compiled

@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tests.tiny import assert_trees_close, labelled, randomised, tiny
+from vit_jax.checkpoints.fingerprint import not_finite
 from vit_jax.objectives.base import DataInfo, LossOutput
 from vit_jax.objectives.options import ClassificationOptions, MaeOptions
 from vit_jax.objectives.registry import build_objective
@@ -166,15 +167,18 @@ def test_a_gradient_that_is_not_finite_is_enough():
     np.testing.assert_array_equal(after.params["w"], state.params["w"])
 
 
-def test_an_update_that_the_optimizer_makes_infinite_is_not_made():
+def test_an_update_that_the_optimizer_makes_infinite_is_found_in_the_next_step():
+    # And not saved: tests/faults/test_numbers.py.
     objective = Pull()
     optimizer = optax.stateless(lambda updates, params: jax.tree.map(lambda u: u / 0.0, updates))
     state = init_state(objective, optimizer, 0, with_ema=False)
     step = jax.jit(make_step(objective, optimizer, lambda step: 0.1, seed=0))
     after, metrics = step(state, {"scale": jnp.ones(2)})
     assert np.isfinite(metrics["gradient_norm"])
+    assert not_finite(after) == ["params/w"]
+    last, metrics = step(after, {"scale": jnp.ones(2)})
     assert float(metrics["finite"]) == 0
-    np.testing.assert_array_equal(after.params["w"], state.params["w"])
+    assert (int(last.step), float(last.buffers["seen"])) == (2, float(after.buffers["seen"]))
 
 
 def test_every_step_seed_and_purpose_has_its_own_key():

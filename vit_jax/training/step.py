@@ -61,10 +61,12 @@ def make_step(
 ) -> Step:
     """Return the training step.
 
-    An update that is not finite, or whose loss, gradient or new buffers are not, is not applied: parameters, buffers,
-    moments and averages stay as they were, and the metric `finite` is 0. So it is with that of a loss spike, where
-    the metric `spike` is 1. Such a step counts all the same: its batch and its keys are never used again, and the
-    learning rate goes on.
+    An update whose loss, gradient or new buffers are not finite is not applied: parameters, buffers, moments and
+    averages stay as they were, and the metric `finite` is 0. So it is with that of a loss spike, where the metric
+    `spike` is 1. Such a step counts all the same: its batch and its keys are never used again, and the learning rate
+    goes on. What an optimizer would make infinite of a finite gradient, with a learning rate of 1e38, is not looked
+    for here, because all parameters and moments would be read twice: it is found in the next step, or when it is
+    saved.
 
     Args:
       objective: the loss.
@@ -90,17 +92,8 @@ def make_step(
         norm = optax.tree.norm(trained)
         # The optimizer wants a whole tree; XLA keeps no zeros for what it does not change.
         gradients = trees.map_named(lambda path, x: trained.get(path, jnp.zeros_like(x)), state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        updated = TrainState(
-            step=state.step + 1,
-            params=params,
-            buffers=objective.after_update(params, out.buffers, state.step),
-            opt_state=opt_state,
-            ema=None if ema is None else ema.update(state.ema, params, state.step),
-        )
         loss = out.metrics["loss"]
-        finite = _finite(loss, norm, updates, updated.buffers)
+        finite = _finite(loss, norm, out.buffers)
         metrics = out.metrics | {
             "gradient_norm": norm,
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
@@ -112,7 +105,21 @@ def make_step(
             spike, history = spikes.judge(history, loss)
             applied &= ~spike
             metrics["spike"] = spike.astype(jnp.float32)
-        return replace(_applied(applied, updated, state), step=state.step + 1, loss_history=history), metrics
+
+        def apply(state: TrainState) -> TrainState:
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            return replace(
+                state,
+                params=params,
+                buffers=objective.after_update(params, out.buffers, state.step),
+                opt_state=opt_state,
+                ema=None if ema is None else ema.update(state.ema, params, state.step),
+            )
+
+        # Not both states and a choice between their values: parameters and moments would have to be read once more.
+        updated = jax.lax.cond(applied, apply, _left_out, replace(state, loss_history=None))
+        return replace(updated, step=state.step + 1, loss_history=history), metrics
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         with placed(placement):
@@ -135,31 +142,26 @@ def microbatches(batch: Any, count: int) -> Any:
     return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
 
 
-def _finite(loss: jax.Array, norm: jax.Array, updates: Any, buffers: Any) -> jax.Array:
-    """Return whether what a step has made is finite; norms are, only if all that is in them is."""
-    finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(optax.tree.norm(updates))
+def _finite(loss: jax.Array, norm: jax.Array, buffers: Any) -> jax.Array:
+    """Return whether what a step has made is finite; a norm is, only if all that is in it is."""
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     for leaf in jax.tree.leaves(buffers):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             finite &= jnp.isfinite(leaf).all()
     return finite
 
 
-def _applied(condition: jax.Array, updated: TrainState, state: TrainState) -> TrainState:
-    """Return the updated state if a condition holds, else the state as it was.
+def _left_out(state: TrainState) -> TrainState:
+    """Return the state as it was, but for the learning rate's own count, which stays that of the step."""
 
-    The learning rate's own count goes on, so that it stays that of the step.
-    """
+    def counted(part: Any) -> Any:
+        return part._replace(count=optax.safe_increment(part.count)) if _is_schedule(part) else part
 
-    def chosen(new: Any, old: Any) -> Any:
-        scheduled = isinstance(new, optax.ScaleByScheduleState)
-        return new if scheduled else jnp.where(condition, new, old)
+    return replace(state, opt_state=jax.tree.map(counted, state.opt_state, is_leaf=_is_schedule))
 
-    return jax.tree.map(
-        chosen,
-        replace(updated, loss_history=None),
-        replace(state, loss_history=None),
-        is_leaf=lambda x: isinstance(x, optax.ScaleByScheduleState),
-    )
+
+def _is_schedule(part: Any) -> bool:
+    return isinstance(part, optax.ScaleByScheduleState)
 
 
 def gradients_of(
