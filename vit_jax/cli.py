@@ -6,7 +6,19 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vit_jax.commands import convert, data, evaluate, features, models, plan, predict, replay, train
+from vit_jax.commands import (
+    benchmark,
+    convert,
+    data,
+    evaluate,
+    export,
+    features,
+    models,
+    plan,
+    predict,
+    replay,
+    train,
+)
 from vit_jax.errors import ConfigError, VitError, nearest
 from vit_jax.version import __version__
 
@@ -16,8 +28,10 @@ COMMANDS = {
     "predict": predict,
     "features": features,
     "convert": convert,
+    "export": export,
     "data": data,
     "models": models,
+    "benchmark": benchmark,
     "plan": plan,
     "replay": replay,
 }

@@ -44,8 +44,10 @@ def test_features_are_the_input_of_the_head(extractor, images):
 def test_batches_and_padding_do_not_matter(extractor, images):
     files = sorted((images / "train").rglob("*.png"))
     together = extractor.features(files)
-    for count in (1, 4, 5):
+    for count in (4, 5):
         np.testing.assert_array_equal(extractor.features(files[:count]), together[:count])
+    for count in (1, 2):  # programs of their own, see `predictions.fitting`
+        np.testing.assert_allclose(extractor.features(files[:count]), together[:count], rtol=1e-5, atol=1e-6)
     assert extractor.features([]).shape == (0, 32)
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 
 from vit_jax.commands.processes import add_processes, join_processes
-from vit_jax.commands.source import add_source, source_of
+from vit_jax.commands.source import add_source, add_storage, source_of
 
 HELP = "evaluate a trained or published model exactly"
 
@@ -12,6 +12,7 @@ HELP = "evaluate a trained or published model exactly"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_source(parser)
+    add_storage(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_processes(parser)
     parser.epilog = (
@@ -32,11 +33,17 @@ def run(arguments: argparse.Namespace) -> int:
     if isinstance(source, str):
         from vit_jax.inference.published import evaluate_checkpoint
 
-        metrics = evaluate_checkpoint(source, arguments.overrides)
+        metrics = evaluate_checkpoint(source, arguments.overrides, storage=arguments.storage)
     else:
         from vit_jax.inference.workdir import evaluate_workdir
 
-        metrics = evaluate_workdir(source, arguments.overrides, step=arguments.step, best=arguments.best)
+        metrics = evaluate_workdir(
+            source,
+            arguments.overrides,
+            step=arguments.step,
+            best=arguments.best,
+            storage=arguments.storage,
+        )
     if not main:
         return 0
     if arguments.json:

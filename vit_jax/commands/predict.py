@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from vit_jax.commands.source import add_source, source_of
+from vit_jax.commands.source import add_source, add_storage, source_of
 from vit_jax.errors import ConfigError, DataError, printable
 
 HELP = "classify images"
@@ -13,7 +13,7 @@ HELP = "classify images"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    add_source(parser)
+    add_source(parser, exported=True)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument(
@@ -27,18 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how names stand in text: 'a photo of a {}.'",
     )
     parser.add_argument("--tokenizer", metavar="NAME", help="where the text's tokenizer is, if not beside it")
+    add_storage(parser)
     parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes (default 5)")
 
 
 def _predictor(arguments: argparse.Namespace) -> Any:
     source = source_of(arguments)
+    if arguments.exported is not None:
+        return _exported(arguments)
     if arguments.classes is None:
         for name, given in (("--template", arguments.template), ("--tokenizer", arguments.tokenizer)):
             if given:
                 raise ConfigError(f"{name} is about texts; give the names to choose from with --classes.")
         from vit_jax.inference.predictor import Predictor
 
-        return Predictor.load(source, arguments.step, best=arguments.best)
+        return Predictor.load(source, arguments.step, best=arguments.best).stored(arguments.storage)
+    if arguments.storage != "float32":
+        raise ConfigError("--storage is for classifiers; leave it out beside --classes.")
     if not isinstance(source, str):
         raise ConfigError("--classes needs --checkpoint, of CLIP or SigLIP; a training has its own classes.")
     from vit_jax.inference.zero_shot import TEMPLATES, ZeroShotClassifier
@@ -46,6 +51,22 @@ def _predictor(arguments: argparse.Namespace) -> Any:
     names = [name.strip() for name in arguments.classes.split(",")]
     templates = tuple(arguments.template) or TEMPLATES
     return ZeroShotClassifier.load(source, names, templates, tokenizer=arguments.tokenizer)
+
+
+def _exported(arguments: argparse.Namespace) -> Any:
+    for name, given in (
+        ("--classes", arguments.classes is not None),
+        ("--template", arguments.template),
+        ("--tokenizer", arguments.tokenizer),
+        ("--storage", arguments.storage != "float32"),
+    ):
+        if given:
+            raise ConfigError(
+                f"{name} cannot be changed of what was exported; leave it out beside --exported."
+            )
+    from vit_jax.inference.exported import ExportedPredictor
+
+    return ExportedPredictor.load(arguments.exported)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from vit_jax.data.folder import EXTENSIONS
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.preprocess import Preprocessor
-from vit_jax.inference.predictions import in_batches
+from vit_jax.inference.predictions import fitting, in_batches
 from vit_jax.inference.predictor import Predictor
 from vit_jax.inference.published import is_run
 from vit_jax.inference.workdir import find
@@ -92,10 +92,10 @@ class FeatureExtractor:
         if not files:
             return np.zeros((0, self.model.output_width), np.float32)
         batches = [files[i : i + self.batch_size] for i in range(0, len(files), self.batch_size)]
-        rows = []
+        rows, size = [], fitting(self.batch_size, len(files))
         with tqdm(total=len(files), unit="image", disable=None if progress else True) as bar:
             for pixels in _read_ahead(self._preprocessor.pixels, batches):
-                rows.append(in_batches(partial(self._compute, self.params), pixels, self.batch_size))
+                rows.append(in_batches(partial(self._compute, self.params), pixels, size))
                 bar.update(len(pixels))
         return np.concatenate(rows)
 

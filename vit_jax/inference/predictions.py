@@ -24,11 +24,20 @@ class Prediction:
     probabilities: tuple[float, ...]
 
 
+def fitting(batch_size: int, count: int) -> int:
+    """Return the batch size for `count` rows, at least one, in all.
+
+    Fewer than a batch are padded to a power of two: a single image costs that of a single image, and there are few
+    programs whatever comes. Programs of different sizes differ in the last bits of what they give.
+    """
+    return min(batch_size, 1 << (count - 1).bit_length())
+
+
 def in_batches(compute: Callable[[np.ndarray], Any], rows: np.ndarray, batch_size: int) -> np.ndarray:
     """Return what a compiled function gives for rows, float32 `(n, ...)`.
 
     Args:
-      compute: takes `(batch_size, ...)`, gives `(batch_size, ...)`.
+      compute: takes `(b, ...)`, gives `(b, ...)`.
       rows: `(n, ...)`, at least one; the last batch is padded with zeros, so that one program serves all.
       batch_size: rows computed at once.
     """

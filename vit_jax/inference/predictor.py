@@ -1,5 +1,6 @@
 """Classify images with a trained model."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +13,11 @@ import numpy as np
 from vit_jax.data.transforms.defaults import default_transforms
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import Picture, Preprocessor
-from vit_jax.inference.predictions import Prediction, in_batches, most_probable
+from vit_jax.inference.predictions import Prediction, fitting, in_batches, most_probable
 from vit_jax.inference.published import is_run
 from vit_jax.inference.workdir import find
 from vit_jax.models.lora import Lora
+from vit_jax.models.storage import stored
 from vit_jax.models.vit_config import ViTConfig, replace
 from vit_jax.objectives.adapted import Adapted
 from vit_jax.objectives.base import DataInfo
@@ -34,7 +36,7 @@ class Predictor:
       params: its parameters.
       config: what it was trained with; of a published checkpoint, only its name.
       eval_transforms: what happened to images when it was evaluated, and happens to them here.
-      batch_size: images computed at once; the last batch is padded, so that one program serves all.
+      batch_size: most images computed at once, see `predictions.fitting`.
     """
 
     objective: Classification
@@ -88,6 +90,17 @@ class Predictor:
         transforms = default_transforms(model.preprocessing, model.image_size, model.in_channels)[1]
         return cls(objective, pretrained.params(), config, transforms)
 
+    def stored(self, storage: str) -> "Predictor":
+        """Return the same predictor with its kernels stored in fewer bytes, see `models.storage`.
+
+        Args:
+          storage: `float32`, `bfloat16` or `int8`.
+
+        Raises:
+          ConfigError: there is no such storage.
+        """
+        return dataclasses.replace(self, params=stored(self.params, storage))
+
     @property
     def model(self) -> ViTConfig:
         """The classifier's configuration."""
@@ -109,16 +122,22 @@ class Predictor:
         rows = self._preprocessor.pixels(images)
         if not len(rows):
             return np.zeros((0, self.model.num_classes), np.float32)
-        return in_batches(lambda batch: self._compute(self.params, batch), rows, self.batch_size)
+        return in_batches(
+            lambda batch: self._compiled(self.params, batch), rows, fitting(self.batch_size, len(rows))
+        )
 
     def predict(self, images: Picture | Sequence[Picture], top: int = 5) -> list[Prediction]:
         """Return the `top` most probable classes of each image, see `probabilities`."""
         return most_probable(images, self.probabilities(images), self.objective.data.class_names, top)
 
-    @cached_property
-    def _compute(self) -> Any:
+    def compute(self, params: Any, images: jax.Array) -> jax.Array:
+        """Return probabilities `(b, classes)` of images `(b, h, w, c)` uint8; a pure function, to be jitted."""
         activation = jax.nn.softmax if self.objective.options.loss == "softmax" else jax.nn.sigmoid
-        return jax.jit(lambda params, image: activation(self.objective.predict(params, {"image": image})))
+        return activation(self.objective.predict(params, {"image": images}))
+
+    @cached_property
+    def _compiled(self) -> Any:
+        return jax.jit(self.compute)
 
     @cached_property
     def _preprocessor(self) -> Preprocessor:

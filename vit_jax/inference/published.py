@@ -10,6 +10,7 @@ from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.files import locate
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
+from vit_jax.models.storage import stored
 from vit_jax.training.config import validate
 from vit_jax.training.defaults import default_config
 from vit_jax.training.experiment import build
@@ -40,12 +41,15 @@ def is_run(source: str | Path) -> bool:
     return not path.suffix and (isinstance(source, Path) or os.path.isdir(path.parent))
 
 
-def evaluate_checkpoint(source: str, overrides: Sequence[str] = ()) -> dict[str, float]:
+def evaluate_checkpoint(
+    source: str, overrides: Sequence[str] = (), *, storage: str = "float32"
+) -> dict[str, float]:
     """Return the metrics of a published classifier on data whose classes are its own, every record counted once.
 
     Args:
       source: whatever `vit_jax.load` takes.
       overrides: changes of the default configuration: which data, `data.source=folder`, `data.path=...`.
+      storage: how parameters are stored, see `models.storage`.
 
     Raises:
       VitError: the checkpoint or the data cannot be read, or their numbers of classes differ.
@@ -67,4 +71,4 @@ def evaluate_checkpoint(source: str, overrides: Sequence[str] = ()) -> dict[str,
     shardings = {path: x.sharding for path, x in trees.flatten(experiment.abstract_state.params).items()}
     params = experiment.pretrained.params(shardings)
     run = compile_evaluation(experiment.objective, replicated(experiment.mesh))
-    return evaluate(run, params, {}, experiment.eval_batches())
+    return evaluate(run, stored(params, storage), {}, experiment.eval_batches())

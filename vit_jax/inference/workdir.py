@@ -13,6 +13,7 @@ from vit_jax.checkpoints.files import check_described, locate
 from vit_jax.errors import CheckpointError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.models.lora import ROOT
+from vit_jax.models.storage import stored
 from vit_jax.training.config import read_saved, validate
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import build
@@ -123,7 +124,12 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
 
 
 def evaluate_workdir(
-    workdir: str | Path, overrides: Sequence[str] = (), *, step: int | None = None, best: bool = False
+    workdir: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    step: int | None = None,
+    best: bool = False,
+    storage: str = "float32",
 ) -> dict[str, float]:
     """Return the metrics of a saved model on its evaluation split, every record counted once.
 
@@ -131,6 +137,7 @@ def evaluate_workdir(
       workdir: see `find`.
       overrides: changes of its configuration, `data.path=...`.
       step, best: see `find`.
+      storage: how parameters are stored, see `models.storage`.
     """
     saved = find(workdir, step, best=best)
     config = saved.config
@@ -150,4 +157,4 @@ def evaluate_workdir(
         assert restored is not None
         buffers = restored[0]
     run = compile_evaluation(experiment.objective, replicated(experiment.mesh))
-    return {"step": saved.step} | evaluate(run, params, buffers, experiment.eval_batches())
+    return {"step": saved.step} | evaluate(run, stored(params, storage), buffers, experiment.eval_batches())

@@ -12,7 +12,7 @@ import numpy as np
 
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import Picture, preprocessing
-from vit_jax.inference.predictions import Prediction, in_batches, most_probable
+from vit_jax.inference.predictions import Prediction, fitting, in_batches, most_probable
 from vit_jax.inference.tokenizer import Tokenizer, text_config
 from vit_jax.models.registry import model_functions
 from vit_jax.models.text import ImageTextModel
@@ -103,7 +103,9 @@ class ZeroShotClassifier:
         if not len(rows):
             return np.zeros((0, len(self.class_names)), np.float32)
         return in_batches(
-            lambda batch: _compare(self.model, batch, self.class_embeddings), rows, self.batch_size
+            lambda batch: _compare(self.model, batch, self.class_embeddings),
+            rows,
+            fitting(self.batch_size, len(rows)),
         )
 
     def probabilities(self, images: Picture | Sequence[Picture]) -> np.ndarray:

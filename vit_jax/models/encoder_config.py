@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from vit_jax.errors import ConfigError, choose, nearest
 
+STORAGES = ("float32", "bfloat16", "int8")  # of parameters in prediction, see `models.storage`
 LARGEST = 10_000_000  # no number in the description of a model is more
 
 CHOICES = {

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from vit_jax import trees
 from vit_jax.errors import choose
+from vit_jax.models.encoder_config import STORAGES
 
-STORAGES = ("float32", "bfloat16", "int8")
 _LARGEST = 127
 
 

@@ -8,6 +8,7 @@ dictionaries stay dictionaries, and everything else (arguments of the training, 
 
 import io
 import pickletools
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -157,13 +158,16 @@ def read_pickle(stream: BinaryIO, path: Path, storages: list[Storage] | None = N
       CheckpointError: the pickle is damaged or needs something that is never executed.
     """
     try:
-        return _Interpreter(_Bounded(stream), [] if storages is None else storages).run()
+        with warnings.catch_warnings():
+            # Text with escapes that there are not, which Python complains of and reads all the same.
+            warnings.simplefilter("error", DeprecationWarning)
+            return _Interpreter(_Bounded(stream), [] if storages is None else storages).run()
     except _Refused as refused:
         raise CheckpointError(
             f"{path} is not read: {refused}. Nothing in it was executed; if its source is trusted, save the weights "
             "alone as safetensors with the library that wrote it."
         ) from None
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError):
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, DeprecationWarning):
         # What the instructions' arguments and the stack raise when they do not fit each other.
         raise CheckpointError(f"{path} holds a damaged pickle; it was not copied completely.") from None
 

@@ -1,0 +1,182 @@
+"""What a model costs on this machine, measured: images a second by batch size, latency of one image, memory."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.errors import ResourceError
+from vit_jax.models.flops import forward_flops, training_flops
+from vit_jax.models.storage import stored
+from vit_jax.models.vit_config import ViTConfig
+from vit_jax.objectives.base import DataInfo, Objective
+from vit_jax.objectives.options import ClassificationOptions
+from vit_jax.objectives.registry import build_objective
+from vit_jax.training.defaults import default_config
+from vit_jax.training.hardware import peak_flops
+from vit_jax.training.memory import peak_bytes
+from vit_jax.training.optimizer import make_optimizer
+from vit_jax.training.state import TrainState
+from vit_jax.training.step import make_step
+
+FEWEST_RUNS, FEWEST_FOR_LATENCY = 5, 100
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one batch size costs.
+
+    Attributes:
+      batch_size: images at once.
+      runs: how many were timed.
+      compile_seconds: of tracing and compiling.
+      milliseconds: median of a run.
+      p99_milliseconds: what 99 of 100 runs take at most; None with fewer than `FEWEST_FOR_LATENCY` runs, which one
+        image at a time gets up to six times the seconds for.
+      images_per_second: at the median.
+      flops_per_second: analytic operations by the median.
+      mfu: these as a share of the device's peak, or None if that is not known.
+      bytes: that the compiled program holds on the device at most, parameters included.
+    """
+
+    batch_size: int
+    runs: int
+    compile_seconds: float
+    milliseconds: float
+    p99_milliseconds: float | None
+    images_per_second: float
+    flops_per_second: float
+    mfu: float | None
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields."""
+        return asdict(self)
+
+
+def measure_prediction(
+    config: ViTConfig, batch_sizes: Sequence[int], *, storage: str = "float32", seconds: float = 5.0
+) -> list[Measured]:
+    """Return what the forward pass costs, from uint8 images in this process' memory to float32 results there.
+
+    Args:
+      config: the model; its `dtype` is that of computing. Parameters are random.
+      batch_sizes: each at least 1.
+      storage: of the parameters, see `models.storage`.
+      seconds: for how long each batch size is timed, and for at least `FEWEST_RUNS` runs.
+
+    Raises:
+      ResourceError: a batch is too large for the device's memory.
+    """
+    objective = _classifier(config)
+    params = jax.device_put(stored(_parameters(objective), storage))
+    images = {size: _images(config, size) for size in batch_sizes}
+
+    def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
+        program = jax.jit(objective.predict).lower(params, {"image": images[size]}).compile()
+        return program, lambda: np.asarray(program(params, {"image": jax.device_put(images[size])}))
+
+    return [_measured(size, prepare, forward_flops(config), seconds) for size in batch_sizes]
+
+
+def measure_training(
+    config: ViTConfig, batch_sizes: Sequence[int], *, seconds: float = 5.0
+) -> list[Measured]:
+    """Return what a training step costs, of one device: normalising, forward, backward, AdamW, all checks.
+
+    Args:
+      config, batch_sizes, seconds: see `measure_prediction`.
+
+    Raises:
+      ResourceError: a batch is too large for the device's memory.
+    """
+    objective = _classifier(config)
+
+    def schedule(step: Any) -> jax.Array:
+        return jnp.float32(1e-3)
+
+    optimizer = make_optimizer(default_config().optimizer, schedule, _shapes(objective))
+    step = make_step(objective, optimizer, schedule, seed=0)
+
+    def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
+        params = jax.device_put(_parameters(objective))
+        state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), None)
+        batch = {"image": _images(config, size), "label": np.zeros(size, np.int32)}
+        program = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+
+        def run() -> None:
+            nonlocal state
+            state, metrics = program(state, jax.device_put(batch))
+            jax.block_until_ready((state, metrics))
+
+        return program, run
+
+    return [_measured(size, prepare, training_flops(config), seconds) for size in batch_sizes]
+
+
+def _measured(
+    size: int, prepare: Callable[[int], tuple[Any, Callable[[], Any]]], flops: int, seconds: float
+) -> Measured:
+    try:
+        began = time.perf_counter()
+        program, run = prepare(size)
+        compiled = time.perf_counter() - began
+        run()  # The first touches memory for the first time.
+        times = _timed(run, seconds, 6 * seconds if size == 1 else 0.0)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        raise ResourceError(
+            f"batch size {size} is too large for this device's memory; take a smaller one."
+        ) from None
+    middle = median(times)
+    rate, peak = size * flops / middle, peak_flops(jax.devices()[0])
+    return Measured(
+        size,
+        len(times),
+        compiled,
+        middle * 1e3,
+        quantiles(times, n=100)[-1] * 1e3 if len(times) >= FEWEST_FOR_LATENCY else None,
+        size / middle,
+        rate,
+        None if peak is None else rate / peak,
+        peak_bytes(program),
+    )
+
+
+def _timed(run: Callable[[], Any], seconds: float, for_latency: float) -> list[float]:
+    """Return the seconds of runs: for some time, at least a few; and up to another time, enough for a percentile."""
+    times: list[float] = []
+    while (
+        (spent := sum(times)) < seconds
+        or len(times) < FEWEST_RUNS
+        or (len(times) < FEWEST_FOR_LATENCY and spent < for_latency)
+    ):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _classifier(config: ViTConfig) -> Objective:
+    return build_objective(ClassificationOptions(), config, DataInfo(config.num_classes))
+
+
+def _shapes(objective: Objective) -> Any:
+    return jax.eval_shape(objective.init, jax.random.key(0))[0]
+
+
+def _parameters(objective: Objective) -> Any:
+    """Return small random parameters: compiling their proper start takes longer than what is measured."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.02, x.shape), x.dtype), _shapes(objective))
+
+
+def _images(config: ViTConfig, size: int) -> np.ndarray:
+    shape = (size, *config.image_size, config.in_channels)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
