@@ -49,6 +49,8 @@ INFORMATION = [
     "data prepare --help",
     "data check --help",
     "data show --help",
+    "export --help",
+    "benchmark --help",
     "--version",
     "models",
     "models deit* --json",
@@ -59,8 +61,8 @@ TRAIN = "train --config tiny.py --workdir nowhere"
 MISTAKES = [
     (
         "trian",
-        "unknown command 'trian'; commands are train, evaluate, predict, features, convert, data, models, plan, "
-        "replay. Did you mean",
+        "unknown command 'trian'; commands are train, evaluate, predict, features, convert, export, data, models, "
+        "benchmark, plan, replay. Did you mean",
     ),
     ("--frob", "unknown argument '--frob'; see vit-jax --help"),
     (f"{TRAIN} --frob", "unknown argument '--frob'; see vit-jax train --help"),
@@ -68,7 +70,7 @@ MISTAKES = [
     ("train --config tiny.py", "required: --workdir; see vit-jax train --help"),
     ("train --workdir nowhere", "required: --config"),
     ("predict --workdir nowhere", "required: IMAGE"),
-    ("predict a.png", "one of the arguments --workdir --checkpoint is required"),
+    ("predict a.png", "one of the arguments --workdir --checkpoint --exported is required"),
     ("predict a.png --workdir a --checkpoint b", "--checkpoint: not allowed with argument --workdir"),
     (
         "evaluate --checkpoint timm/x --step 3",
@@ -161,6 +163,16 @@ MISTAKES = [
         "train --config tiny.py --workdir nowhere --profile 6:5",
         "--profile 6:5: the first step must be at least 1 and not after the last",
     ),
+    ("benchmark vit_tny_patch16_224", "does not exist. Did you mean 'vit_tiny_patch16_224'"),
+    ("benchmark ViT-Ti/16 --batch-sizes 1,0", "--batch-sizes is '1,0'; it must be whole numbers from 1"),
+    ("benchmark ViT-Ti/16 --dtype float16", "--dtype is 'float16'; it must be one of float32, bfloat16"),
+    ("benchmark ViT-Ti/16 --storage int4", "--storage is 'int4'; it must be one of float32, bfloat16, int8"),
+    (
+        "benchmark ViT-Ti/16 --train --storage int8",
+        "--storage is for prediction; parameters are float32 when",
+    ),
+    ("benchmark ViT-Ti/16 --seconds 0", "--seconds is 0; it must be above 0 and at most 3600."),
+    ("benchmark ViT-Ti/16 --image-size 100", "image_size has height 100, not divisible by patch size 16"),
     ("models ViT-Q/16", "model 'ViT-Q/16' does not exist. Did you mean 'ViT-"),
     ("models 'resnet*'", "no model matches 'resnet*'; `vit-jax models` lists all."),
 ]

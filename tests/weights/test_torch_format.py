@@ -28,6 +28,7 @@ The files in `tests/reference/torch` were written by PyTorch 2.13 with these lin
     torch.save({"student": student, "teacher": teacher, "args": args, "epoch": 1}, "tests/reference/torch/dino.pth")
 """
 
+import io
 import pickle
 import sys
 import zipfile
@@ -52,7 +53,9 @@ from tests.weights.torch_writer import (
     view,
     whole,
 )
+from vit_jax.errors import CheckpointError
 from vit_jax.weights.files import open_checkpoint
+from vit_jax.weights.pickle_reader import read_pickle
 
 FILES = Path(__file__).parent.parent / "reference" / "torch"
 EIGHT = np.arange(8, dtype=np.float32)
@@ -362,3 +365,10 @@ def test_every_damage_is_refused_or_read(tmp_path, name):
     for damaged in damages((FILES / name).read_bytes(), 100):
         (tmp_path / "x").write_bytes(damaged)
         refused(lambda: [t.read() for t in tensors(tmp_path / "x").values()], "", may_pass=True)
+
+
+@pytest.mark.filterwarnings("default")
+def test_names_with_escapes_that_there_are_not():
+    # Python's own reader warns and goes on.
+    with pytest.raises(CheckpointError, match="holds a damaged pickle"):
+        read_pickle(io.BytesIO(b"c\\q\nx\n."), Path("weights.pth"))
