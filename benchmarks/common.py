@@ -41,6 +41,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--image-size", type=_positive, default=224, metavar="N", help="pixels; default: 224")
     add("--depth", type=_positive, metavar="N", help="blocks; default: the model's own")
     add("--rounds", type=_positive, default=5, metavar="N", help="timed runs of each task; default: 5")
+    add("--device", default="cpu", choices=("cpu", "gpu"), help="which; default: cpu")
     add("--peer-python", metavar="PATH", help="a Python that has torch and timm, to measure them too")
     add("--no-compile", action="store_true", help="leave torch.compile out")
     add("--json", metavar="FILE", type=Path, help="also write everything that was measured")
@@ -79,12 +80,12 @@ def measure(
         for side in (*sides, *peers):
             python = arguments.peer_python if side in peers else sys.executable
             try:
-                workers[side] = stack.enter_context(Worker(python, side))
+                workers[side] = stack.enter_context(Worker(python, side, arguments.device))
             except OSError as error:
                 parser.error(f"--peer-python is {python!r}, which cannot be started: {error.strerror}")
         prepared = _prepare(workers, tasks, missing)
         times = _time_rounds(workers, tasks, arguments.rounds, missing)
-    settings = ("models", "dtypes", "batch_size", "image_size", "depth", "rounds")
+    settings = ("models", "dtypes", "batch_size", "image_size", "depth", "rounds", "device")
     report = {
         "benchmark": Path(sys.argv[0]).stem,
         "unit": unit,
@@ -108,7 +109,13 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
     size = {"image_size": (arguments.image_size,) * 2, "num_classes": CLASSES}
     size |= {"depth": arguments.depth} if arguments.depth else {}
     tasks = [
-        {"model": None, "dtype": dtype, "flops": 2 * math.prod(PRODUCT), "repeats": PRODUCT_REPEATS}
+        {
+            "model": None,
+            "device": arguments.device,
+            "dtype": dtype,
+            "flops": 2 * math.prod(PRODUCT),
+            "repeats": PRODUCT_REPEATS,
+        }
         for dtype in arguments.dtypes
     ]
     for name in arguments.models:
@@ -121,6 +128,7 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
             parser.error(str(error))
         task = {
             "model": canonical,
+            "device": arguments.device,
             "image_size": arguments.image_size,
             "depth": config.depth,
             "classes": CLASSES,

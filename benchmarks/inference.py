@@ -30,14 +30,16 @@ def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:
     model.eval()
 
     def logits(images: Any) -> Any:
-        return worker.timm_logits(model, images, task["dtype"])
+        return worker.timm_logits(model, images, task)
 
     # fullgraph: an error instead of silently running parts of it eagerly.
     chosen = torch.compile(logits, fullgraph=True, dynamic=False) if compiled else logits
 
     def run() -> Any:
         with torch.inference_mode():
-            return chosen(images)
+            result = chosen(images)
+        worker.synchronise(task)
+        return result
 
     return run
 

@@ -67,7 +67,7 @@ def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:
     optimizer = torch.optim.AdamW(groups, LEARNING_RATE, (B1, B2), EPSILON, fused=True)
 
     def loss(images: Any, labels: Any) -> Any:
-        logits = worker.timm_logits(model, images, task["dtype"])
+        logits = worker.timm_logits(model, images, task)
         return torch.nn.functional.cross_entropy(logits, labels)
 
     # fullgraph: an error instead of silently running parts of it eagerly.
@@ -77,6 +77,7 @@ def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:
         optimizer.zero_grad()
         chosen(images, labels).backward()
         optimizer.step()
+        worker.synchronise(task)
 
     return run
 

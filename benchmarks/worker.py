@@ -20,6 +20,11 @@ Task = dict[str, Any]
 
 EAGER, COMPILED = "torch eager", "torch compile"
 PEERS: tuple[str, ...] = (EAGER, COMPILED)
+# Several processes share a GPU, one at a time: none may take all of its memory at its start.
+SETTINGS = {
+    "cpu": {"JAX_PLATFORMS": "cpu"},
+    "gpu": {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+}
 PRODUCT = (3152, 384, 1536)  # m, k, n: an MLP layer of ViT-S/16 on 16 images of 197 tokens
 
 # What timm imports for transforms, data sets and feature extraction, none of which is measured.
@@ -39,14 +44,14 @@ _UNUSED_BY_MODELS = (
 class Worker:
     """The driver's end: the process of one side, which runs `serve`."""
 
-    def __init__(self, python: str, side: str):
+    def __init__(self, python: str, side: str, device: str = "cpu"):
         self.side = side
         self.process = subprocess.Popen(
             [python, sys.argv[0], "--worker", side],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ | SETTINGS[device],
         )
 
     def __enter__(self) -> "Worker":
@@ -88,7 +93,7 @@ def serve(side: str, build: Callable[[Task], Callable[[], Any]]) -> None:
     runs, prepared = {}, {}
     for index, task in json.loads(sys.stdin.readline()):
         start = time.perf_counter()
-        runs[index] = build(task) if task["model"] else product(task["dtype"])
+        runs[index] = build(task) if task["model"] else product(task)
         for _ in range(2):  # compile, and warm up
             runs[index]()
         prepared[index] = time.perf_counter() - start
@@ -148,15 +153,28 @@ def timm_model(task: Task) -> tuple[Any, Any, Any]:
     count = sum(parameter.numel() for parameter in model.parameters())
     if count != task["parameters"]:
         raise RuntimeError(f"timm's {task['model']} has {count} parameters, ours {task['parameters']}.")
-    images, labels = (torch.from_numpy(array) for array in batch(task))
-    return model, images.permute(0, 3, 1, 2).contiguous(), labels.long()
+    images, labels = (torch.from_numpy(array).to(torch_device(task)) for array in batch(task))
+    return model.to(torch_device(task)), images.permute(0, 3, 1, 2).contiguous(), labels.long()
 
 
-def timm_logits(model: Any, images: Any, dtype: str) -> Any:
+def torch_device(task: Task) -> str:
+    """Return what torch calls the task's device."""
+    return "cuda" if task["device"] == "gpu" else "cpu"
+
+
+def synchronise(task: Task) -> None:
+    """Return when torch has done its work."""
+    import torch
+
+    if task["device"] == "gpu":
+        torch.cuda.synchronize()
+
+
+def timm_logits(model: Any, images: Any, task: Task) -> Any:
     """Return float32 logits of uint8 images, normalised as ours are; bfloat16 means autocast."""
     import torch
 
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+    with torch.autocast(torch_device(task), torch.bfloat16, enabled=task["dtype"] == "bfloat16"):
         return model((images.float() / 255 - 0.5) / 0.5).float()
 
 
@@ -177,20 +195,27 @@ def _import_timm() -> Any:
     return timm
 
 
-def _jax_product(dtype: str) -> Callable[[], Any]:
+def _jax_product(task: Task) -> Callable[[], Any]:
     import jax
 
     m, k, n = PRODUCT
-    a = jax.random.normal(jax.random.key(0), (m, k), dtype)
-    b = jax.random.normal(jax.random.key(1), (k, n), dtype)
+    a = jax.random.normal(jax.random.key(0), (m, k), task["dtype"])
+    b = jax.random.normal(jax.random.key(1), (k, n), task["dtype"])
     product = jax.jit(jax.numpy.matmul)
     return lambda: product(a, b).block_until_ready()
 
 
-def _torch_product(dtype: str) -> Callable[[], Any]:
+def _torch_product(task: Task) -> Callable[[], Any]:
     import torch
 
     torch.set_num_threads(cores())
     m, k, n = PRODUCT
-    a, b = (torch.randn(shape).to(getattr(torch, dtype)) for shape in ((m, k), (k, n)))
-    return lambda: a @ b
+    dtype = getattr(torch, task["dtype"])
+    a, b = (torch.randn(shape).to(torch_device(task), dtype) for shape in ((m, k), (k, n)))
+
+    def product() -> Any:
+        result = a @ b
+        synchronise(task)
+        return result
+
+    return product

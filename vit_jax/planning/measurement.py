@@ -14,9 +14,9 @@ from vit_jax.errors import ResourceError
 from vit_jax.models.flops import forward_flops, training_flops
 from vit_jax.models.storage import stored
 from vit_jax.models.vit_config import ViTConfig
-from vit_jax.objectives.base import DataInfo, Objective
+from vit_jax.objectives.base import DataInfo
+from vit_jax.objectives.classification import Classification
 from vit_jax.objectives.options import ClassificationOptions
-from vit_jax.objectives.registry import build_objective
 from vit_jax.training.defaults import default_config
 from vit_jax.training.hardware import peak_flops
 from vit_jax.training.memory import peak_bytes
@@ -163,15 +163,15 @@ def _timed(run: Callable[[], Any], seconds: float, for_latency: float) -> list[f
     return times
 
 
-def _classifier(config: ViTConfig) -> Objective:
-    return build_objective(ClassificationOptions(), config, DataInfo(config.num_classes))
+def _classifier(config: ViTConfig) -> Classification:
+    return Classification(config, ClassificationOptions(), DataInfo(config.num_classes))
 
 
-def _shapes(objective: Objective) -> Any:
+def _shapes(objective: Classification) -> Any:
     return jax.eval_shape(objective.init, jax.random.key(0))[0]
 
 
-def _parameters(objective: Objective) -> Any:
+def _parameters(objective: Classification) -> Any:
     """Return small random parameters: compiling their proper start takes longer than what is measured."""
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.02, x.shape), x.dtype), _shapes(objective))
