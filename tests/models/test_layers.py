@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny
+from vit_jax.models.activations import ACTIVATIONS
 from vit_jax.models.embedding import with_prefix
 from vit_jax.models.encoder_config import CHOICES
 from vit_jax.models.layers import (
-    ACTIVATIONS,
     MLPS,
     Dense,
     dense,

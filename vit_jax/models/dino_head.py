@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.models.activations import ACTIVATIONS
 from vit_jax.models.dino_head_config import DinoHeadConfig
-from vit_jax.models.layers import ACTIVATIONS, Dense, dense
+from vit_jax.models.layers import Dense, dense
 
 
 def unit(x: jax.Array, axis: int = -1) -> jax.Array:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.layers import ACTIVATIONS, LayerNorm, dense, initial_kernel, spread, value_of
+from vit_jax.models.activations import ACTIVATIONS
+from vit_jax.models.layers import LayerNorm, dense, initial_kernel, spread, value_of
 from vit_jax.models.positions import sincos2d
 from vit_jax.models.resample import antialiased_weights, resample_positions
 from vit_jax.models.vit_config import ViTConfig, check_divides

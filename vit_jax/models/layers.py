@@ -5,12 +5,12 @@ Parameters are float32; every layer computes in the dtype of its input. Letters:
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from vit_jax.models.activations import ACTIVATIONS
 from vit_jax.models.encoder_config import EncoderConfig
 from vit_jax.models.placement import platform
 
@@ -37,8 +37,13 @@ def _matmul_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[j
 
 def _matmul_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    rows = tuple(range(x.ndim - 1))
-    dkernel = jax.lax.dot_general(x, dy, ((rows, rows), ((), ())))
+    if platform() == "cpu":
+        # Over several axes of rows, the sum becomes one over a transposed copy, which takes longer than the sum.
+        x_rows, dy_rows = (y.reshape(-1, y.shape[-1]) for y in (x, dy))
+    else:
+        x_rows, dy_rows = x, dy
+    rows = tuple(range(x_rows.ndim - 1))
+    dkernel = jax.lax.dot_general(x_rows, dy_rows, ((rows, rows), ((), ())))
     if platform() == "tpu":
         # Fused with the reshape to heads, it would be written in tiles of few values, more slowly (docs/plans.md).
         dkernel = jax.lax.optimization_barrier(dkernel)
@@ -97,20 +102,6 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     centred = wide - wide.mean(-1, keepdims=True)
     variance = jnp.square(centred).mean(-1, keepdims=True)
     return (centred * jax.lax.rsqrt(variance + epsilon) * scale + bias).astype(x.dtype)
-
-
-def quick_gelu(x: jax.Array) -> jax.Array:
-    """Return `x * sigmoid(1.702 x)`, the activation of OpenAI's CLIP (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
-    return x * jax.nn.sigmoid(1.702 * x)
-
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "quick_gelu": quick_gelu,
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

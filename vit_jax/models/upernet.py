@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vit_jax.models.layers import ACTIVATIONS, Dense, dense, spread
+from vit_jax.models.activations import ACTIVATIONS
+from vit_jax.models.layers import Dense, dense, spread
 from vit_jax.models.resample import resample_grid
 from vit_jax.models.upernet_config import UperNetConfig
 from vit_jax.models.vit import VisionTransformer
