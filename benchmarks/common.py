@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from worker import COMPILED, EAGER, PEERS, PRODUCT, Task, Worker, cores
+from worker import COMPILED, EAGER, PEERS, PRODUCT, SETTINGS, Task, Worker, cores
 
 PRODUCT_SIDES = ("ours", EAGER)  # one of each library times plain matrix products
 PRODUCT_REPEATS = 10  # one takes tens of milliseconds only
@@ -43,6 +43,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--rounds", type=_positive, default=5, metavar="N", help="timed runs of each task; default: 5")
     add("--device", default="cpu", choices=("cpu", "gpu"), help="which; default: cpu")
     add("--peer-python", metavar="PATH", help="a Python that has torch and timm, to measure them too")
+    add("--tuned-peers", action="store_true", help="give the peers our settings of the allocator as well")
     add("--no-compile", action="store_true", help="leave torch.compile out")
     add("--json", metavar="FILE", type=Path, help="also write everything that was measured")
     add("--worker", help=argparse.SUPPRESS)
@@ -80,12 +81,12 @@ def measure(
         for side in (*sides, *peers):
             python = arguments.peer_python if side in peers else sys.executable
             try:
-                workers[side] = stack.enter_context(Worker(python, side, arguments.device))
+                workers[side] = stack.enter_context(Worker(python, side, _environment(side, arguments)))
             except OSError as error:
                 parser.error(f"--peer-python is {python!r}, which cannot be started: {error.strerror}")
         prepared = _prepare(workers, tasks, missing)
         times = _time_rounds(workers, tasks, arguments.rounds, missing)
-    settings = ("models", "dtypes", "batch_size", "image_size", "depth", "rounds", "device")
+    settings = ("models", "dtypes", "batch_size", "image_size", "depth", "rounds", "device", "tuned_peers")
     report = {
         "benchmark": Path(sys.argv[0]).stem,
         "unit": unit,
@@ -97,6 +98,16 @@ def measure(
     _show(report)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _environment(side: str, arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the environment of a side; ours is that which the command `vit-jax` gives itself."""
+    from vit_jax.allocation import tuned
+
+    environment = {**os.environ, **SETTINGS[arguments.device]}
+    if side in PEERS and not arguments.tuned_peers:
+        return environment
+    return tuned(environment) or environment
 
 
 def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any], int]) -> list[Task]:

@@ -133,7 +133,11 @@ def measure(folder: Path, pythons: dict[str, str | None], rounds: int, batches: 
         for side, python in pythons.items()
         if not python
     }
-    workers = {side: Worker(python, side) for side, python in pythons.items() if python}
+    workers = {
+        side: Worker(python, side, os.environ | {"JAX_PLATFORMS": "cpu"})
+        for side, python in pythons.items()
+        if python
+    }
     turns = []
     for side, worker in list(workers.items()):
         worker.send({"folder": str(folder), "batches": batches})

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "vit_jax"
 FLOORS = {
     "errors": 0,
     "version": 1,
+    "allocation": 1,
     "trees": 1,
     "paths": 1,
     "random": 1,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from vit_jax.allocation import start_tuned
 from vit_jax.commands import (
     benchmark,
     convert,
@@ -35,6 +36,7 @@ COMMANDS = {
     "plan": plan,
     "replay": replay,
 }
+COMPUTING = ("train", "evaluate", "predict", "features", "benchmark", "replay")
 WITH_CONFIG = ("train", "evaluate", "plan", "data show")  # they take --config.KEY=VALUE
 
 
@@ -47,6 +49,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, or the kind of error, see `vit_jax.errors`."""
+    if arguments is None and sys.argv[1:2] and sys.argv[1] in COMPUTING:
+        start_tuned()
     try:
         again = sys.orig_argv[1:] if arguments is None else ["-m", "vit_jax.cli", *arguments]
         status = _run(list(sys.argv[1:] if arguments is None else arguments), again)
