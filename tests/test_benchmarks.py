@@ -82,3 +82,46 @@ def test_wrong_options_are_one_line(options, message):
     assert process.returncode == 2
     assert message in process.stderr.splitlines()[-1]
     assert "Traceback" not in process.stderr
+
+
+def report(ratio, **changes):
+    about = {
+        "cpu": "a processor",
+        "cores": 2,
+        "versions": {"ours": {"jax": "0.10.2"}, "torch eager": {"torch": "2.13.0"}},
+    }
+    settings = {"batch_size": 16, "image_size": 224, "depth": None, "tuned_peers": False}
+    result = {
+        "model": "m",
+        "dtype": "float32",
+        "side": "torch eager",
+        "ours_over_this_wall": [0.9, ratio, 2.0],
+    }
+    products = {"model": None, "dtype": "float32", "side": "ours"}
+    whole = {
+        "benchmark": "train_step",
+        "machine": about,
+        "settings": settings,
+        "results": [products, result | changes],
+    }
+    return json.dumps(whole)
+
+
+def test_the_guard_tells_a_ratio_that_became_worse(tmp_path):
+    ratios, path = tmp_path / "ratios.json", tmp_path / "report.json"
+
+    def guard(text, *options):
+        path.write_text(text)
+        return run("guard", str(path), "--ratios", str(ratios), *options)
+
+    first = guard(report(1.2))
+    assert (first.returncode, "nothing is stored for this machine" in first.stdout) == (0, True)
+    assert guard(report(1.2), "--store").returncode == 0
+    assert guard(report(5.0, model="other"), "--store").returncode == 0
+    assert len(json.loads(ratios.read_text())) == 2
+    worse = guard(report(1.4))
+    assert (worse.returncode, "1.40, stored 1.20: WORSE by 17%" in worse.stdout) == (1, True)
+    fine = guard(report(1.3))
+    assert (fine.returncode, "1.30, stored 1.20: +8%" in fine.stdout) == (0, True)
+    assert guard(report(1.4), "--store").returncode == 0
+    assert guard(report(1.4)).returncode == 0

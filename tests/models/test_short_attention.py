@@ -98,7 +98,7 @@ def tpu(monkeypatch):
 
     monkeypatch.setattr(attention_module, "platform", lambda: "tpu")
     monkeypatch.setattr(attention_module, "is_known", lambda: True)
-    monkeypatch.setattr(attention_module, "short_attention", kernel)
+    monkeypatch.setattr("vit_jax.models.short_attention.short_attention", kernel)
     return SimpleNamespace(given=given, monkeypatch=monkeypatch)
 
 

@@ -1,6 +1,8 @@
 """Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762). Letters: `h` heads, `k` head dimension."""
 
+import importlib
 from functools import partial
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -13,7 +15,6 @@ from vit_jax.models.layers import Dense, LayerNorm, dense, dropout, value_of
 from vit_jax.models.placement import is_known, on_each_device, platform
 from vit_jax.models.relative import RelativePositions
 from vit_jax.models.rotary import Rotation, rotate
-from vit_jax.models.short_attention import MAX_TOKENS, MIN_QUERIES, short_attention
 from vit_jax.random import fold
 
 
@@ -83,7 +84,7 @@ def attention(
         _check_kernel(q, k)
         if not plain:
             return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
-        return on_each_device(short_attention, q, k, v), None
+        return on_each_device(_kernel().short_attention, q, k, v), None
     odd = q.shape[1] % 2 or k.shape[1] % 2
     if implementation == "cudnn" and (not plain or odd):
         implementation = "xla"
@@ -91,10 +92,16 @@ def attention(
     return attend(q, k, v, None if bias is None else bias[None].astype(q.dtype), mask), None
 
 
+def _kernel() -> ModuleType:
+    # Not above: what writes kernels takes a fifth of a second to import, and is needed for TPUs alone.
+    return importlib.import_module("vit_jax.models.short_attention")
+
+
 def _best_implementation(q: jax.Array, k: jax.Array, plain: bool) -> str:
     backend = platform()
     if backend == "tpu" and plain and q.dtype == jnp.bfloat16 and is_known():
-        pays = q.shape[1] >= MIN_QUERIES and max(q.shape[1], k.shape[1]) <= MAX_TOKENS
+        kernel = _kernel()
+        pays = q.shape[1] >= kernel.MIN_QUERIES and max(q.shape[1], k.shape[1]) <= kernel.MAX_TOKENS
         return "kernel" if pays else "explicit"
     if backend == "gpu":
         fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
@@ -103,11 +110,11 @@ def _best_implementation(q: jax.Array, k: jax.Array, plain: bool) -> str:
 
 
 def _check_kernel(q: jax.Array, k: jax.Array) -> None:
-    tokens = max(q.shape[1], k.shape[1])
-    if platform() != "tpu" or tokens > MAX_TOKENS:
+    tokens, most = max(q.shape[1], k.shape[1]), _kernel().MAX_TOKENS
+    if platform() != "tpu" or tokens > most:
         raise ConfigError(
             f"attention is 'kernel' on a {platform()} with {tokens} tokens; the kernel is for TPUs and at most "
-            f"{MAX_TOKENS} tokens. Set model.attention to 'auto'."
+            f"{most} tokens. Set model.attention to 'auto'."
         )
 
 
