@@ -12,8 +12,9 @@ from vit_jax.cli import main
 from vit_jax.data.digits import open_digits
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.inference.export import export_predictor
-from vit_jax.inference.exported import DESCRIPTION, PARAMETERS, PROGRAM, ExportedPredictor
+from vit_jax.inference.exported import DESCRIPTION, PARAMETERS, PROGRAM, ExportedPredictor, digest_of
 from vit_jax.inference.predictor import Predictor
+from vit_jax.weights import safetensors_format
 
 DIGITS = open_digits("test").take(np.arange(6))
 
@@ -95,6 +96,35 @@ def test_damage_is_named(predictor, tmp_path, name, way):
 def described(folder, **changes):
     text = json.loads((folder / DESCRIPTION).read_text())
     (folder / DESCRIPTION).write_text(json.dumps(text | changes))
+
+
+@pytest.mark.parametrize("way", ["cut", "flip", "zero", "other parameters"])
+def test_programs_that_only_pretend_to_be_whole(predictor, tmp_path, way):
+    # With the digest that belongs to them, as a stranger would give them.
+    export_predictor(predictor, tmp_path / "x")
+    path, digests = (
+        tmp_path / "x" / PROGRAM,
+        json.loads((tmp_path / "x" / DESCRIPTION).read_text())["digests"],
+    )
+    content = bytearray(path.read_bytes())
+    if way == "other parameters":
+        loaded = safetensors_format.read(tmp_path / "x" / PARAMETERS)
+        kept = {name: tensor.read() for name, tensor in loaded.items()}
+        name = next(iter(kept))
+        kept[name] = np.zeros((7, *kept[name].shape), kept[name].dtype)
+        specs = [(name, array.shape, array.dtype) for name, array in kept.items()]
+        safetensors_format.write(tmp_path / "x" / PARAMETERS, specs, kept.__getitem__, {})
+    elif way == "cut":
+        content = content[: len(content) // 3]
+    else:
+        middle = len(content) // 2
+        content[middle : middle + 64] = (
+            bytes(64) if way == "zero" else bytes(x ^ 255 for x in content[middle : middle + 64])
+        )
+    path.write_bytes(content)
+    described(tmp_path / "x", digests={name: digest_of(tmp_path / "x" / name) for name in digests})
+    with pytest.raises(CheckpointError, match=r"program.stablehlo is no program that jax .* reads: \w+ "):
+        ExportedPredictor.load(tmp_path / "x").probabilities(DIGITS["image"][:1])
 
 
 @pytest.mark.parametrize(

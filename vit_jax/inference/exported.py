@@ -1,6 +1,7 @@
 """A classifier that `inference.export` has written: it runs without the code of models, so it starts sooner."""
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,11 @@ from vit_jax.weights.tensors import parse_json, reading
 
 PROGRAM, PARAMETERS, DESCRIPTION = "program.stablehlo", "parameters.safetensors", "description.json"
 FORMAT = 1
+# What jax raises of programs that are damaged or do not fit their parameters, found by changing valid ones.
+_UNREADABLE = (
+    *(ValueError, TypeError, LookupError, AttributeError, AssertionError, OverflowError, NotImplementedError),
+    *(struct.error, MemoryError, RecursionError, jax.errors.JaxRuntimeError),
+)
 _MAX_PROGRAM, _MAX_DESCRIPTION = 2**28, 10_000_000  # bytes
 
 
@@ -35,6 +41,7 @@ class ExportedPredictor:
       model: what it was exported from.
       class_names: in order of label.
       eval_transforms: what happens to images.
+      folder: where it came from.
       batch_size: most images computed at once, see `predictions.fitting`.
     """
 
@@ -43,6 +50,7 @@ class ExportedPredictor:
     model: ViTConfig
     class_names: tuple[str, ...]
     eval_transforms: str
+    folder: Path
     batch_size: int = 32
 
     @classmethod
@@ -61,11 +69,12 @@ class ExportedPredictor:
                 )
         try:
             program = export.deserialize(bytearray(read_file(folder / PROGRAM, _MAX_PROGRAM)))
+        except _UNREADABLE as error:
+            raise _not_readable(folder / PROGRAM, error) from error
+        try:
             model = config_from_json(description["model"])
-        except (ValueError, ConfigError) as error:
-            raise CheckpointError(
-                f"{folder / PROGRAM} cannot be read by jax {jax.__version__}: {error}"
-            ) from error
+        except ConfigError as error:
+            raise CheckpointError(f"{folder / DESCRIPTION} describes no model: {error}") from error
         backend = jax.default_backend()
         if {"gpu": "cuda"}.get(backend, backend) not in program.platforms:
             raise CheckpointError(
@@ -74,28 +83,44 @@ class ExportedPredictor:
         tensors = safetensors_format.read(folder / PARAMETERS)
         params = {name: jax.device_put(tensor.read()) for name, tensor in tensors.items()}
         names = tuple(description["class_names"])
-        return cls(program, params, model, names, description["eval_transforms"])
+        return cls(program, params, model, names, description["eval_transforms"], folder)
 
     def probabilities(self, images: Picture | Sequence[Picture]) -> np.ndarray:
         """Return class probabilities `(b, classes)` float32, see `Predictor.probabilities`."""
         rows = self._preprocessor.pixels(images)
         if not len(rows):
             return np.zeros((0, self.model.num_classes), np.float32)
-        return in_batches(
-            lambda batch: self._call(self.params, batch), rows, fitting(self.batch_size, len(rows))
-        )
+        return in_batches(self._compute, rows, fitting(self.batch_size, len(rows)))
 
     def predict(self, images: Picture | Sequence[Picture], top: int = 5) -> list[Prediction]:
         """Return the `top` most probable classes of each image, see `Predictor.predict`."""
         return most_probable(images, self.probabilities(images), self.class_names, top)
 
+    def _compute(self, batch: np.ndarray) -> Any:
+        if batch.shape not in self._compiled:
+            try:
+                program = jax.jit(self.program.call).lower(self.params, batch).compile()
+            except _UNREADABLE as error:
+                if "RESOURCE_EXHAUSTED" in str(error):
+                    raise
+                raise _not_readable(self.folder / PROGRAM, error) from error
+            self._compiled[batch.shape] = program
+        return self._compiled[batch.shape](self.params, batch)
+
     @cached_property
-    def _call(self) -> Any:
-        return jax.jit(self.program.call)
+    def _compiled(self) -> dict[tuple[int, ...], Any]:
+        return {}
 
     @cached_property
     def _preprocessor(self) -> Preprocessor:
         return Preprocessor(self.model, self.eval_transforms)
+
+
+def _not_readable(path: Path, error: Exception) -> CheckpointError:
+    why = (str(error).splitlines() or [""])[0]
+    return CheckpointError(
+        f"{path} is no program that jax {jax.__version__} reads: {type(error).__name__} {why}; export it again."
+    )
 
 
 def _description(folder: Path) -> dict[str, Any]:
