@@ -22,6 +22,7 @@ def environment(library, under, at=0, action="", log=""):
     """The environment of a process in which the operation `at` below a folder goes wrong; see the C source."""
     return os.environ | {
         "LD_PRELOAD": str(library),
+        "GLIBC_TUNABLES": "",  # set already: the command would start itself again, without the library
         "FILE_FAULTS_UNDER": str(under),
         "FILE_FAULTS_AT": str(at),
         "FILE_FAULTS_ACTION": action,
