@@ -56,9 +56,8 @@ class Limits:
         self.number = -1
         self._active, self._start = False, 0.0
         self._used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        "".encode(
-            "unicode_escape"
-        )  # Python imports this codec of its own when it first shows a strange character.
+        # Python imports this codec of its own when it first shows a strange character.
+        "".encode("unicode_escape")
         signal.signal(signal.SIGPROF, self._slow)
         sys.addaudithook(self._hook)
 

@@ -1,6 +1,6 @@
 """How cost grows with batch, resolution, depth and devices: tables, and plots beside them.
 
-    python benchmarks/growth.py --folder growth                  # about 20 minutes on two cores
+    python benchmarks/growth.py --folder growth                  # some ten minutes on two cores
 
 Every point is measured by a process of its own. Training steps and predictions of one model (default: ViT-Ti/16) on
 this machine's device; `devices` divides one batch among simulated CPU devices, so it shows what dividing costs, not
@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from vit_jax.allocation import tuned
 from vit_jax.models.names import resolve
 from vit_jax.models.vit_config import replace
 from vit_jax.planning.measurement import measure_prediction, measure_training
@@ -153,7 +154,8 @@ def main() -> None:
             else:
                 command = [sys.executable, __file__, "--point", json.dumps(point), "--model", arguments.model]
                 command += ["--seconds", str(arguments.seconds)]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+                environment = tuned(os.environ)  # as the command gives itself
+                done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
                 cost = json.loads(done.stdout)
             there.append({"series": series, "point": point, "cost": cost})
             with path.open("a") as file:

@@ -15,8 +15,10 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     """Return our forward pass on one batch that is on the device already."""
     import jax
 
+    from vit_jax.planning.measurement import random_parameters
+
     objective = worker.objective(task)
-    params = worker.parameters(objective)
+    params = random_parameters(objective)
     batch = {"image": jax.device_put(worker.batch(task)[0])}
     predict = jax.jit(objective.predict)
     return lambda: predict(params, batch).block_until_ready()

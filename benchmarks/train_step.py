@@ -20,6 +20,7 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     """Return our step on one batch that is on the device already."""
     import jax
 
+    from vit_jax.planning.measurement import random_parameters
     from vit_jax.training.defaults import default_config
     from vit_jax.training.optimizer import make_optimizer
     from vit_jax.training.state import TrainState
@@ -28,7 +29,7 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     objective = worker.objective(task)
     section = default_config().optimizer
     section.update(b1=B1, b2=B2, epsilon=EPSILON, weight_decay=WEIGHT_DECAY, clip_norm=0.0)
-    params = worker.parameters(objective)
+    params = random_parameters(objective)
 
     def schedule(step: Any) -> jax.Array:
         return jax.numpy.float32(LEARNING_RATE)

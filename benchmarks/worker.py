@@ -130,16 +130,6 @@ def objective(task: Task) -> Any:
     return build(model, ClassificationOptions(), DataInfo(task["classes"]))
 
 
-def parameters(objective: Any) -> Any:
-    """Return small random parameters: compiling their proper start takes longer than what is measured."""
-    import jax
-    import numpy as np
-
-    rng = np.random.default_rng(1)
-    shapes, _ = jax.eval_shape(objective.init, jax.random.key(0))
-    return jax.tree.map(lambda x: jax.device_put(rng.normal(0, 0.02, x.shape).astype(x.dtype)), shapes)
-
-
 def timm_model(task: Task) -> tuple[Any, Any, Any]:
     """Return timm's model, taking uint8 images as ours does, and a batch as tensors (images `b c h w`).
 

@@ -48,7 +48,7 @@ def examine(tree: trees.Tree) -> tuple[Table, list[str]]:
     with jax.transfer_guard("allow"):
         for leaf in flat.values():
             found.append(_examine(_words_on_host(leaf), _finite_on_host(leaf)))
-            if jax.default_backend() == "cpu":
+            if jax.default_backend() == "cpu" and len(found[-1][0].devices()) > 1:
                 # Simulated devices share a few threads: many programs at once, each waiting for its reduction to be
                 # joined by all devices, can take all of them and stop for good.
                 jax.block_until_ready(found[-1])

@@ -49,7 +49,7 @@ def functions(build: Callable[..., nnx.Module]) -> ModelFunctions:
         return parameters(build(rngs=nnx.Rngs(key)))
 
     def bind(params: Params) -> Any:
-        # Whatever stands in a dict is a parameter, also one that is stored in parts (`models.int8`).
+        # Whatever stands in a dict is a parameter, also one that is stored in parts (`models.storage`).
         flat = flatten(params, is_leaf=lambda node: not isinstance(node, dict))
         if flat.keys() != set(names):
             missing, extra = sorted(set(names) - flat.keys()), sorted(flat.keys() - set(names))

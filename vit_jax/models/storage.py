@@ -36,11 +36,6 @@ class Int8Kernel:
         """The array's shape."""
         return self.values.shape
 
-    @property
-    def nbytes(self) -> int:
-        """What is stored."""
-        return self.values.nbytes + self.scales.nbytes
-
     def __getitem__(self, index: Any) -> "Int8Kernel":
         """Return a part, cut along axes that are not summed over."""
         return Int8Kernel(self.values[index], self.scales[index])

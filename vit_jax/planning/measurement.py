@@ -74,7 +74,7 @@ def measure_prediction(
       ResourceError: a batch is too large for the device's memory.
     """
     objective = _classifier(config)
-    params = jax.device_put(stored(_parameters(objective), storage))
+    params = jax.device_put(stored(random_parameters(objective), storage))
     images = {size: _images(config, size) for size in batch_sizes}
 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
@@ -104,7 +104,7 @@ def measure_training(
     step = make_step(objective, optimizer, schedule, seed=0)
 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
-        params = jax.device_put(_parameters(objective))
+        params = jax.device_put(random_parameters(objective))
         state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), None)
         batch = {"image": _images(config, size), "label": np.zeros(size, np.int32)}
         program = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
@@ -152,14 +152,16 @@ def _measured(
 def _timed(run: Callable[[], Any], seconds: float, for_latency: float) -> list[float]:
     """Return the seconds of runs: for some time, at least a few; and up to another time, enough for a percentile."""
     times: list[float] = []
+    spent = 0.0
     while (
-        (spent := sum(times)) < seconds
+        spent < seconds
         or len(times) < FEWEST_RUNS
         or (len(times) < FEWEST_FOR_LATENCY and spent < for_latency)
     ):
         began = time.perf_counter()
         run()
         times.append(time.perf_counter() - began)
+        spent += times[-1]
     return times
 
 
@@ -171,7 +173,7 @@ def _shapes(objective: Classification) -> Any:
     return jax.eval_shape(objective.init, jax.random.key(0))[0]
 
 
-def _parameters(objective: Classification) -> Any:
+def random_parameters(objective: Classification) -> Any:
     """Return small random parameters: compiling their proper start takes longer than what is measured."""
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.02, x.shape), x.dtype), _shapes(objective))
