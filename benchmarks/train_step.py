@@ -24,7 +24,7 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     from vit_jax.training.defaults import default_config
     from vit_jax.training.optimizer import make_optimizer
     from vit_jax.training.state import TrainState
-    from vit_jax.training.step import make_step
+    from vit_jax.training.step import compile_step, make_step
 
     objective = worker.objective(task)
     section = default_config().optimizer
@@ -35,7 +35,7 @@ def ours(task: worker.Task) -> Callable[[], Any]:
         return jax.numpy.float32(LEARNING_RATE)
 
     optimizer = make_optimizer(section, schedule, params)
-    step = jax.jit(make_step(objective, optimizer, schedule, seed=0), donate_argnums=0)
+    step = compile_step(make_step(objective, optimizer, schedule, seed=0))
     state = TrainState(jax.numpy.int32(0), params, {}, optimizer.init(params), None)
     images, labels = jax.device_put(worker.batch(task))
 

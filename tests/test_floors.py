@@ -12,6 +12,7 @@ FLOORS = {
     "errors": 0,
     "version": 1,
     "allocation": 1,
+    "compiler_options": 1,
     "trees": 1,
     "paths": 1,
     "random": 1,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from vit_jax import trees
+from vit_jax.compiler_options import prediction_options
 from vit_jax.errors import DataError
 from vit_jax.models.placement import Placement, gather_rest, placed
 from vit_jax.objectives.base import Batch, Objective
@@ -27,7 +28,9 @@ def compile_evaluation(
             whole = params if placement is None else trees.unflatten(gather_rest(trees.flatten(params)))
             return objective.evaluate(whole, buffers, batch)
 
-    return jax.jit(evaluate_batch, out_shardings=sharding)
+    platform = next(iter(sharding.device_set)).platform
+    options = prediction_options(platform, objective.model.dtype)
+    return jax.jit(evaluate_batch, out_shardings=sharding, compiler_options=options)
 
 
 def evaluate(

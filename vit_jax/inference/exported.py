@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax import export
 
+from vit_jax.compiler_options import prediction_options
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.evaluation.preprocess import Picture, Preprocessor
 from vit_jax.inference.predictions import Prediction, fitting, in_batches, most_probable
@@ -98,8 +99,10 @@ class ExportedPredictor:
 
     def _compute(self, batch: np.ndarray) -> Any:
         if batch.shape not in self._compiled:
+            options = prediction_options(jax.default_backend(), self.model.dtype)
             try:
-                program = jax.jit(self.program.call).lower(self.params, batch).compile()
+                compute = jax.jit(self.program.call, compiler_options=options)
+                program = compute.lower(self.params, batch).compile()
             except _UNREADABLE as error:
                 if "RESOURCE_EXHAUSTED" in str(error):
                     raise

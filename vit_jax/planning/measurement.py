@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax.compiler_options import prediction_options
 from vit_jax.errors import ResourceError
 from vit_jax.models.flops import forward_flops, training_flops
 from vit_jax.models.storage import stored
@@ -22,7 +23,7 @@ from vit_jax.training.hardware import peak_flops
 from vit_jax.training.memory import peak_bytes
 from vit_jax.training.optimizer import make_optimizer
 from vit_jax.training.state import TrainState
-from vit_jax.training.step import make_step
+from vit_jax.training.step import compile_step, make_step
 
 FEWEST_RUNS, FEWEST_FOR_LATENCY = 5, 100
 
@@ -76,9 +77,11 @@ def measure_prediction(
     objective = _classifier(config)
     params = jax.device_put(stored(random_parameters(objective), storage))
     images = {size: _images(config, size) for size in batch_sizes}
+    options = prediction_options(jax.default_backend(), config.dtype)
 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
-        program = jax.jit(objective.predict).lower(params, {"image": images[size]}).compile()
+        predict = jax.jit(objective.predict, compiler_options=options)
+        program = predict.lower(params, {"image": images[size]}).compile()
         return program, lambda: np.asarray(program(params, {"image": jax.device_put(images[size])}))
 
     return [_measured(size, prepare, forward_flops(config), seconds) for size in batch_sizes]
@@ -107,7 +110,7 @@ def measure_training(
         params = jax.device_put(random_parameters(objective))
         state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), None)
         batch = {"image": _images(config, size), "label": np.zeros(size, np.int32)}
-        program = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+        program = compile_step(step).lower(state, batch).compile()
 
         def run() -> None:
             nonlocal state

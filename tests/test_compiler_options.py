@@ -1,0 +1,61 @@
+"""Options of XLA: only where they are known to help, and they change nothing but the time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax import compiler_options
+from vit_jax.compiler_options import BEFORE, ONEDNN, SINCE, prediction_options, training_options
+from vit_jax.models.layers import dense
+
+HERE = (
+    compiler_options.machine.machine() in ("x86_64", "AMD64")
+    and SINCE <= compiler_options.version[:2] < BEFORE
+)
+
+
+@pytest.fixture(params=[(0, 11, 0), (0, 12, 0, 1)], ids=str)
+def known(monkeypatch, request):
+    monkeypatch.setattr(compiler_options.machine, "machine", lambda: "x86_64")
+    monkeypatch.setattr(compiler_options, "version", request.param)
+
+
+def test_where_they_help(known):
+    assert training_options("cpu") == prediction_options("cpu", "bfloat16") == ONEDNN
+    assert prediction_options("cpu", "float32") == {}
+
+
+@pytest.mark.parametrize("platform", ["gpu", "tpu"])
+def test_not_on_accelerators(known, platform):
+    assert training_options(platform) == prediction_options(platform, "bfloat16") == {}
+
+
+@pytest.mark.parametrize("version", [(0, 10, 2), (0, 13, 0), (1, 0, 0)], ids=str)
+def test_not_in_versions_that_were_not_seen(known, monkeypatch, version):
+    monkeypatch.setattr(compiler_options, "version", version)
+    assert training_options("cpu") == {}
+
+
+def test_not_on_other_processors(known, monkeypatch):
+    monkeypatch.setattr(compiler_options.machine, "machine", lambda: "aarch64")
+    assert training_options("cpu") == {}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_gradients_are_the_same_to_rounding(dtype):
+    def loss(kernel, x):
+        return jnp.square(dense(x, kernel).astype(jnp.float32)).mean()
+
+    kernel = jax.random.normal(jax.random.key(0), (384, 256))  # smaller products stay as they are
+    x = jax.random.normal(jax.random.key(1), (4, 100, 384)).astype(dtype)
+    gradients = jax.grad(loss, argnums=(0, 1))
+    plain = jax.jit(gradients)(kernel, x)
+    program = jax.jit(gradients, compiler_options=training_options("cpu")).lower(kernel, x).compile()
+    assert ("onednn" in program.as_text()) == HERE  # the compiler understands the options
+    tolerance = 1e-5 if dtype == jnp.float32 else 2**-7
+    for ours, theirs in zip(program(kernel, x), plain, strict=True):
+        largest = float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(
+            np.asarray(ours, np.float32), np.asarray(theirs, np.float32), rtol=0, atol=tolerance * largest
+        )
