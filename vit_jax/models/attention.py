@@ -84,7 +84,9 @@ def attention(
         _check_kernel(q, k)
         if not plain:
             return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
-        return on_each_device(_kernel().short_attention, q, k, v), None
+        # Not by heads: a last axis of 64 would be laid out in rows half empty.
+        flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
+        return on_each_device(_kernel().short_attention, q.shape[2], *flat).reshape(q.shape), None
     odd = q.shape[1] % 2 or k.shape[1] % 2
     if implementation == "cudnn" and (not plain or odd):
         implementation = "xla"

@@ -86,17 +86,24 @@ def keep_rows(x: jax.Array) -> jax.Array:
     )
 
 
-def on_each_device(function: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-    """Return `function` of arrays `(b, n, h, k)`, computed by each device of its own rows and heads alone.
+def on_each_device(function: Callable[..., jax.Array], heads: int, *arrays: jax.Array) -> jax.Array:
+    """Return `function(heads, *arrays)`, computed by each device of its own rows and heads alone.
 
     For what the compiler cannot divide by itself, such as kernels.
+
+    Args:
+      function: takes the number of heads of one device, and its part of the arrays.
+      heads: `h`.
+      arrays: `(b, n, h k)`.
     """
     placement = _CURRENT.get()
     if placement is None or placement.mesh.size == 1:
-        return function(*arrays)
-    divides = arrays[0].shape[2] % placement.mesh.shape[placement.heads] == 0
-    spec = PartitionSpec(placement.rows, None, placement.heads if divides else None, None)
-    divided = jax.shard_map(function, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False)
+        return function(heads, *arrays)
+    parts = placement.mesh.shape[placement.heads]
+    divides = heads % parts == 0
+    spec = PartitionSpec(placement.rows, None, placement.heads if divides else None)
+    local = partial(function, heads // parts if divides else heads)
+    divided = jax.shard_map(local, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False)
     return divided(*arrays)
 
 

@@ -27,24 +27,24 @@ _BOTH_LAST = (((1,), (1,)), ((), ()))
 _PLAIN = (((1,), (0,)), ((), ()))
 
 
-def short_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, interpret: bool = False) -> jax.Array:
+def short_attention(
+    heads: int, q: jax.Array, k: jax.Array, v: jax.Array, *, interpret: bool = False
+) -> jax.Array:
     """Return `softmax(q k^T / sqrt(k)) v`, with its own gradient; it cannot be differentiated twice.
 
     Scores and sums are float32; weights are rounded to the dtype of `v` for their product, not divided by their
     sums before it.
 
     Args:
-      q: `(b, n, h, k)`.
-      k, v: `(b, m, h, k)`; `n` and `m` at most `MAX_TOKENS`.
+      heads: `h`.
+      q: `(b, n, h k)`.
+      k, v: `(b, m, h k)`; `n` and `m` at most `MAX_TOKENS`.
       interpret: run without a TPU, slowly.
 
     Returns:
-      `(b, n, h, k)`.
+      `(b, n, h k)`.
     """
-    heads = q.shape[2]
-    flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
-    out: jax.Array = _attend(heads, interpret, *flat)  # pyright: ignore[reportAssignmentType]
-    return out.reshape(q.shape)
+    return _attend(heads, interpret, q, k, v)  # pyright: ignore[reportReturnType]
 
 
 def heads_together(heads: int, size: int, scores: int) -> int:
