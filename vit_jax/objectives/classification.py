@@ -20,7 +20,7 @@ from vit_jax.objectives.losses import (
     softmax_cross_entropy,
     thresholded_bce,
 )
-from vit_jax.objectives.mixing import mix
+from vit_jax.objectives.mixing import mix, partners
 from vit_jax.objectives.options import ClassificationOptions
 from vit_jax.objectives.pictures import attention_overlay
 from vit_jax.random import fold
@@ -81,9 +81,13 @@ class Classification:
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
         """Normalise images, erase boxes of them, make soft targets and mix, over the whole batch."""
-        options = self.options
+        options, raw = self.options, batch["image"]
+        # Bytes, not numbers, are moved between devices, unless an image has to be erased before another sees it.
+        others = None
+        if not options.erase_probability:
+            others = normalise(partners(raw, options.mix_partner), self.model.preprocessing)
         images = erase(
-            normalise(batch["image"], self.model.preprocessing),
+            normalise(raw, self.model.preprocessing),
             fold(key, "erase"),
             probability=options.erase_probability,
             mode=options.erase_mode,
@@ -105,6 +109,7 @@ class Classification:
             partner=options.mix_partner,
             dominant=options.mix_dominant,
             corrected=options.cutmix_corrected,
+            others=others,
         )
         return {"image": images, "target": targets}
 

@@ -55,6 +55,7 @@ def mix(
     partner: str = "roll",
     dominant: bool = False,
     corrected: bool = True,
+    others: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Return the batch mixed by mixup, by cutmix, or not at all, as drawn from `key`.
 
@@ -70,6 +71,7 @@ def mix(
       partner: `roll` or `flip`; `pair` needs `flip`.
       dominant: the image keeps the larger of the two shares; boxes of `cutmix_minmax` are as large as they are.
       corrected: targets of cutmix follow the area that the box, clipped at the border, really has; else the strength.
+      others: each image's partner, if the caller has a cheaper way to them than `partners` of `images`.
     """
     use_cutmix = bool(cutmix_alpha) or cutmix_minmax is not None
     if not mixup_alpha and not use_cutmix:
@@ -96,25 +98,28 @@ def mix(
     if mode == "pair":
         row = jnp.arange(size)
         mixture = jax.tree.map(lambda x: x[jnp.minimum(row, size - 1 - row)], mixture)
-    return blend(images, targets, mixture, partner)
+    others = partners(images, partner) if others is None else others
+    return blend((images, others), (targets, partners(targets, partner)), mixture)
+
+
+def partners(rows: jax.Array, partner: str) -> jax.Array:
+    """Return the partner of each row of a batch, by `roll` or `flip`."""
+    return jnp.roll(rows, 1, axis=0) if partner == "roll" else jnp.flip(rows, axis=0)
 
 
 def blend(
-    images: jax.Array, targets: jax.Array, mixture: Mixture, partner: str
+    images: tuple[jax.Array, jax.Array], targets: tuple[jax.Array, jax.Array], mixture: Mixture
 ) -> tuple[jax.Array, jax.Array]:
-    """Return images `(b, h, w, c)` and targets `(b, c)` mixed with those of their partners."""
-    height, width = images.shape[1:3]
+    """Return images `(b, h, w, c)` and targets `(b, c)`, each mixed with its partner, which comes second."""
+    (image, other), (target, other_target) = images, targets
+    height, width = image.shape[1:3]
     top, bottom, left, right = (edge[:, None] for edge in mixture.box.T)
     row, column = jnp.arange(height), jnp.arange(width)
     inside = ((row >= top) & (row < bottom))[:, :, None] & ((column >= left) & (column < right))[:, None, :]
     cut, share = mixture.cut[:, None, None], mixture.share[:, None, None]
-    pixels = jnp.where(cut, jnp.where(inside, 0.0, 1.0), share)[..., None].astype(images.dtype)
-    own = mixture.target[:, None].astype(targets.dtype)
-
-    def other(x: jax.Array) -> jax.Array:
-        return jnp.roll(x, 1, axis=0) if partner == "roll" else jnp.flip(x, axis=0)
-
-    return pixels * images + (1 - pixels) * other(images), own * targets + (1 - own) * other(targets)
+    pixels = jnp.where(cut, jnp.where(inside, 0.0, 1.0), share)[..., None].astype(image.dtype)
+    own = mixture.target[:, None].astype(target.dtype)
+    return pixels * image + (1 - pixels) * other, own * target + (1 - own) * other_target
 
 
 def symmetric_beta(key: jax.Array, alpha: jax.Array) -> jax.Array:
