@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from vit_jax.planning.chips import Hardware, parse_hardware
@@ -68,11 +69,11 @@ def _measure(
     device = absent_devices(hardware)[0]
     images = 2
     x = jax.ShapeDtypeStruct(
-        (images, tokens, heads, size), jnp.bfloat16, sharding=SingleDeviceSharding(device)
+        (images, tokens, heads * size), jnp.bfloat16, sharding=SingleDeviceSharding(device)
     )
 
     def both(q, k, v, dout):
-        out, back = jax.vjp(short_attention, q, k, v)
+        out, back = jax.vjp(partial(short_attention, heads), q, k, v)
         return out, back(dout)
 
     text = jax.jit(both).lower(x, x, x, x).compile().as_text()

@@ -21,6 +21,7 @@ from vit_jax.models.layers import (
     layer_norm,
     matmul,
     spread,
+    sum_of_rows,
 )
 
 
@@ -133,6 +134,70 @@ def test_layer_norm_is_that_of_float64(mean, deviation):
     # Beside rounding of the result, only the float32 sum of the mean may cost: some units of |mean|.
     limit = 4e-6 + 4 * np.spacing(np.float32(abs(mean))) / deviation
     np.testing.assert_allclose(jax.jit(layer_norm)(x, scale, bias, 1e-6), expected, rtol=0, atol=limit)
+
+
+def plain_layer_norm(x, scale, bias, epsilon):
+    wide = x.astype(jnp.float32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + epsilon) * scale + bias).astype(x.dtype)
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_the_gradient_of_layer_norm_is_that_of_automatic_differentiation(dtype, offset):
+    x, dy = (offset + normal(4, 5, 64)).astype(dtype), normal(4, 5, 64, seed=3).astype(dtype)
+    scale, bias = 1 + 0.1 * normal(64, seed=1), normal(64, seed=2)
+
+    @jax.jit
+    def gradients(x, scale, bias):
+        return tuple(jax.vjp(norm, x, scale, bias, 0.1)[1](dy) for norm in (layer_norm, plain_layer_norm))
+
+    for ours, expected in zip(*gradients(x, scale, bias), strict=True):
+        assert ours.dtype == expected.dtype
+        ours, expected = (np.asarray(g, np.float64) for g in (ours, expected))
+        exactness = 2**-8 if dtype == jnp.bfloat16 and ours.ndim > 1 else 1e-5  # parameters' are float32
+        np.testing.assert_allclose(
+            ours, expected, rtol=exactness, atol=exactness * 0.1 * np.abs(expected).max()
+        )
+
+
+def test_layer_norm_is_differentiated_twice():
+    x, scale, bias, along = (
+        normal(3, 16),
+        1 + 0.1 * normal(16, seed=1),
+        normal(16, seed=2),
+        normal(3, 16, seed=4),
+    )
+
+    def curvature(norm):
+        def slope(x):
+            return jnp.vdot(jax.grad(lambda x: jnp.sin(norm(x, scale, bias, 1e-6)).sum())(x), along)
+
+        return jax.jit(jax.grad(slope))(x)
+
+    expected = curvature(plain_layer_norm)
+    np.testing.assert_allclose(
+        curvature(layer_norm), expected, rtol=0, atol=2e-5 * float(jnp.abs(expected).max())
+    )
+
+
+def test_forward_mode_through_layer_norm_is_refused():
+    x, one = normal(2, 4), jnp.ones(4)
+    with pytest.raises(TypeError, match="forward-mode autodiff"):
+        jax.jvp(lambda x: layer_norm(x, one, one, 1e-6), (x,), (x,))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(4096, 3, 8), (50, 7), (9,)], ids=str)
+@pytest.mark.parametrize("backend", ["cpu", "tpu"])
+def test_sums_of_rows_are_float32_on_every_platform(monkeypatch, backend, shape, dtype):
+    monkeypatch.setattr("vit_jax.models.layers.platform", lambda: backend)
+    x = (normal(*shape) + 0.5).astype(dtype)
+    ours = jax.jit(sum_of_rows)(x)
+    assert (ours.dtype, ours.shape) == (jnp.float32, shape[-1:])
+    exact = np.asarray(x, np.float64).sum(tuple(range(x.ndim - 1)))
+    np.testing.assert_allclose(ours, exact, rtol=1e-5, atol=1e-4)
 
 
 def test_layer_norm_epsilon_is_added_to_the_variance():

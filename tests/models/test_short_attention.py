@@ -15,7 +15,11 @@ from vit_jax.models.placement import Placement, is_known, on_each_device, placed
 from vit_jax.models.short_attention import MAX_TOKENS, MIN_QUERIES, heads_together, short_attention
 from vit_jax.training.mesh import BATCH, make_mesh
 
-interpreted = partial(short_attention, interpret=True)
+
+def interpreted(q, k, v):
+    """The kernel, given arrays by heads."""
+    flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
+    return short_attention(q.shape[2], *flat, interpret=True).reshape(q.shape)
 
 
 def explicit(q, k, v):
@@ -81,9 +85,10 @@ def test_each_device_computes_its_own_rows_and_heads(heads):
     place = Placement(mesh, BATCH[0], "fsdp", "tensor", {}, {})
     with placed(place):
         assert is_known()
-        ours = with_gradients(partial(on_each_device, interpreted), *given)
+        flat = [x.reshape(*x.shape[:2], -1) for x in given]
+        ours = with_gradients(partial(on_each_device, partial(short_attention, interpret=True), heads), *flat)
     for mine, other in zip(ours, expected):
-        np.testing.assert_allclose(mine, other, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(mine, other.reshape(mine.shape), rtol=0, atol=2e-6)
     assert not is_known()  # eight devices, and nobody says how arrays lie on them
 
 
@@ -92,9 +97,9 @@ def tpu(monkeypatch):
     """Attention that believes to run on one TPU; which arrays the kernel was given."""
     given = []
 
-    def kernel(q, k, v):
-        given.append(q.shape)
-        return interpreted(q, k, v)
+    def kernel(heads, q, k, v):
+        given.append((heads, q.shape))
+        return short_attention(heads, q, k, v, interpret=True)
 
     monkeypatch.setattr(attention_module, "platform", lambda: "tpu")
     monkeypatch.setattr(attention_module, "is_known", lambda: True)
@@ -106,7 +111,8 @@ def test_when_tpus_take_it(tpu):
     q, k, v, _ = inputs(1, 16, 16, 2, 8, jnp.bfloat16)
     bias, mask = jnp.zeros((2, 16, 16)), jnp.ones((1, 1, 16, 16), bool)
     attention(q, k, v)
-    assert tpu.given == [q.shape]
+    once = [(2, (1, 16, 16))]
+    assert tpu.given == once
     few = q[:, : MIN_QUERIES - 1]
     for arrays, extra in (
         ((q, k, v), dict(bias=bias)),
@@ -118,7 +124,7 @@ def test_when_tpus_take_it(tpu):
         ([x.astype(jnp.float32) for x in (q, k, v)], {}),
     ):
         attention(*arrays, **extra)
-    assert tpu.given == [q.shape]
+    assert tpu.given == once
     attention(q.astype(jnp.float32), k.astype(jnp.float32), v.astype(jnp.float32), implementation="kernel")
     assert len(tpu.given) == 2
     tpu.monkeypatch.setattr(attention_module, "is_known", lambda: False)

@@ -195,6 +195,7 @@ def test_every_option_reaches_its_function(monkeypatch):
     modes = dict(mix_mode="pair", mix_partner="flip", mix_dominant=True, cutmix_corrected=False)
     objective(**erasing, erase_count=(1, 2), **mixing, **modes).prepare(batch(), KEY)
     assert seen.pop("probability") == 0.5
+    assert seen.pop("others") is None  # an image is erased before another sees it
     assert seen == dict(
         mode="pair", area=(0.1, 0.2), aspect=0.4, count=(1, 2), mixup_alpha=0.1, cutmix_alpha=0.2,
         cutmix_minmax=(0.3, 0.4), cutmix_probability=0.6, partner="flip", dominant=True, corrected=False,

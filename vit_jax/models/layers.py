@@ -5,7 +5,6 @@ Parameters are float32; every layer computes in the dtype of its input. Letters:
 """
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -126,8 +125,8 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, inputs
     return flat.reshape(*rows, *out_shape)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+@jax.custom_vjp
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float | jax.Array) -> jax.Array:
     """Return layer normalisation over the last axis (Ba et al. 2016, arXiv 1607.06450).
 
     The statistics are float32 and two-pass: the one-pass variance loses three digits on offset inputs. The gradient
@@ -143,7 +142,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
 
 
 def _layer_norm_forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float | jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     mean = x.astype(jnp.float32).mean(-1, keepdims=True)
     variance = jnp.square(x.astype(jnp.float32) - mean).mean(-1, keepdims=True)
@@ -153,16 +152,17 @@ def _layer_norm_forward(
 
 
 def _layer_norm_backward(
-    epsilon: float, saved: tuple[jax.Array, ...], dy: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    saved: tuple[jax.Array, ...], dy: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     x, mean, inverse, scale = saved
     normal = (x.astype(jnp.float32) - mean) * inverse
     wide = dy.astype(jnp.float32)
     dnormal = wide * scale
     along = (dnormal * normal).mean(-1, keepdims=True)
+    depsilon = -0.5 * x.shape[-1] * (along * jnp.square(inverse)).sum()
     dx = inverse * (dnormal - dnormal.mean(-1, keepdims=True) - normal * along)
     rows = tuple(range(x.ndim - 1))
-    return dx.astype(x.dtype), (wide * normal).sum(rows), wide.sum(rows)
+    return dx.astype(x.dtype), (wide * normal).sum(rows), wide.sum(rows), depsilon
 
 
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
