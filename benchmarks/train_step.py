@@ -20,6 +20,7 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     """Return our step on one batch that is on the device already."""
     import jax
 
+    from vit_jax.compiler_options import training_options
     from vit_jax.planning.measurement import random_parameters
     from vit_jax.training.defaults import default_config
     from vit_jax.training.optimizer import make_optimizer
@@ -35,7 +36,9 @@ def ours(task: worker.Task) -> Callable[[], Any]:
         return jax.numpy.float32(LEARNING_RATE)
 
     optimizer = make_optimizer(section, schedule, params)
-    step = compile_step(make_step(objective, optimizer, schedule, seed=0))
+    model = objective.model
+    options = training_options(jax.default_backend(), model.dtype, model.mlp_dim)
+    step = compile_step(make_step(objective, optimizer, schedule, seed=0), options=options)
     state = TrainState(jax.numpy.int32(0), params, {}, optimizer.init(params), None)
     images, labels = jax.device_put(worker.batch(task))
 

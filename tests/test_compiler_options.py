@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vit_jax import compiler_options
-from vit_jax.compiler_options import BEFORE, ONEDNN, SINCE, prediction_options, training_options
+from vit_jax.compiler_options import BEFORE, MOST_COLUMNS, ONEDNN, SINCE, prediction_options, training_options
 from vit_jax.models.layers import dense
 
 HERE = (
@@ -22,24 +22,29 @@ def known(monkeypatch, request):
 
 
 def test_where_they_help(known):
-    assert training_options("cpu") == prediction_options("cpu", "bfloat16") == ONEDNN
-    assert prediction_options("cpu", "float32") == {}
+    assert (
+        training_options("cpu", "float32", MOST_COLUMNS)
+        == training_options("cpu", "bfloat16", 3072)
+        == ONEDNN
+    )
+    assert prediction_options("cpu", "bfloat16") == ONEDNN
+    assert training_options("cpu", "float32", 3072) == prediction_options("cpu", "float32") == {}
 
 
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_not_on_accelerators(known, platform):
-    assert training_options(platform) == prediction_options(platform, "bfloat16") == {}
+    assert training_options(platform, "bfloat16", 8) == prediction_options(platform, "bfloat16") == {}
 
 
 @pytest.mark.parametrize("version", [(0, 10, 2), (0, 13, 0), (1, 0, 0)], ids=str)
 def test_not_in_versions_that_were_not_seen(known, monkeypatch, version):
     monkeypatch.setattr(compiler_options, "version", version)
-    assert training_options("cpu") == {}
+    assert training_options("cpu", "bfloat16", 8) == {}
 
 
 def test_not_on_other_processors(known, monkeypatch):
     monkeypatch.setattr(compiler_options.machine, "machine", lambda: "aarch64")
-    assert training_options("cpu") == {}
+    assert training_options("cpu", "bfloat16", 8) == {}
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])
@@ -51,7 +56,11 @@ def test_gradients_are_the_same_to_rounding(dtype):
     x = jax.random.normal(jax.random.key(1), (4, 100, 384)).astype(dtype)
     gradients = jax.grad(loss, argnums=(0, 1))
     plain = jax.jit(gradients)(kernel, x)
-    program = jax.jit(gradients, compiler_options=training_options("cpu")).lower(kernel, x).compile()
+    program = (
+        jax.jit(gradients, compiler_options=training_options("cpu", "bfloat16", 256))
+        .lower(kernel, x)
+        .compile()
+    )
     assert ("onednn" in program.as_text()) == HERE  # the compiler understands the options
     tolerance = 1e-5 if dtype == jnp.float32 else 2**-7
     for ours, theirs in zip(program(kernel, x), plain, strict=True):

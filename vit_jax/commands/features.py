@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from vit_jax.commands.source import add_source, source_of
+from vit_jax.commands.source import add_source, kept_programs, source_of
 from vit_jax.errors import ConfigError, DataError, ResourceError
 from vit_jax.paths import check_output
 
@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     extractor = FeatureExtractor.load(source, arguments.step, best=arguments.best)
     extractor = dataclasses.replace(extractor, batch_size=arguments.batch_size)
-    arrays = write_features(extractor, arguments.images, arguments.output)
+    with kept_programs(arguments):
+        arrays = write_features(extractor, arguments.images, arguments.output)
     count, width = arrays["features"].shape
     classes = f", {len(arrays['class_names'])} classes" if "class_names" in arrays else ""
     print(f"{arguments.output}: {count} embeddings of width {width}{classes}")

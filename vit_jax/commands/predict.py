@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from vit_jax.commands.source import add_source, add_storage, source_of
+from vit_jax.commands.source import add_source, add_storage, kept_programs, source_of
 from vit_jax.errors import ConfigError, DataError, printable
 
 HELP = "classify images"
@@ -78,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
             reason = "is not a file" if os.path.exists(image) else "does not exist"
             raise DataError(f"image {image!r} {reason}; give paths of image files.")
     predictor = _predictor(arguments)
-    predictions = predictor.predict(arguments.images, arguments.top)
+    with kept_programs(arguments):
+        predictions = predictor.predict(arguments.images, arguments.top)
     if arguments.json:
         rows = [
             {

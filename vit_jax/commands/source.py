@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vit_jax.errors import CheckpointError, ConfigError, choose
@@ -51,3 +53,12 @@ def source_of(arguments: argparse.Namespace) -> str | Path:
             f"workdir {arguments.workdir!r} does not exist; give the --workdir of a training."
         )
     return Path(arguments.workdir)
+
+
+@contextmanager
+def kept_programs(arguments: argparse.Namespace) -> Iterator[None]:
+    """Keep what is compiled inside, so that the same command starts at once the next time."""
+    from vit_jax.training.compilation import kept_programs
+
+    with kept_programs("auto", Path(arguments.workdir or ".")):
+        yield

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.compiler_options import prediction_options
+from vit_jax.compiler_options import prediction_options, training_options
 from vit_jax.errors import ResourceError
 from vit_jax.models.flops import forward_flops, training_flops
 from vit_jax.models.storage import stored
@@ -105,12 +105,13 @@ def measure_training(
 
     optimizer = make_optimizer(default_config().optimizer, schedule, _shapes(objective))
     step = make_step(objective, optimizer, schedule, seed=0)
+    options = training_options(jax.default_backend(), config.dtype, config.mlp_dim)
 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
         params = jax.device_put(random_parameters(objective))
         state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), None)
         batch = {"image": _images(config, size), "label": np.zeros(size, np.int32)}
-        program = compile_step(step).lower(state, batch).compile()
+        program = compile_step(step, options=options).lower(state, batch).compile()
 
         def run() -> None:
             nonlocal state

@@ -74,7 +74,7 @@ def _writable(folder: Path, report: Callable[[str], None]) -> Path | None:
     except OSError as error:
         report(
             f"compiled programs are not kept: {folder} cannot be written: {error.strerror or error}; set "
-            "compilation.cache to another folder or to 'off'."
+            "compilation.cache, or JAX_COMPILATION_CACHE_DIR, to another folder."
         )
         return None
     return folder

@@ -12,6 +12,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from vit_jax import trees
+from vit_jax.compiler_options import Options, training_options
 from vit_jax.data.base import Source, balanced
 from vit_jax.data.pipeline import Batches, eval_batches, train_batches
 from vit_jax.data.reader import SKIPPED, BatchReader, batch_records
@@ -93,6 +94,12 @@ class Experiment:
     inspection: Inspection
     abstract_state: TrainState
     sharding_notes: tuple[str, ...]
+
+    @property
+    def compiler_options(self) -> Options:
+        """The compiler's options for the step."""
+        platform = self.mesh.devices.flat[0].platform
+        return training_options(platform, self.model.dtype, self.model.mlp_dim)
 
     def train_batches(self, start_step: int, report: Report | None = None) -> Batches:
         """Return an iterator of this host's training batches from `start_step` on, always the same.

@@ -149,7 +149,9 @@ def _train(
                 run.attempts.note()
                 with clock("compile"):
                     state = jax.block_until_ready(experiment.init()) if state is None else state
-                    jitted = compile_step(experiment.step, _shardings(experiment), None)
+                    jitted = compile_step(
+                        experiment.step, _shardings(experiment), None, experiment.compiler_options
+                    )
                     step = jitted.lower(experiment.abstract_state, experiment.abstract_batch()).compile()
                     check_memory(experiment, step)
                 # Nothing in the loop may move an array between host and device by accident.

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from vit_jax import trees
-from vit_jax.compiler_options import training_options
+from vit_jax.compiler_options import Options
 from vit_jax.models.placement import Placement, gather_rest, placed
 from vit_jax.objectives.base import Batch, LossOutput, Objective
 from vit_jax.random import fold, root
@@ -215,20 +215,21 @@ def _accumulated(
     return gradients, LossOutput(metrics, buffers, weight)
 
 
-def compile_step(step: Step, state_shardings: Any = None, batch_sharding: Any = None) -> Any:
+def compile_step(
+    step: Step, state_shardings: Any = None, batch_sharding: Any = None, options: Options | None = None
+) -> Any:
     """Return the step jitted: the state's buffers are reused for the new one, and shardings stay as they are.
 
     Args:
       step: what `make_step` returned.
       state_shardings: of every array of the state, over devices that need not be here; None: as it lies.
       batch_sharding: of the batch; None: as it lies.
+      options: of the compiler.
     """
-    shardings = jax.tree.leaves(state_shardings)
-    platform = next(iter(shardings[0].device_set)).platform if shardings else jax.default_backend()
     return jax.jit(
         step,
         in_shardings=(state_shardings, batch_sharding),
         out_shardings=(state_shardings, None),
         donate_argnums=0,
-        compiler_options=training_options(platform),
+        compiler_options=options,
     )
