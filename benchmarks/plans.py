@@ -125,14 +125,14 @@ an allowance of 700 cycles a program; on chips of two cores as if one of them di
 - S/16: the products of width 384 themselves; norms, whose statistics of rows take four times as long as reading the
   rows; and 1.1 ms to cut and mix images. With a variance made in one pass, 2.3 ms less; but it would lose digits.
 - Reduce-scatters and all-reduces of gradients are synchronous in every schedule: nothing runs beside them. Of L/16's
-  step that is an eighth. No option of the compiler changes it (L/16 of 4 blocks, 7.97 ms computing and 1.72 waiting): fusing
-  collectives with products (`xla_tpu_enable_async_collective_fusion` and its `fuse_reduce_scatter`, `fuse_all_reduce`,
-  `fuse_all_gather`, `multiple_steps`, `with_mosaic_custom_call`), `xla_tpu_overlap_compute_collective_tc`,
-  `xla_tpu_enable_data_parallel_all_reduce_opt`, `xla_tpu_decompose_reduce_scatter_fusion`,
-  `xla_tpu_decompose_every_reduce_scatters_hlos`, `xla_tpu_prefer_einsum_reduce_scatter`, windowed einsums and
-  offloading to sparse cores leave the schedule as it is; without `xla_tpu_enable_all_reduce_scatter_fusion` it waits
-  3.07 ms; `xla_tpu_reduce_scatter_collective_matmul_mode` waits 1.08 ms and computes 11.04. With `fsdp=256`, gradients
-  are summed by all-reduce instead and 2.50 ms are waited.
+  step that is an eighth. No option of the compiler changes it (L/16 of 4 blocks, 7.97 ms computing and 1.72 waiting):
+  fusing collectives with products (`xla_tpu_enable_async_collective_fusion` and its `fuse_reduce_scatter`,
+  `fuse_all_reduce`, `fuse_all_gather`, `multiple_steps`, `with_mosaic_custom_call`),
+  `xla_tpu_overlap_compute_collective_tc`, `xla_tpu_enable_data_parallel_all_reduce_opt`,
+  `xla_tpu_decompose_reduce_scatter_fusion`, `xla_tpu_decompose_every_reduce_scatters_hlos`,
+  `xla_tpu_prefer_einsum_reduce_scatter`, windowed einsums and offloading to sparse cores leave it as it is; without
+  `xla_tpu_enable_all_reduce_scatter_fusion` it waits 3.07 ms; with `xla_tpu_reduce_scatter_collective_matmul_mode` it
+  waits 1.08 ms and computes 11.04. With `fsdp=256`, gradients are summed by all-reduce instead and 2.50 ms are waited.
 - Of g/14 on v5e, some gradients are still summed by all-reduce (0.85 GB and 16 ms a step in the plan above), although
   each chip needs its part alone; of L/16, all by reduce-scatter. Why is not known: parts of the MLP's weights have 384
   rows, not a power of two.
