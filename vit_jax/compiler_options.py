@@ -1,9 +1,9 @@
 """Options of XLA for our own programs, where measuring showed that they help (docs/performance.md); elsewhere none.
 
 For x86 processors jaxlib brings two libraries of matrix products. The one that it uses, YNNPACK, leaves products with
-a transposed operand, which gradients consist of, to slow loops, and does not use a processor's matrix instructions for
-all others; oneDNN does. Sums over rows stay with YNNPACK, which is as fast as a sum can be. jaxlib 0.10 has oneDNN,
-but never calls it for products; what versions after 0.12 do has not been seen.
+a transposed operand, which gradients consist of, to slow loops, and gets less out of a processor's matrix
+instructions; oneDNN does neither. Sums over rows stay with YNNPACK. jaxlib 0.10 has oneDNN but never calls it for
+products; what versions after 0.12 do has not been seen.
 """
 
 import platform as machine

@@ -6,14 +6,14 @@ from typing import Any
 import jax
 
 from vit_jax import trees
-from vit_jax.compiler_options import prediction_options
+from vit_jax.compiler_options import Options
 from vit_jax.errors import DataError
 from vit_jax.models.placement import Placement, gather_rest, placed
 from vit_jax.objectives.base import Batch, Objective
 
 
 def compile_evaluation(
-    objective: Objective, sharding: Any, placement: Placement | None = None
+    objective: Objective, sharding: Any, placement: Placement | None = None, options: Options | None = None
 ) -> Callable[..., Any]:
     """Return `objective.evaluate` jitted, its sums whole on every device.
 
@@ -21,6 +21,7 @@ def compile_evaluation(
       objective: what to evaluate.
       sharding: the sharding of a result that every device holds.
       placement: where it runs; None leaves to the compiler what moves between devices.
+      options: of the compiler.
     """
 
     def evaluate_batch(params: Any, buffers: Any, batch: Batch) -> Any:
@@ -28,8 +29,6 @@ def compile_evaluation(
             whole = params if placement is None else trees.unflatten(gather_rest(trees.flatten(params)))
             return objective.evaluate(whole, buffers, batch)
 
-    platform = next(iter(sharding.device_set)).platform
-    options = prediction_options(platform, objective.model.dtype)
     return jax.jit(evaluate_batch, out_shardings=sharding, compiler_options=options)
 
 

@@ -70,5 +70,7 @@ def evaluate_checkpoint(
         )
     shardings = {path: x.sharding for path, x in trees.flatten(experiment.abstract_state.params).items()}
     params = experiment.pretrained.params(shardings)
-    run = compile_evaluation(experiment.objective, replicated(experiment.mesh))
+    run = compile_evaluation(
+        experiment.objective, replicated(experiment.mesh), options=experiment.evaluation_options
+    )
     return evaluate(run, stored(params, storage), {}, experiment.eval_batches())

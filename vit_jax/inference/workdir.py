@@ -156,5 +156,7 @@ def evaluate_workdir(
         restored = saved.checkpoints.restore_part("buffers", buffers, saved.step)
         assert restored is not None
         buffers = restored[0]
-    run = compile_evaluation(experiment.objective, replicated(experiment.mesh))
+    run = compile_evaluation(
+        experiment.objective, replicated(experiment.mesh), options=experiment.evaluation_options
+    )
     return {"step": saved.step} | evaluate(run, stored(params, storage), buffers, experiment.eval_batches())

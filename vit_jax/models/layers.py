@@ -130,8 +130,8 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float |
     """Return layer normalisation over the last axis (Ba et al. 2016, arXiv 1607.06450).
 
     The statistics are float32 and two-pass: the one-pass variance loses three digits on offset inputs. The gradient
-    is written out: it keeps the input and one number a row, and automatic differentiation float32 arrays of the
-    input's size. Forward-mode differentiation raises an error, as for `matmul`.
+    is written out: it keeps the input and two numbers a row, automatic differentiation float32 arrays of the input's
+    size. Forward-mode differentiation raises an error, as for `matmul`.
 
     Args:
       x: `(..., d)`.

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from vit_jax import trees
-from vit_jax.compiler_options import Options, training_options
+from vit_jax.compiler_options import Options, prediction_options, training_options
 from vit_jax.data.base import Source, balanced
 from vit_jax.data.pipeline import Batches, eval_batches, train_batches
 from vit_jax.data.reader import SKIPPED, BatchReader, batch_records
@@ -96,10 +96,18 @@ class Experiment:
     sharding_notes: tuple[str, ...]
 
     @property
-    def compiler_options(self) -> Options:
+    def step_options(self) -> Options:
         """The compiler's options for the step."""
-        platform = self.mesh.devices.flat[0].platform
-        return training_options(platform, self.model.dtype, self.model.mlp_dim)
+        return training_options(self._platform, self.model.dtype, self.model.mlp_dim)
+
+    @property
+    def evaluation_options(self) -> Options:
+        """The compiler's options for evaluation."""
+        return prediction_options(self._platform, self.model.dtype)
+
+    @property
+    def _platform(self) -> str:
+        return self.mesh.devices.flat[0].platform
 
     def train_batches(self, start_step: int, report: Report | None = None) -> Batches:
         """Return an iterator of this host's training batches from `start_step` on, always the same.

@@ -150,7 +150,7 @@ def _train(
                 with clock("compile"):
                     state = jax.block_until_ready(experiment.init()) if state is None else state
                     jitted = compile_step(
-                        experiment.step, _shardings(experiment), None, experiment.compiler_options
+                        experiment.step, _shardings(experiment), None, experiment.step_options
                     )
                     step = jitted.lower(experiment.abstract_state, experiment.abstract_batch()).compile()
                     check_memory(experiment, step)

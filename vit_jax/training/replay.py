@@ -117,7 +117,7 @@ def _again(
     """Return the step begun from, what kind of step it was, its metrics and what is not finite in it."""
     start, state = _state_before(experiment, checkpoints, number)
     shardings = jax.tree.map(lambda x: x.sharding, experiment.abstract_state)
-    step: Any = compile_step(experiment.step, shardings, None, experiment.compiler_options)
+    step: Any = compile_step(experiment.step, shardings, None, experiment.step_options)
     step = step.lower(experiment.abstract_state, experiment.abstract_batch()).compile()
     values, batch = {}, {}
     with closing(experiment.train_batches(start)) as batches:

@@ -56,7 +56,10 @@ class Run:
             workdir, clock, resumed.get("step", 0), enabled=main, patient=checkpoints.staging is not None
         )
         self._evaluate = compile_evaluation(
-            experiment.objective, replicated(experiment.mesh), experiment.placement
+            experiment.objective,
+            replicated(experiment.mesh),
+            experiment.placement,
+            experiment.evaluation_options,
         )
         self._pending: tuple[int, Mapping[str, jax.Array]] | None = None
         # Sums of the metrics since the last line, saved with the state: the line that a resumed run writes is
