@@ -2,10 +2,9 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from vit_jax.commands.processes import add_processes, join_processes
-from vit_jax.commands.source import add_source, add_storage, kept_programs, source_of
+from vit_jax.commands.source import add_source, add_storage, source_of
 
 HELP = "evaluate a trained or published model exactly"
 
@@ -31,8 +30,20 @@ def run(arguments: argparse.Namespace) -> int:
         apply_override(default_config(), override)
     source = source_of(arguments)
     main = join_processes(arguments)
-    with kept_programs(arguments):
-        metrics = _metrics(source, arguments)
+    if isinstance(source, str):
+        from vit_jax.inference.published import evaluate_checkpoint
+
+        metrics = evaluate_checkpoint(source, arguments.overrides, storage=arguments.storage)
+    else:
+        from vit_jax.inference.workdir import evaluate_workdir
+
+        metrics = evaluate_workdir(
+            source,
+            arguments.overrides,
+            step=arguments.step,
+            best=arguments.best,
+            storage=arguments.storage,
+        )
     if not main:
         return 0
     if arguments.json:
@@ -40,19 +51,3 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print("\n".join(f"{name:<16} {value:.6g}" for name, value in metrics.items()))
     return 0
-
-
-def _metrics(source: str | Path, arguments: argparse.Namespace) -> dict[str, float]:
-    if isinstance(source, str):
-        from vit_jax.inference.published import evaluate_checkpoint
-
-        return evaluate_checkpoint(source, arguments.overrides, storage=arguments.storage)
-    from vit_jax.inference.workdir import evaluate_workdir
-
-    return evaluate_workdir(
-        source,
-        arguments.overrides,
-        step=arguments.step,
-        best=arguments.best,
-        storage=arguments.storage,
-    )

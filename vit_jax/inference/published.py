@@ -11,6 +11,7 @@ from vit_jax.checkpoints.files import locate
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.models.storage import stored
+from vit_jax.training.compilation import kept_programs
 from vit_jax.training.config import validate
 from vit_jax.training.defaults import default_config
 from vit_jax.training.experiment import build
@@ -73,4 +74,5 @@ def evaluate_checkpoint(
     run = compile_evaluation(
         experiment.objective, replicated(experiment.mesh), options=experiment.evaluation_options
     )
-    return evaluate(run, stored(params, storage), {}, experiment.eval_batches())
+    with kept_programs(config.compilation.cache, Path()):
+        return evaluate(run, stored(params, storage), {}, experiment.eval_batches())

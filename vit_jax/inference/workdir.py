@@ -14,6 +14,7 @@ from vit_jax.errors import CheckpointError
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
 from vit_jax.models.lora import ROOT
 from vit_jax.models.storage import stored
+from vit_jax.training.compilation import kept_programs
 from vit_jax.training.config import read_saved, validate
 from vit_jax.training.defaults import Config
 from vit_jax.training.experiment import build
@@ -159,4 +160,6 @@ def evaluate_workdir(
     run = compile_evaluation(
         experiment.objective, replicated(experiment.mesh), options=experiment.evaluation_options
     )
-    return {"step": saved.step} | evaluate(run, stored(params, storage), buffers, experiment.eval_batches())
+    with kept_programs(config.compilation.cache, Path(workdir)):
+        metrics = evaluate(run, stored(params, storage), buffers, experiment.eval_batches())
+    return {"step": saved.step} | metrics

@@ -78,9 +78,9 @@ def measure_prediction(
     params = jax.device_put(stored(random_parameters(objective), storage))
     images = {size: _images(config, size) for size in batch_sizes}
     options = prediction_options(jax.default_backend(), config.dtype)
+    predict = jax.jit(objective.predict, compiler_options=options)
 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
-        predict = jax.jit(objective.predict, compiler_options=options)
         program = predict.lower(params, {"image": images[size]}).compile()
         return program, lambda: np.asarray(program(params, {"image": jax.device_put(images[size])}))
 
