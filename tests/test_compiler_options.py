@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from vit_jax import compiler_options
-from vit_jax.compiler_options import BEFORE, MOST_COLUMNS, ONEDNN, SINCE, prediction_options, training_options
+from vit_jax.compiler_options import (
+    BEFORE,
+    MOST_COLUMNS,
+    ONEDNN,
+    OVERLAP,
+    SINCE,
+    overlap_options,
+    prediction_options,
+    training_options,
+)
 from vit_jax.models.layers import dense
 
 HERE = (
@@ -45,6 +54,12 @@ def test_not_in_versions_that_were_not_seen(known, monkeypatch, version):
 def test_not_on_other_processors(known, monkeypatch):
     monkeypatch.setattr(compiler_options.machine, "machine", lambda: "aarch64")
     assert training_options("cpu", "bfloat16", 8) == {}
+
+
+@pytest.mark.parametrize("kind", ["TPU v4", "TPU v5", "TPU v6 lite", "NVIDIA H100", "cpu"])
+def test_reduce_scatters_beside_products_only_where_the_compiler_supports_them(kind):
+    assert overlap_options("TPU v5 lite") == OVERLAP
+    assert overlap_options(kind) == {}
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["float32", "bfloat16"])

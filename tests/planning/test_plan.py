@@ -174,6 +174,16 @@ def test_a_slice_that_is_not_here(config_file):
     assert found["chip_hours"] == pytest.approx(4 * found["hours"])
 
 
+@pytest.mark.parametrize("overlap", [True, False])
+def test_gradients_are_divided_beside_products_on_v5e(config_file, overlap):
+    process = plan("--config", config_file, "--hardware", "v5e:2x2", "--json", "--config.mesh.fsdp=4",
+                   "--config.model.width=1024", "--config.model.mlp_dim=4096", "--config.model.heads=16",
+                   f"--config.sharding.overlap={overlap}")  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    scatter = next(one for one in json.loads(process.stdout)["traffic"] if one["kind"] == "reduce-scatter")
+    assert (scatter["overlapped"] > 0) == (scatter["hidden"] > 0) == overlap
+
+
 def test_a_sweep_compares_policies(config_file):
     process = plan("--config", config_file, "--hardware", "v5e-1", "--sweep")
     assert process.returncode == 0, process.stderr

@@ -50,7 +50,7 @@ class TooLarge:
 def compile_program(experiment: Experiment) -> Program | TooLarge:
     """Return the compiled step of an experiment, or why it does not fit."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state)
-    lowered = compile_step(experiment.step, shardings, None).lower(
+    lowered = compile_step(experiment.step, shardings, None, experiment.step_options).lower(
         experiment.abstract_state, experiment.abstract_batch()
     )
     gpu = experiment.mesh.devices.flat[0].platform == "gpu"
@@ -58,7 +58,7 @@ def compile_program(experiment: Experiment) -> Program | TooLarge:
     try:
         compiled: Any = lowered.compile(compiler_options=GPU_OPTIONS if gpu else None)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error) or "memory space vmem" in str(error):
             raise
         return _too_large(str(error))
     memory = compiled.memory_analysis()

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from vit_jax import trees
-from vit_jax.compiler_options import Options, prediction_options, training_options
+from vit_jax.compiler_options import Options, overlap_options, prediction_options, training_options
 from vit_jax.data.base import Source, balanced
 from vit_jax.data.pipeline import Batches, eval_batches, train_batches
 from vit_jax.data.reader import SKIPPED, BatchReader, batch_records
@@ -98,16 +98,19 @@ class Experiment:
     @property
     def step_options(self) -> Options:
         """The compiler's options for the step."""
-        return training_options(self._platform, self.model.dtype, self.model.mlp_dim)
+        options = training_options(self._device.platform, self.model.dtype, self.model.mlp_dim)
+        if self.config.sharding.overlap and self.mesh.shape["fsdp"] > 1:
+            options |= overlap_options(self._device.device_kind)
+        return options
 
     @property
     def evaluation_options(self) -> Options:
         """The compiler's options for evaluation."""
-        return prediction_options(self._platform, self.model.dtype)
+        return prediction_options(self._device.platform, self.model.dtype)
 
     @property
-    def _platform(self) -> str:
-        return self.mesh.devices.flat[0].platform
+    def _device(self) -> Any:
+        return self.mesh.devices.flat[0]
 
     def train_batches(self, start_step: int, report: Report | None = None) -> Batches:
         """Return an iterator of this host's training batches from `start_step` on, always the same.
