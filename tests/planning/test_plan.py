@@ -177,8 +177,9 @@ def test_a_slice_that_is_not_here(config_file):
 @pytest.mark.parametrize("overlap", [True, False])
 def test_gradients_are_divided_beside_products_on_v5e(config_file, overlap):
     process = plan("--config", config_file, "--hardware", "v5e:2x2", "--json", "--config.mesh.fsdp=4",
-                   "--config.model.width=1024", "--config.model.mlp_dim=4096", "--config.model.heads=16",
-                   f"--config.sharding.overlap={overlap}")  # fmt: skip
+                   "--config.model.width=512", "--config.model.mlp_dim=2048", "--config.model.heads=8",
+                   "--config.compute_dtype=bfloat16", f"--config.sharding.overlap={overlap}",
+                   "--config.sharding.min_size=1024")  # fmt: skip
     assert process.returncode == 0, process.stderr
     scatter = next(one for one in json.loads(process.stdout)["traffic"] if one["kind"] == "reduce-scatter")
     assert (scatter["overlapped"] > 0) == (scatter["hidden"] > 0) == overlap
