@@ -31,7 +31,7 @@ PLANS = {
     "S/16 on v5e-8": (*S16, "--hardware", "v5e-8"),
     "L/16 on v5e-256": L16_SQUARE,
     "g/14 on v5e-256": (*SMALL_G, "--hardware", "v5e-256", *SQUARE, NO_REMAT),
-    "G/14 on v5e-256": (*LARGE_G, "--hardware", "v5e-256", *SQUARE),
+    "G/14 on v5e-256": (*LARGE_G, "--hardware", "v5e-256", *SQUARE, NO_REMAT),
     "g/14 on v5p-128": (*SMALL_G, "--hardware", "v5p-128", *CUBE, NO_REMAT),
     "G/14 on v5p-128": (*LARGE_G, "--hardware", "v5p-128", *CUBE, NO_REMAT),
 }
@@ -49,6 +49,7 @@ LEVERS = {
     "L/16 of 4 blocks": L16_FEW,
     "L/16 of 4 blocks, the kernel": (*L16_SQUARE, FEW),
     "L/16 of 4 blocks, XLA's attention": (*L16_SQUARE, FEW, "--config.model.attention=xla"),
+    "L/16 of 4 blocks, nothing beside reduce-scatters": (*L16_FEW, "--config.sharding.overlap=False"),
     "L/16 of 4 blocks, rolled": (*L16_FEW, "--config.model.unroll=1"),
     "L/16 of 4 blocks, remat dots": (*L16_FEW, "--config.model.remat=dots"),
     "L/16 of 4 blocks, mean pooling": (
@@ -60,6 +61,7 @@ LEVERS = {
     "L/16 of 4 blocks, parameters whole, ZeRO-1": (*L16_WHOLE, "--config.sharding.zero1=true"),
     "g/14 of 4 blocks": G_FEW,
     "g/14 of 4 blocks, the kernel": (*PLANS["g/14 on v5e-256"], FEW),
+    "g/14 of 4 blocks, nothing beside reduce-scatters": (*G_FEW, "--config.sharding.overlap=False"),
     "g/14 of 4 blocks, remat dots": (*G_FEW, "--config.model.remat=dots"),
     "g/14 of 4 blocks, two microbatches": (*G_FEW, "--config.accumulation=2"),
 }

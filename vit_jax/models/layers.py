@@ -137,7 +137,7 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, inputs
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float | jax.Array) -> jax.Array:
     """Return layer normalisation over the last axis (Ba et al. 2016, arXiv 1607.06450).
 
-    The statistics are float32 and two-pass: the one-pass variance loses three digits on offset inputs. The gradient
+    The statistics are float32, and two-pass for float32: in one pass, offset inputs lose three digits. The gradient
     is written out: it keeps the input and two numbers a row, automatic differentiation float32 arrays of the input's
     size. Forward-mode differentiation raises an error, as for `matmul`.
 
@@ -153,10 +153,22 @@ def _layer_norm_forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float | jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     mean = x.astype(jnp.float32).mean(-1, keepdims=True)
-    variance = jnp.square(x.astype(jnp.float32) - mean).mean(-1, keepdims=True)
-    inverse = jax.lax.rsqrt(variance + epsilon)
+    inverse = jax.lax.rsqrt(_variance(x, mean) + epsilon)
     normal = (x.astype(jnp.float32) - mean) * inverse
     return (normal * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
+
+
+def _variance(x: jax.Array, mean: jax.Array) -> jax.Array:
+    """Return the float32 variance over the last axis of `x`, whose mean is given.
+
+    In one pass, together with the mean, for bfloat16 on TPUs, where summing a row takes four times as long as reading
+    it. Squares of bfloat16 numbers are exact in float32, and rounding the sum of them loses less of the variance than
+    rounding `x` to bfloat16 did.
+    """
+    if platform() == "tpu" and x.dtype == jnp.bfloat16:
+        squares = jnp.square(x.astype(jnp.float32)).mean(-1, keepdims=True)
+        return jnp.maximum(squares - jnp.square(mean), 0)
+    return jnp.square(x.astype(jnp.float32) - mean).mean(-1, keepdims=True)
 
 
 def _layer_norm_backward(
