@@ -14,6 +14,7 @@ from vit_jax.models.encoder_config import CHOICES
 from vit_jax.models.layers import (
     MLPS,
     Dense,
+    _variance,
     dense,
     drop_path,
     dropout,
@@ -117,6 +118,21 @@ def test_matmul_writes_its_weight_gradient_as_one_product_without_transposing():
     assert last_operation(matmul) == "dot_general"
 
 
+@pytest.mark.parametrize(("inputs", "outputs"), [(4, 12), (12, 4), (8, 8)])
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_weight_gradients_are_the_same_on_every_platform(monkeypatch, backend, inputs, outputs):
+    x, kernel = normal(2, 3, inputs), normal(inputs, outputs, seed=1)
+    dy = normal(2, 3, outputs, seed=2)
+
+    def gradients():
+        return jax.jit(lambda x, kernel: jax.vjp(matmul, x, kernel)[1](dy))(x, kernel)
+
+    expected = gradients()
+    monkeypatch.setattr("vit_jax.models.layers.platform", lambda: backend)
+    for ours, theirs in zip(gradients(), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
 def test_forward_mode_through_matmul_is_refused():
     x, kernel = normal(2, 4), normal(4, 5, seed=1)
     with pytest.raises(TypeError, match="forward-mode autodiff"):
@@ -212,6 +228,33 @@ def test_layer_norm_statistics_are_float32_for_bfloat16():
     assert ours.dtype == jnp.bfloat16
     expected = layer_norm(x.astype(jnp.float32), jnp.ones(64), jnp.zeros(64), 1e-6)
     np.testing.assert_array_equal(ours, expected.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 30.0, 1000.0])
+def test_a_variance_in_one_pass_loses_less_than_bfloat16_did(monkeypatch, offset):
+    monkeypatch.setattr("vit_jax.models.layers.platform", lambda: "tpu")
+    given = offset + normal(40, 384)
+    x = given.astype(jnp.bfloat16)
+    ours = jax.jit(lambda x: _variance(x, x.astype(jnp.float32).mean(-1, keepdims=True)))(x)[:, 0]
+    rounded, exact = (np.asarray(y, np.float64).var(-1) for y in (x, given))
+    assert np.abs(ours - rounded).max() < np.abs(rounded - exact).max() / 4
+
+
+def test_norms_of_bfloat16_are_the_same_on_every_platform(monkeypatch):
+    scale, bias = 1 + 0.1 * normal(64, seed=1), normal(64, seed=2)
+    # The last row is constant, and its mean square rounded.
+    x = jnp.concatenate([3 + normal(7, 64), jnp.full((1, 64), 100.3)]).astype(jnp.bfloat16)
+    dy = normal(8, 64, seed=3).astype(jnp.bfloat16)
+
+    def value_and_gradients():
+        value, pullback = jax.vjp(lambda *a: layer_norm(*a, 1e-6), x, scale, bias)
+        return value, *(gradient[:7] if gradient.shape == x.shape else gradient for gradient in pullback(dy))
+
+    expected = jax.jit(value_and_gradients)()
+    monkeypatch.setattr("vit_jax.models.layers.platform", lambda: "tpu")
+    for ours, theirs in zip(jax.jit(lambda: value_and_gradients())(), expected, strict=True):
+        ours, theirs = (np.asarray(y, np.float32) for y in (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, rtol=2**-7, atol=1e-3)
 
 
 CLOSED_FORMS = {
