@@ -107,10 +107,22 @@ chip of a v5e-8 (milliseconds of computing):
 | partners of mixup moved as bytes (3 blocks) | 13.11 | 12.31 |
 | the three of them before, L/16 on v5e-256; g/14; G/14 (4 blocks) | 8.81; 20.41; 33.64 | 7.97; 19.05; 30.72 |
 | G/14 on v5p-128 (4 blocks) | 53.53 | 49.30 |
+| the variance of norms in one pass, for bfloat16 (3 blocks; g/14 of 4 blocks) | 12.31; 20.30 | 12.10; 19.79 |
 | biases' gradients of norms by products too (3 blocks) | 13.11 | 13.24 |
 | one product for queries, keys and values, one array for the kernel (3 blocks; L/16) | 12.31; 7.98 | 12.48; 7.79 |
 
-Not kept were the four attentions without the kernel, and the last two. Turning off the compiler's windowed products
+Not kept were the four attentions without the kernel, and the last two. Communication, with four blocks on v5e-256
+(milliseconds of computing and of waiting):
+
+| change | before | after |
+|---|---|---|
+| reduce-scatters inside products, L/16 | 7.98 + 1.71 | 7.99 + 0.42 |
+| the same, g/14; G/14 | 19.05 + 4.64; 30.72 + 5.79 | 20.02 + 2.49; 32.22 + 3.38 |
+| weight gradients with the longer side first, g/14, where those of `fc1` were summed by all-reduce | 20.02 + 2.49 | 20.30 + 1.04 |
+| instead: rings of collective-permutes, L/16 | 7.97 + 1.72 | 8.76 + 0.78 |
+| instead: rings whose products are made in pieces, L/16 | 7.97 + 1.72 | 9.62 + 0.79 |
+
+The rings were not kept. Turning off the compiler's windowed products
 changes nothing once weights are gathered.
 
 **The kernel.** Without it, half of S/16 is the scores of attention, `6 x 196 x 196` a block and image, which are
@@ -124,20 +136,16 @@ an allowance of 700 cycles a program; on chips of two cores as if one of them di
 
 ## What stands in the way of more
 
-- S/16: the products of width 384 themselves; norms, whose statistics of rows take four times as long as reading the
-  rows; and 1.1 ms to cut and mix images. With a variance made in one pass, 2.3 ms less; but it would lose digits.
-- Reduce-scatters and all-reduces of gradients are synchronous in every schedule: nothing runs beside them. Of L/16's
-  step that is an eighth. No option of the compiler changes it (L/16 of 4 blocks, 7.97 ms computing and 1.72 waiting):
-  fusing collectives with products (`xla_tpu_enable_async_collective_fusion` and its `fuse_reduce_scatter`,
-  `fuse_all_reduce`, `fuse_all_gather`, `multiple_steps`, `with_mosaic_custom_call`),
-  `xla_tpu_overlap_compute_collective_tc`, `xla_tpu_enable_data_parallel_all_reduce_opt`,
-  `xla_tpu_decompose_reduce_scatter_fusion`, `xla_tpu_decompose_every_reduce_scatters_hlos`,
-  `xla_tpu_prefer_einsum_reduce_scatter`, windowed einsums and offloading to sparse cores leave it as it is; without
-  `xla_tpu_enable_all_reduce_scatter_fusion` it waits 3.07 ms; with `xla_tpu_reduce_scatter_collective_matmul_mode` it
-  waits 1.08 ms and computes 11.04. With `fsdp=256`, gradients are summed by all-reduce instead and 2.50 ms are waited.
-- Of g/14 on v5e, some gradients are still summed by all-reduce (0.85 GB and 16 ms a step in the plan above), although
-  each chip needs its part alone; of L/16, all by reduce-scatter. Why is not known: parts of the MLP's weights have 384
-  rows, not a power of two.
+- S/16: the products of width 384 themselves; 0.8 ms of cutting and mixing images, whose batch lies along the chip's
+  lanes, so that taking the last image's partner reads all of them; and 0.8 ms of all-reduce, beside which the compiler
+  schedules nothing, whatever it is asked (`xla_enable_async_all_reduce`, `fuse_all_reduce`).
+- On v5e reduce-scatters run inside the products that follow (`sharding.overlap`, `compiler_options.py`). The compiler
+  refuses this for any other chip. It takes four options: two that ask for it; one against combining, because combined
+  ones wait; and a limit of 32 MiB of VMEM for a product, because at the default of 16 MiB one needs 16.06. The limit
+  matters: L/16 computes 30 times as long with 16.5 MiB, 1.04 times with 24 and 1.07 times with 64. S/16, which divides
+  no parameters, would compute 1.07 times as long with 32 MiB: there it stays at 16.
+- What is left to wait for is the first gathers, before anything can run beside them, small sums of biases, and the
+  half of all-gathers that nothing is scheduled beside.
 - Norms and their gradients read activations from memory once more than products do.
 """
 
