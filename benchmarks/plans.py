@@ -119,6 +119,8 @@ Not kept were the four attentions without the kernel, and the last two. Communic
 | reduce-scatters inside products, L/16 | 7.98 + 1.71 | 7.99 + 0.42 |
 | the same, g/14; G/14 | 19.05 + 4.64; 30.72 + 5.79 | 20.02 + 2.49; 32.22 + 3.38 |
 | weight gradients with the longer side first, g/14 (those of `fc1` had all-reduces) | 20.02 + 2.49 | 20.30 + 1.04 |
+| both, all blocks: L/16; g/14 | 45.7 + 8.6; 173.1 + 35.9 | 46.3 + 2.8; 177.2 + 9.5 |
+| both, all blocks, and all activations kept: G/14 | 340.2 + 66.8 | 338.5 + 16.1 (66.4 % in all) |
 | instead: rings of collective-permutes, L/16 | 7.97 + 1.72 | 8.76 + 0.78 |
 | instead: rings whose products are made in pieces, L/16 | 7.97 + 1.72 | 9.62 + 0.79 |
 
