@@ -2,8 +2,9 @@
 
 python benchmarks/tpu_kernels.py --hardware v5e        # needs libtpu, no TPU; a minute
 
-The compiler writes down the bundles of a kernel, one of which is issued in a cycle. Their number is of one program,
-without its start and its transfers; `vit_jax.planning.kernels` adds an allowance for those.
+The compiler writes down the bundles of a kernel, one of which is issued in a cycle. Their number is of one image of a
+program, whose images are a loop, without its start and its transfers; `vit_jax.planning.kernels` adds an allowance for
+those, divided by the images here.
 """
 
 import argparse
@@ -43,13 +44,16 @@ def main() -> int:
             f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true "
             "--xla_jf_dump_llo_pass_label_regex=.*final_bundles.*"
         )
-        print("tokens heads   k  direction  bundles  counted  heads in one program")
+        print("tokens heads   k  direction  bundles  counted  heads and images in one program")
         for tokens, heads, size in SHAPES:
             for file in Path(folder).iterdir():
                 file.unlink()
-            for direction, bundles, counted, together in _measure(planned, tokens, heads, size, Path(folder)):
+            for direction, bundles, counted, *together in _measure(
+                planned, tokens, heads, size, Path(folder)
+            ):
                 print(
-                    f"{tokens:>6} {heads:>5} {size:>3}  {direction:<9} {bundles:>8,} {counted:>8,.0f}  {together}",
+                    f"{tokens:>6} {heads:>5} {size:>3}  {direction:<9} {bundles:>8,} {counted:>8,.0f}  "
+                    "{:>2} {:>2}".format(*together),
                     flush=True,
                 )
     return 0
@@ -57,17 +61,25 @@ def main() -> int:
 
 def _measure(
     hardware: Hardware, tokens: int, heads: int, size: int, folder: Path
-) -> Iterator[tuple[str, int, float, int]]:
+) -> Iterator[tuple[str, int, float, int, int]]:
     import jax
     import jax.numpy as jnp
     from jax.sharding import SingleDeviceSharding
 
-    from vit_jax.models.short_attention import BACKWARD, FORWARD, heads_together, short_attention
+    from vit_jax.models.short_attention import (
+        BACKWARD,
+        FORWARD,
+        heads_together,
+        image_bytes,
+        images_together,
+        room_for_images,
+        short_attention,
+    )
     from vit_jax.planning.kernels import kernel_cycles
     from vit_jax.planning.topology import absent_devices
 
     device = absent_devices(hardware)[0]
-    images = 2
+    images = 128
     x = jax.ShapeDtypeStruct(
         (images, tokens, heads * size), jnp.bfloat16, sharding=SingleDeviceSharding(device)
     )
@@ -77,8 +89,7 @@ def _measure(
         return out, back(dout)
 
     text = jax.jit(both).lower(x, x, x, x).compile().as_text()
-    together = heads_together(heads, size, tokens**2)
-    programs = images * heads // together
+    together = heads_together(heads, size, tokens, tokens, x.dtype.itemsize)
     for direction, kernel in (("forward", FORWARD), ("backward", BACKWARD)):
         call = next(
             line for line in (text or "").splitlines() if kernel in line and "tpu_custom_call" in line
@@ -88,7 +99,14 @@ def _measure(
         file = next(folder.glob(f"*{kernel}*schedule-analysis_final_bundles.txt"))
         match = re.search(r"total scheduled bundles:\s+(\d+)", file.read_text())
         assert match is not None
-        yield direction, int(match[1]), counted / programs, together
+        each = image_bytes(tokens, together * size, x.dtype.itemsize, kernel)
+        yield (
+            direction,
+            int(match[1]),
+            counted / (images * heads // together),
+            together,
+            images_together(images, heads // together, each, room_for_images(tokens, tokens)),
+        )
 
 
 if __name__ == "__main__":

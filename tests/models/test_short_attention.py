@@ -12,7 +12,17 @@ from vit_jax.errors import ConfigError
 from vit_jax.models import attention as attention_module
 from vit_jax.models.attention import attention
 from vit_jax.models.placement import Placement, is_known, on_each_device, placed
-from vit_jax.models.short_attention import MAX_TOKENS, MIN_QUERIES, heads_together, short_attention
+from vit_jax.models.short_attention import (
+    BACKWARD,
+    FORWARD,
+    MAX_TOKENS,
+    MIN_QUERIES,
+    heads_together,
+    image_bytes,
+    images_together,
+    room_for_images,
+    short_attention,
+)
 from vit_jax.training.mesh import BATCH, make_mesh
 
 
@@ -42,10 +52,11 @@ def with_gradients(function, q, k, v, dout):
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "h", "k"), [(37, 37, 2, 64), (16, 16, 3, 8), (20, 33, 4, 64), (49, 49, 3, 88), (17, 17, 6, 64)]
+    ("b", "n", "m", "h", "k"),
+    [(8, 37, 37, 2, 64), (12, 16, 16, 3, 8), (9, 20, 33, 4, 64), (2, 49, 49, 3, 88), (5, 17, 17, 6, 64)],
 )
-def test_it_is_explicit_attention_with_its_gradients(n, m, h, k):
-    given = inputs(2, n, m, h, k)
+def test_it_is_explicit_attention_with_its_gradients(b, n, m, h, k):
+    given = inputs(b, n, m, h, k)
     for ours, expected in zip(with_gradients(interpreted, *given), with_gradients(explicit, *given)):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)  # sums of up to 49 values near 1
 
@@ -69,12 +80,43 @@ def test_large_scores_do_not_overflow():
 
 
 @pytest.mark.parametrize(
-    ("heads", "size", "scores", "together"),
-    [(6, 64, 196**2, 6), (12, 64, 577**2, 2), (16, 88, 256**2, 16), (16, 80, 512**2, 8), (3, 64, 640**2, 3)],
+    ("heads", "size", "tokens", "together"),
+    [
+        (6, 64, 196, 6),
+        (12, 64, 577, 2),
+        (16, 88, 256, 16),
+        (16, 80, 512, 8),
+        (3, 64, 640, 3),
+        (16, 112, 400, 8),
+    ],
 )
-def test_the_heads_of_a_program_fill_lanes_or_are_all(heads, size, scores, together):
-    assert heads_together(heads, size, scores) == together
+def test_the_heads_of_a_program_fill_lanes_or_are_all(heads, size, tokens, together):
+    assert heads_together(heads, size, tokens, tokens, 2) == together
     assert together == heads or together * size % 128 == 0
+
+
+def test_heads_that_have_to_stay_together_may_have_no_room():
+    # As in so400m at 336 pixels: no fewer than 16 heads of 72 fill lanes.
+    assert heads_together(16, 72, 256, 256, 2) == 16
+    assert heads_together(16, 72, 576, 576, 2) == 0
+    assert heads_together(16, 64, 641, 16, 2) == heads_together(16, 64, 16, 641, 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("images", "rows", "columns", "direction", "together"),
+    [
+        (128, 196, 384, FORWARD, 8),
+        (128, 196, 384, BACKWARD, 4),
+        (13, 196, 384, FORWARD, 1),  # neither two nor three divide them
+        (128, 640, 1536, BACKWARD, 1),  # one alone needs more room than is given away
+        (8, 256, 1408, FORWARD, 1),  # the wait for the first of two would take longer than two starts
+        (64, 50, 192, FORWARD, 16),
+    ],
+)
+def test_a_program_has_many_images_and_a_call_a_few_programs(images, rows, columns, direction, together):
+    each = image_bytes(rows, columns, 2, direction)
+    assert images_together(images, 1, each, room_for_images(rows, rows)) == together
+    assert image_bytes(196, 192, 2, FORWARD) == 4 * 208 * 256 * 2  # whole tiles
 
 
 @pytest.mark.parametrize("heads", [4, 3])  # three heads do not divide over `tensor`
@@ -136,6 +178,11 @@ def test_it_is_refused_where_it_cannot_run(tpu):
     long = jnp.zeros((1, MAX_TOKENS + 1, 1, 8))
     with pytest.raises(ConfigError, match=f"on a tpu with {MAX_TOKENS + 1} tokens"):
         attention(long, long, long, implementation="kernel")
+    wide = jnp.zeros((1, 576, 16, 72), jnp.bfloat16)
+    with pytest.raises(ConfigError, match="576 tokens and 16 heads of 72 in bfloat16"):
+        attention(wide, wide, wide, implementation="kernel")
+    attention(wide, wide, wide)
+    assert not tpu.given  # the explicit form took it
     tpu.monkeypatch.undo()
     with pytest.raises(ConfigError, match=r"attention is 'kernel' on a cpu .* Set model.attention to 'auto'"):
         attention(*inputs(1, 16, 16, 2, 8)[:3], implementation="kernel")

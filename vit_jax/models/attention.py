@@ -52,7 +52,8 @@ def attention(
     """Return `softmax(q k^T / sqrt(k) + bias) v` and, if asked for, the weights.
 
     `auto` takes cuDNN on GPUs when dtype and head dimension allow it, and there XLA's own form otherwise; on TPUs the
-    kernel of `models.short_attention` for bfloat16, without bias and mask, for `MIN_QUERIES` to `MAX_TOKENS` tokens;
+    kernel of `models.short_attention` for bfloat16, without bias and mask, for `MIN_QUERIES` to `MAX_TOKENS` tokens,
+    unless heads that do not fill lanes have to stay together and are too many for one program;
     elsewhere the explicit form, which is the fastest on CPUs and takes less memory on TPUs, where XLA's keeps float32
     scores for the backward pass. Weights and dropout of weights need the explicit form, which is then used whatever
     was asked for; so does a bias or a mask beside the kernel. Beside a bias or a mask, and for odd numbers of tokens,
@@ -103,7 +104,7 @@ def _best_implementation(q: jax.Array, k: jax.Array, plain: bool) -> str:
     backend = platform()
     if backend == "tpu" and plain and q.dtype == jnp.bfloat16 and is_known():
         kernel = _kernel()
-        pays = q.shape[1] >= kernel.MIN_QUERIES and max(q.shape[1], k.shape[1]) <= kernel.MAX_TOKENS
+        pays = q.shape[1] >= kernel.MIN_QUERIES and _heads_together(q, k) > 0
         return "kernel" if pays else "explicit"
     if backend == "gpu":
         fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
@@ -111,12 +112,18 @@ def _best_implementation(q: jax.Array, k: jax.Array, plain: bool) -> str:
     return "explicit"
 
 
+def _heads_together(q: jax.Array, k: jax.Array) -> int:
+    (_, queries, heads, size), keys = q.shape, k.shape[1]
+    return _kernel().heads_together(heads, size, queries, keys, q.dtype.itemsize)
+
+
 def _check_kernel(q: jax.Array, k: jax.Array) -> None:
-    tokens, most = max(q.shape[1], k.shape[1]), _kernel().MAX_TOKENS
-    if platform() != "tpu" or tokens > most:
+    tokens, heads, size = max(q.shape[1], k.shape[1]), *q.shape[2:]
+    if platform() != "tpu" or not _heads_together(q, k):
         raise ConfigError(
-            f"attention is 'kernel' on a {platform()} with {tokens} tokens; the kernel is for TPUs and at most "
-            f"{most} tokens. Set model.attention to 'auto'."
+            f"attention is 'kernel' on a {platform()} with {tokens} tokens and {heads} heads of {size} in {q.dtype}; "
+            f"the kernel is for TPUs, at most {_kernel().MAX_TOKENS} tokens, and fewer where heads do not fill lanes. "
+            f"Set model.attention to 'auto'."
         )
 
 

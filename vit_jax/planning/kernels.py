@@ -1,17 +1,25 @@
 """What our own kernels cost on a TPU, counted by hand: XLA's schedule says nothing of them.
 
 The compiler can be made to write down the instruction bundles of a kernel, one of which is issued in a cycle
-(`benchmarks/tpu_kernels.py`). For 64 to 577 tokens and heads of 64 to 104, on v5e, these constants count as many or
-up to a third more, and for none more than a fiftieth less. What a program costs beside its bundles is the difference
-to the compiler's own profile of it, which it gives for one shape alone.
+(`benchmarks/tpu_kernels.py`). For 64 to 577 tokens and heads of 64 to 104, on v5e and v5p, these
+constants count as many or up to a half more, and for none more than a fiftieth less; on v6e more, on v4 down to 0.54 of
+them. What a program costs beside its bundles is the difference to the compiler's own profile of it, which it gives for
+one shape alone.
 """
 
 import math
 import re
 
-from vit_jax.models.short_attention import BACKWARD, FORWARD
+from vit_jax.models.short_attention import (
+    BACKWARD,
+    BYTES,
+    FORWARD,
+    START,
+    image_bytes,
+    images_together,
+    room_for_images,
+)
 
-_PROGRAM = 700  # cycles of one program, whatever it does
 _HEAD = {FORWARD: 90, BACKWARD: 120}
 _TILE = {FORWARD: 7.0, BACKWARD: 10.5}  # of each tile of (8, 128) scores
 
@@ -28,8 +36,14 @@ def kernel_cycles(call: str) -> float | None:
     groups = re.search(r"f32\[\d+,(\d+),(\d+),\d+\]", call)
     if name is None or operands is None or groups is None:
         return None
-    (images, queries), (_, keys) = (
-        (int(b), int(rows)) for b, rows in re.findall(r"\w+\[(\d+),(\d+),\d+\]", operands[1])[:2]
-    )
+    (dtype, images, queries, width), (_, _, keys, _) = re.findall(r"(\w+)\[(\d+),(\d+),(\d+)\]", operands[1])[
+        :2
+    ]
+    images, queries, keys = int(images), int(queries), int(keys)
+    groups, heads = int(groups[1]), int(groups[2])
+    each = image_bytes(max(queries, keys), int(width) // groups, 2 if dtype == "bf16" else 4, name)
+    together = images_together(images, groups, each, room_for_images(queries, keys))
     tiles = math.ceil(keys / 8) * math.ceil(queries / 128)
-    return images * int(groups[1]) * (_PROGRAM + int(groups[2]) * (_HEAD[name] + _TILE[name] * tiles))
+    programs = groups * (images // together)
+    work = programs * (START + together * heads * (_HEAD[name] + _TILE[name] * tiles))
+    return work + together * each / BYTES
