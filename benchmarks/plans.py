@@ -108,6 +108,7 @@ chip of a v5e-8 (milliseconds of computing):
 | the three of them before, L/16 on v5e-256; g/14; G/14 (4 blocks) | 8.81; 20.41; 33.64 | 7.97; 19.05; 30.72 |
 | G/14 on v5p-128 (4 blocks) | 53.53 | 49.30 |
 | the variance of norms in one pass, for bfloat16 (3 blocks; g/14 of 4 blocks) | 12.31; 20.30 | 12.10; 19.79 |
+| several images in a program of the kernel (S/16 of 12 blocks; L/16; g/14) | 44.61; 7.75; 19.79 | 43.59; 7.77; 19.83 |
 | biases' gradients of norms by products too (3 blocks) | 13.11 | 13.24 |
 | one product for queries, keys and values, one array for the kernel (3 blocks; L/16) | 12.31; 7.98 | 12.48; 7.79 |
 
@@ -132,9 +133,11 @@ written, read and laid out anew several times. `models/short_attention.py` keeps
 keys and values as dense layers write them; it is the default on TPUs for bfloat16 and up to 640 tokens. It has run in
 Pallas's interpreter, where it equals the explicit form, and has been compiled for v4, v5e, v5p and v6e; it has not
 run on a TPU. XLA's schedule says nothing of it, so its time is counted by hand (`planning/kernels.py`): from the
-instruction bundles that the compiler can be made to write down (`python benchmarks/tpu_kernels.py`), one a cycle, and
-an allowance of 700 cycles a program; on chips of two cores as if one of them did it all. Of S/16's step that is
-{counted} ms.
+instruction bundles that the compiler can be made to write down (`python benchmarks/tpu_kernels.py`), one a cycle, an
+allowance of 700 cycles a program, and the wait for what the first one reads; on chips of two cores as if one of them
+did it all. Of S/16's step that is {counted} ms. A program takes as many images as make starts and that wait least: of
+S/16 eight forward and four backward, of wide models, which have few images a chip, one or two, which changes nothing
+there. Of v4 too little is counted (down to 0.54 of the bundles), of v6e too much.
 
 ## What stands in the way of more
 
