@@ -6,12 +6,14 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
 
 from tests.training.test_loop import configuration
 from vit_jax.errors import ResourceError
+from vit_jax.planning import program
 from vit_jax.training import loop, out_of_memory
 from vit_jax.training.config import validate
 from vit_jax.training.experiment import build
@@ -77,7 +79,7 @@ def test_each_remedy_can_be_had_and_needs_less(changes, kinds):
 
 
 def failing(error):
-    def receive(*_):
+    def receive(*_, **__):
         raise error
 
     return receive
@@ -103,6 +105,24 @@ def test_what_xla_and_python_say_while_training_is_explained(tmp_path, monkeypat
     monkeypatch.setattr(Run, "receive", failing(other))
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: a bug"):
         loop.train(config, tmp_path / "bug")
+
+
+VMEM = jax.errors.JaxRuntimeError(
+    "RESOURCE_EXHAUSTED: E1001: CompileTimeScopedVmemOom:\nRan out of memory in memory space vmem while allocating on "
+    "stack for %fusion.1. Used 16.06M of 16.00M vmem. Exceeded vmem capacity by 65.0K."
+)
+
+
+def test_of_a_tpus_fast_memory_something_else_is_said(tmp_path, monkeypatch):
+    config = small(duration="1 steps", evaluation__every=1, checkpoint__every=1)
+    message = r"^the compiler found no room .* \(Used 16.06M of 16.00M vmem\)\. Set sharding\.overlap=False, [^\n]*$"
+    monkeypatch.setattr(Run, "receive", failing(VMEM))
+    with pytest.raises(ResourceError, match=message):
+        loop.train(config, tmp_path / "run")
+    step = SimpleNamespace(lower=lambda *_: SimpleNamespace(compile=failing(VMEM)))
+    monkeypatch.setattr(program, "compile_step", lambda *_: step)
+    with pytest.raises(ResourceError, match=message):
+        program.compile_program(build(config))
 
 
 def test_cpu_devices_share_what_this_process_may_have(monkeypatch):

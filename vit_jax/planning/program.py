@@ -10,6 +10,7 @@ import jax
 from vit_jax.planning.hlo import Schedule, read_schedule
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.memory import peak_bytes
+from vit_jax.training.out_of_memory import fast_memory_error, is_of_fast_memory
 from vit_jax.training.step import compile_step
 
 # On GPUs, products are cuBLAS's: without a card the compiler cannot try whether its own kernels are faster, takes them
@@ -58,8 +59,10 @@ def compile_program(experiment: Experiment) -> Program | TooLarge:
     try:
         compiled: Any = lowered.compile(compiler_options=GPU_OPTIONS if gpu else None)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error) or "memory space vmem" in str(error):
+        if "RESOURCE_EXHAUSTED" not in str(error):
             raise
+        if is_of_fast_memory(str(error)):
+            raise fast_memory_error(str(error)) from error
         return _too_large(str(error))
     memory = compiled.memory_analysis()
     schedule = read_schedule(compiled.as_text(), experiment.mesh.size)

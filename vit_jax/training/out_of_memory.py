@@ -1,6 +1,7 @@
 """Memory that is not enough, in one line: what takes how much, and what would make the run fit."""
 
 import os
+import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,8 +40,28 @@ def memory_errors_explained(experiment: Experiment) -> Iterator[None]:
         text = str(error)
         if "RESOURCE_EXHAUSTED" not in text and "out of memory" not in text.lower():
             raise
+        if is_of_fast_memory(text):
+            raise fast_memory_error(text) from error
         reason = text.partition("\n")[0].rstrip(".")[:200]
         raise ResourceError(_explanation(experiment, f"memory is not enough ({reason})")) from error
+
+
+def is_of_fast_memory(text: str) -> bool:
+    """Return whether a compiler's error is about the fast memory beside a TPU's units, not about its large one."""
+    return "memory space vmem" in text
+
+
+def fast_memory_error(text: str) -> ResourceError:
+    """Return the error for an operation that has no room in a TPU's fast memory, which smaller batches do not help.
+
+    Args:
+      text: the compiler's.
+    """
+    used = re.search(r"Used \S+ of \S+ vmem", text)
+    return ResourceError(
+        f"the compiler found no room in a TPU's fast memory for one operation ({used[0] if used else 'vmem'}). "
+        "Set sharding.overlap=False, which leaves operations as they are, or model.attention=explicit."
+    )
 
 
 def check_memory(experiment: Experiment, compiled: Any) -> None:
