@@ -2,6 +2,7 @@
 
 import os
 import signal
+from argparse import Namespace
 from collections import Counter
 from contextlib import closing
 
@@ -14,6 +15,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from tests.training.test_loop import configuration, loop
 from vit_jax import trees
 from vit_jax.checkpoints.fingerprint import fingerprint
+from vit_jax.commands import source
 from vit_jax.errors import Preempted
 from vit_jax.training.compilation import kept_programs
 from vit_jax.training.experiment import build
@@ -103,6 +105,11 @@ def test_every_program_is_compiled_once_and_never_again(tmp_path, seen, monkeypa
     assert (seen.programs["init_state"], seen.programs["step"], seen.programs["evaluate_batch"]) == (0, 1, 1)
     assert_nothing_compiled(seen)
     assert fingerprint(second.state) == fingerprint(first.state)
+
+    # What uses the run keeps its programs there too.
+    with source.kept_programs(Namespace(workdir=str(tmp_path / "first"), step=None, best=False)):
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "cache")
+    assert settings() == before
 
 
 # ---- where programs are kept

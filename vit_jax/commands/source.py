@@ -57,8 +57,13 @@ def source_of(arguments: argparse.Namespace) -> str | Path:
 
 @contextmanager
 def kept_programs(arguments: argparse.Namespace) -> Iterator[None]:
-    """Keep what is compiled inside, so that the same command starts at once the next time."""
+    """Keep what is compiled inside, so that the same command starts at once the next time; where the run says."""
     from vit_jax.training.compilation import kept_programs
 
-    with kept_programs("auto", Path(arguments.workdir or ".")):
+    setting, workdir = "auto", arguments.workdir
+    if workdir is not None:
+        from vit_jax.inference.workdir import find
+
+        setting = find(workdir, arguments.step, best=arguments.best).config.compilation.cache
+    with kept_programs(setting, Path(workdir or ".")):
         yield
