@@ -4,12 +4,14 @@ Source: CLIP (Radford et al. 2021, arXiv 2103.00020), section 3.1; SigLIP (Zhai 
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
+from vit_jax.compiler_options import prediction_options
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import Picture, preprocessing
 from vit_jax.inference.predictions import Prediction, fitting, in_batches, most_probable
@@ -55,8 +57,9 @@ class ZeroShotClassifier:
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self._preprocessor = preprocessing(model)
         texts = [template.replace("{}", name) for name in self.class_names for template in self.templates]
+        encode = _jitted(_encode_text, model.config.text.dtype)
         encoded = in_batches(
-            lambda tokens: _encode_text(model, tokens), tokenizer(texts), min(batch_size, len(texts))
+            lambda tokens: encode(model, tokens), tokenizer(texts), min(batch_size, len(texts))
         )
         mean = encoded.reshape(len(self.class_names), len(self.templates), -1).mean(axis=1)
         self.class_embeddings = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
@@ -102,8 +105,9 @@ class ZeroShotClassifier:
         rows = self._preprocessor.pixels(images)
         if not len(rows):
             return np.zeros((0, len(self.class_names)), np.float32)
+        compare = _jitted(_compare, self.model.config.image.dtype)
         return in_batches(
-            lambda batch: _compare(self.model, batch, self.class_embeddings),
+            lambda batch: compare(self.model, batch, self.class_embeddings),
             rows,
             fitting(self.batch_size, len(rows)),
         )
@@ -121,12 +125,15 @@ class ZeroShotClassifier:
         return most_probable(images, self.probabilities(images), self.class_names, top)
 
 
-@jax.jit
+def _jitted(function: Callable[..., jax.Array], dtype: str) -> Any:
+    """Return a function of this module compiled for its dtype; jax compiles it once, however often it is asked."""
+    return jax.jit(function, compiler_options=prediction_options(jax.default_backend(), dtype))
+
+
 def _encode_text(model: ImageTextModel, tokens: jax.Array) -> jax.Array:
     return model.encode_text(tokens)
 
 
-@jax.jit
 def _compare(model: ImageTextModel, pixels: jax.Array, classes: jax.Array) -> jax.Array:
     return model.compare(model.encode_image(normalise(pixels, model.config.image.preprocessing)), classes)
 
