@@ -172,27 +172,48 @@ def test_keys_without_bias_are_keys_of_bias_zero():
     )
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """Attention that believes to run on a GPU; what it was asked for, by implementation and numbers of tokens."""
+    asked, real = [], jax.nn.dot_product_attention
+
+    def attend(q, k, v, *others, implementation, **lengths):
+        asked.append((implementation, q.shape[1], k.shape[1]))
+        # In float32: jax's own form mixes dtypes, which is not allowed in these tests.
+        given = jax.tree.map(lambda x: x.astype(jnp.float32), (q, k, v, *others))
+        return real(*given, implementation="xla", **lengths).astype(q.dtype)
+
+    monkeypatch.setattr("vit_jax.models.attention.platform", lambda: "gpu")
+    monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
+    return asked
+
+
 @pytest.mark.parametrize(
-    ("dtype", "tokens", "implementation"),
+    ("dtype", "tokens", "asked"),
     [
-        (jnp.bfloat16, (4, 6), "cudnn"),
-        (jnp.float32, (4, 6), "xla"),
+        (jnp.bfloat16, (4, 6), ("cudnn", 4, 6)),
+        (jnp.float32, (4, 6), ("xla", 4, 6)),
         # cuDNN's gradient is not offered for odd numbers of tokens, such as 14 x 14 + 1.
-        (jnp.bfloat16, (5, 5), "xla"),
-        (jnp.bfloat16, (4, 5), "xla"),
+        (jnp.bfloat16, (5, 5), ("cudnn", 6, 6)),
+        (jnp.bfloat16, (4, 5), ("cudnn", 4, 6)),
     ],
 )
-def test_gpus_get_cudnn_where_its_gradient_exists(monkeypatch, dtype, tokens, implementation):
-    asked = []
-    monkeypatch.setattr("vit_jax.models.attention.platform", lambda: "gpu")
-    monkeypatch.setattr(
-        jax.nn, "dot_product_attention", lambda q, *_, implementation: asked.append(implementation) or q
-    )
-    attention(*qkv(*tokens, dtype=dtype))
-    assert asked == [implementation]
+def test_gpus_get_cudnn_where_its_gradient_exists(gpu, dtype, tokens, asked):
+    out, _ = attention(*qkv(*tokens, dtype=dtype))
+    assert out.shape[1] == tokens[0]
+    assert gpu == [asked]
+    attention(*qkv(*tokens, dtype=dtype), bias=jnp.zeros((1, *tokens)))
+    assert gpu[1:] == [("xla", *tokens)]
 
 
-def test_cudnn_for_an_odd_number_of_tokens_is_the_formula():
-    inputs = qkv(5, 5)
-    ours, _ = attention(*inputs, implementation="cudnn")
-    np.testing.assert_allclose(ours, attention(*inputs, implementation="explicit")[0], rtol=0, atol=1e-6)
+@pytest.mark.parametrize("tokens", [(5, 5), (4, 5), (5, 4)])
+def test_what_is_padded_for_cudnn_is_the_formula_with_its_gradients(gpu, tokens):
+    inputs = qkv(*tokens)
+
+    def both(implementation):
+        out, back = jax.vjp(lambda *x: attention(*x, implementation=implementation)[0], *inputs)
+        return out, *back(jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape))
+
+    for ours, expected in zip(both("cudnn"), both("explicit")):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)
+    assert gpu == [("cudnn", tokens[0] + tokens[0] % 2, tokens[1] + tokens[1] % 2)]

@@ -14,10 +14,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_gpus_that_are_not_here(config_file):  # noqa: F811
+@pytest.mark.parametrize("class_token", [False, True])  # an even number of tokens, and one more
+def test_gpus_that_are_not_here(config_file, class_token):  # noqa: F811
     process = plan("--config", config_file, "--hardware", "h100-2", "--json", "--config.mesh.fsdp=2",
-                   "--config.sharding.min_size=16", "--config.model.depth=2", "--config.model.class_token=False",
-                   "--config.model.pool=mean")  # fmt: skip
+                   "--config.sharding.min_size=16", "--config.model.depth=2", "--config.model.pool=mean",
+                   f"--config.model.class_token={class_token}")  # fmt: skip
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout)
     assert found["fits"]

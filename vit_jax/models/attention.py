@@ -56,9 +56,9 @@ def attention(
     unless heads that do not fill lanes have to stay together and are too many for one program;
     elsewhere the explicit form, which is the fastest on CPUs and takes less memory on TPUs, where XLA's keeps float32
     scores for the backward pass. Weights and dropout of weights need the explicit form, which is then used whatever
-    was asked for; so does a bias or a mask beside the kernel. Beside a bias or a mask, and for odd numbers of tokens,
-    as a class token beside a whole grid makes them, XLA's form stands in for cuDNN's, whose gradient jax offers for
-    even numbers alone.
+    was asked for; so does a bias or a mask beside the kernel. Beside a bias or a mask, XLA's form stands in for
+    cuDNN's, whose gradient jax offers for even numbers of tokens alone. Odd ones, as a class token beside a whole grid
+    makes them, are padded by one.
 
     Args:
       q: `(b, n, h, k)`.
@@ -88,11 +88,20 @@ def attention(
         # Not by heads: a last axis of 64 would be laid out in rows half empty.
         flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
         return on_each_device(_kernel().short_attention, q.shape[2], *flat).reshape(q.shape), None
-    odd = q.shape[1] % 2 or k.shape[1] % 2
-    if implementation == "cudnn" and (not plain or odd):
-        implementation = "xla"
-    attend = partial(jax.nn.dot_product_attention, implementation=implementation)  # pyright: ignore
+    if implementation == "cudnn" and plain:
+        return _cudnn(q, k, v), None
+    attend = partial(jax.nn.dot_product_attention, implementation="xla")
     return attend(q, k, v, None if bias is None else bias[None].astype(q.dtype), mask), None
+
+
+def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    (b, n), m = q.shape[:2], k.shape[1]
+    attend = partial(jax.nn.dot_product_attention, implementation="cudnn")
+    if n % 2 == m % 2 == 0:
+        return attend(q, k, v)
+    q, k, v = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (q, k, v))
+    # Of queries none is masked: one that sees no key would be 0 / 0.
+    return attend(q, k, v, key_value_seq_lengths=jnp.full(b, m, jnp.int32))[:, :n]
 
 
 def _kernel() -> ModuleType:
