@@ -35,6 +35,11 @@ PLANS = {
     "g/14 on v5p-128": (*SMALL_G, "--hardware", "v5p-128", *CUBE, NO_REMAT),
     "G/14 on v5p-128": (*LARGE_G, "--hardware", "v5p-128", *CUBE, NO_REMAT),
 }
+# The same work for each chip.
+GROWTH = {
+    f"S/16 on v5e-{chips}": (*S16, "--hardware", f"v5e-{chips}", f"--config.data.batch_size={128 * chips}")
+    for chips in (4, 8, 16, 64, 256)
+}
 # Of a few blocks, which compile quickly; each beside the first of its kind. Explicit attention, whose cycles the
 # compiler gives, stands under all that is not about attention.
 EXPLICIT = "--config.model.attention=explicit"
@@ -65,6 +70,7 @@ LEVERS = {
     "g/14 of 4 blocks, remat dots": (*G_FEW, "--config.model.remat=dots"),
     "g/14 of 4 blocks, two microbatches": (*G_FEW, "--config.accumulation=2"),
 }
+ALL = PLANS | GROWTH | LEVERS
 TEXT = """# Plans
 
 What `vit-jax plan` says of large runs, made by `python benchmarks/plans.py`. **Nothing here was run on a TPU**: times
@@ -76,6 +82,12 @@ out, "all" is with every collective that no other work is scheduled beside. Comp
 
 {runs}
 {missing}
+## More chips
+
+S/16, parameters whole on each of them, 128 images a chip: what more chips cost is the all-reduce of gradients.
+
+{growth}
+
 ## Where the time goes
 
 {hottest}
@@ -168,7 +180,7 @@ def main() -> int:
     folder = Path(arguments.folder)
     folder.mkdir(parents=True, exist_ok=True)
     plans: dict[str, dict[str, Any]] = {}
-    for name, options in (PLANS | LEVERS).items():
+    for name, options in ALL.items():
         path = folder / (name.replace("/", "").replace(",", "").replace(" ", "_") + ".json")
         if not path.exists() and arguments.only in name:
             print(f"{name} ...", flush=True)
@@ -176,7 +188,7 @@ def main() -> int:
         if path.exists():
             plans[name] = json.loads(path.read_text())
     Path(arguments.output).write_text(_document(plans))
-    missing = [name for name in PLANS | LEVERS if name not in plans]
+    missing = [name for name in ALL if name not in plans]
     print(f"{arguments.output}; missing: {', '.join(missing) or 'none'}")
     return 0
 
@@ -194,9 +206,10 @@ def _document(plans: dict[str, dict[str, Any]]) -> str:
 
     columns = ["run", "mesh", "remat", "GiB a chip", "ms computing", "ms waiting", "MFU computing", "MFU all"]
     columns += ["images/s", "chip-hours"]
-    head = f"| {' | '.join(columns)} |\n"
+    head = f"| {' | '.join(columns)} |\n" + "|---" * len(columns) + "|\n"
     rows = [_row(name, plans[name]) for name in PLANS if name in plans]
-    missing = [name for name in PLANS | LEVERS if name not in plans]
+    growth = [_row(name, plans[name]) for name in GROWTH if name in plans]
+    missing = [name for name in ALL if name not in plans]
     few = "| step | GiB a chip | ms computing | ms waiting | MFU computing |\n|---|---|---|---|---|\n"
     levers = [_lever(name, plans[name]) for name in LEVERS if name in plans]
     hottest = [
@@ -212,7 +225,8 @@ def _document(plans: dict[str, dict[str, Any]]) -> str:
         counted="not known" if small is None else f"{small['counted_seconds'] * 1e3:.1f}",
         versions=f"jax {version('jax')}, libtpu {version('libtpu')}",
         missing=f"\nNot made yet: {', '.join(missing)}.\n" if missing else "",
-        runs=head + "|---" * len(columns) + "|\n" + "\n".join(rows),
+        runs=head + "\n".join(rows),
+        growth=head + "\n".join(growth),
         hottest="\n".join(hottest),
         levers=few + "\n".join(levers),
     )

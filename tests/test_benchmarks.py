@@ -67,6 +67,30 @@ def test_inference_beside_peers_that_cannot_run(tmp_path):
     assert "vit_mu_patch16_224" in process.stdout
 
 
+@pytest.mark.parametrize("options", [[], ["--predict"]])
+def test_floors_are_of_the_same_work(options):
+    small = [
+        "--models",
+        "vit_mu_patch16_224",
+        "--image-size",
+        "64",
+        "--dtypes",
+        "float32",
+        "--seconds",
+        "0.01",
+    ]
+    process = run("floors", *small, *options)
+    assert process.returncode == 0, process.stderr
+    row = process.stdout.splitlines()[-1].strip("| ").split(" | ")
+    assert row[0] == "vit_mu_patch16_224, float32"
+    rate, flops, moved, products, memory, found = (float(cell.replace(",", "")) for cell in row[1:])
+    config = model_config("vit_mu_patch16_224", image_size=64, num_classes=1000)
+    exact = 16 * (forward_flops if options else training_flops)(config)
+    assert flops == pytest.approx(exact / 1e9, abs=0.005)
+    assert products == pytest.approx(exact / 1e9 / rate * 1e3, rel=0.01, abs=0.006)
+    assert min(moved, memory, found) > 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -43,6 +43,7 @@ class Measured:
       flops_per_second: analytic operations by the median.
       mfu: these as a share of the device's peak, or None if that is not known.
       bytes: that the compiled program holds on the device at most, parameters included.
+      accessed: bytes that its operations read and write, as XLA counts them, or None where it does not.
     """
 
     batch_size: int
@@ -54,6 +55,7 @@ class Measured:
     flops_per_second: float
     mfu: float | None
     bytes: int
+    accessed: int | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields."""
@@ -150,7 +152,13 @@ def _measured(
         rate,
         None if peak is None else rate / peak,
         peak_bytes(program),
+        _accessed(program),
     )
+
+
+def _accessed(program: Any) -> int | None:
+    count = (program.cost_analysis() or {}).get("bytes accessed")
+    return None if count is None else int(count)
 
 
 def _timed(run: Callable[[], Any], seconds: float, for_latency: float) -> list[float]:
