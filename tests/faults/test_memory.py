@@ -139,7 +139,7 @@ def get_config():
     config = default_config()
     config.duration = "3 steps"
     config.model.update(name="vit_tiny_patch16_224", depth=1)
-    config.data.update(source="synthetic", batch_size=512, size=8, num_threads=1)
+    config.data.update(source="synthetic", batch_size=640, size=8, num_threads=1)
     config.log.update(every="1 steps", tensorboard=False, progress=False)
     return config
 """
