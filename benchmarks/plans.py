@@ -38,7 +38,7 @@ PLANS = {
 # The same work for each chip.
 GROWTH = {
     f"S/16 on v5e-{chips}": (*S16, "--hardware", f"v5e-{chips}", f"--config.data.batch_size={128 * chips}")
-    for chips in (4, 8, 16, 64, 256)
+    for chips in (4, 8, 16, 64)
 }
 # Of a few blocks, which compile quickly; each beside the first of its kind. Explicit attention, whose cycles the
 # compiler gives, stands under all that is not about attention.
