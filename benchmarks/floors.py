@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from worker import PRODUCT
 
 from vit_jax.allocation import start_tuned
 from vit_jax.compiler_options import training_options
@@ -23,7 +24,6 @@ from vit_jax.models.names import resolve
 from vit_jax.models.vit_config import replace
 from vit_jax.planning.measurement import measure_prediction, measure_training
 
-M, K, N = 3152, 384, 1536
 COUNT = 2**26  # float32
 
 
@@ -39,9 +39,10 @@ def seconds_of(function: Callable[[], Any], runs: int = 15) -> float:
 
 def product_rate(dtype: str) -> float:
     """Return the operations a second of one product."""
-    a, b = jnp.ones((M, K), dtype), jnp.ones((K, N), dtype)
-    product = jax.jit(jnp.matmul, compiler_options=training_options(jax.default_backend(), dtype, N))
-    return 2 * M * K * N / seconds_of(lambda: product(a, b))
+    m, k, n = PRODUCT
+    a, b = jnp.ones((m, k), dtype), jnp.ones((k, n), dtype)
+    product = jax.jit(jnp.matmul, compiler_options=training_options(jax.default_backend(), dtype, n))
+    return 2 * m * k * n / seconds_of(lambda: product(a, b))
 
 
 def memory_rate() -> float:
@@ -86,7 +87,8 @@ def main() -> None:
             measure = measure_prediction if arguments.predict else measure_training
             found = measure(config, [arguments.batch_size], seconds=arguments.seconds)[0]
             flops = found.flops_per_second * found.milliseconds / 1e3
-            moved = found.accessed or 0
+            assert found.accessed is not None, "this backend does not count bytes"
+            moved = found.accessed
             numbers = (
                 f"{rate / 1e9:,.0f} | {flops / 1e9:,.2f} | {moved / 1e6:,.1f} | {flops / rate * 1e3:,.2f}"
             )

@@ -72,7 +72,6 @@ def _measure(
         heads_together,
         image_bytes,
         images_together,
-        room_for_images,
         short_attention,
     )
     from vit_jax.planning.kernels import kernel_cycles
@@ -105,7 +104,7 @@ def _measure(
             int(match[1]),
             counted / (images * heads // together),
             together,
-            images_together(images, heads // together, each, room_for_images(tokens, tokens)),
+            images_together(images, heads // together, each, tokens, tokens),
         )
 
 

@@ -44,7 +44,7 @@ def training_options(platform: str, dtype: str, widest: int) -> Options:
       widest: columns of the widest layer.
     """
     pays = dtype == "bfloat16" or widest <= MOST_COLUMNS
-    return dict(ONEDNN) if pays and _has_onednn(platform) else {}
+    return dict(ONEDNN) if pays and has_onednn(platform) else {}
 
 
 def prediction_options(platform: str, dtype: str) -> Options:
@@ -56,7 +56,7 @@ def prediction_options(platform: str, dtype: str) -> Options:
       platform: that it is compiled for: `cpu`, `gpu` or `tpu`.
       dtype: of computing: `float32` or `bfloat16`.
     """
-    return dict(ONEDNN) if dtype == "bfloat16" and _has_onednn(platform) else {}
+    return dict(ONEDNN) if dtype == "bfloat16" and has_onednn(platform) else {}
 
 
 def overlap_options(kind: str) -> Options:
@@ -68,5 +68,6 @@ def overlap_options(kind: str) -> Options:
     return dict(OVERLAP) if kind == V5E else {}
 
 
-def _has_onednn(platform: str) -> bool:
+def has_onednn(platform: str) -> bool:
+    """Return whether programs for `platform` may call oneDNN here."""
     return platform == "cpu" and machine.machine() in ("x86_64", "AMD64") and SINCE <= version[:2] < BEFORE

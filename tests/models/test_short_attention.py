@@ -20,7 +20,6 @@ from vit_jax.models.short_attention import (
     heads_together,
     image_bytes,
     images_together,
-    room_for_images,
     short_attention,
 )
 from vit_jax.training.mesh import BATCH, make_mesh
@@ -115,7 +114,7 @@ def test_heads_that_have_to_stay_together_may_have_no_room():
 )
 def test_a_program_has_many_images_and_a_call_a_few_programs(images, rows, columns, direction, together):
     each = image_bytes(rows, columns, 2, direction)
-    assert images_together(images, 1, each, room_for_images(rows, rows)) == together
+    assert images_together(images, 1, each, rows, rows) == together
     assert image_bytes(196, 192, 2, FORWARD) == 4 * 208 * 256 * 2  # whole tiles
 
 

@@ -196,9 +196,7 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path):
 @pytest.mark.parametrize("has", [True, False])
 def test_that_programs_with_onednn_cannot_be_written_is_not_told(tmp_path, monkeypatch, has):
     told = []
-    monkeypatch.setattr(
-        compilation, "training_options", lambda *_: {"xla_cpu_use_onednn": True} if has else {}
-    )
+    monkeypatch.setattr(compilation, "has_onednn", lambda platform: has)
     start = "Error writing persistent compilation cache entry for 'jit_step': "
     with kept_programs(str(tmp_path), tmp_path, told.append):
         warnings.warn(start + "MemoryError: std::bad_alloc", stacklevel=1)

@@ -132,7 +132,7 @@ def _check_kernel(q: jax.Array, k: jax.Array) -> None:
         raise ConfigError(
             f"attention is 'kernel' on a {platform()} with {tokens} tokens and {heads} heads of {size} in {q.dtype}; "
             f"the kernel is for TPUs, at most {_kernel().MAX_TOKENS} tokens, and fewer where heads do not fill lanes. "
-            f"Set model.attention to 'auto'."
+            "Set model.attention to 'auto'."
         )
 
 

@@ -71,13 +71,13 @@ def heads_together(heads: int, size: int, queries: int, keys: int, itemsize: int
         count
         for count in (*whole, heads)
         if rows <= MAX_TOKENS
-        and image_bytes(rows, count * size, itemsize, BACKWARD) <= room_for_images(queries, keys)
+        and image_bytes(rows, count * size, itemsize, BACKWARD) <= _room_for_images(queries, keys)
     ]
     fitting = [count for count in room if count * queries * keys <= _LARGEST_PROGRAM]
     return max(fitting, default=min(room, default=0))
 
 
-def room_for_images(queries: int, keys: int) -> int:
+def _room_for_images(queries: int, keys: int) -> int:
     """Return how many bytes one program may read and write beside its scores; the next one's lie there too."""
     return (_MEMORY - _SCORE * queries * keys) // 2
 
@@ -95,7 +95,7 @@ def image_bytes(rows: int, columns: int, itemsize: int, direction: str) -> int:
     return _ARRAYS[direction] * tiles * tile * _LANES * itemsize
 
 
-def images_together(images: int, groups: int, each: int, room: int) -> int:
+def images_together(images: int, groups: int, each: int, queries: int, keys: int) -> int:
     """Return how many images one program handles, in equal numbers, so that starts and transfers take least.
 
     Every program costs its start, and the first one waits for what it reads; the others' is read meanwhile.
@@ -104,8 +104,9 @@ def images_together(images: int, groups: int, each: int, room: int) -> int:
       images: `b`.
       groups: of heads, each a program.
       each: `image_bytes` of one image.
-      room: `room_for_images`.
+      queries, keys: `n` and `m`.
     """
+    room = _room_for_images(queries, keys)
     fitting = [count for count in range(1, images + 1) if images % count == 0 and count * each <= room]
     cost = {count: images // count * groups * START + count * each / BYTES for count in (1, *fitting)}
     return min(cost, key=cost.__getitem__)
@@ -164,7 +165,7 @@ class _Program:
         self.together = heads_together(heads, size, n, m, q.dtype.itemsize)
         groups = heads // self.together
         each = image_bytes(max(n, m), self.together * size, q.dtype.itemsize, direction)
-        images = images_together(b, groups, each, room_for_images(n, m))
+        images = images_together(b, groups, each, n, m)
         self.grid = (b // images, groups)
         self.queries, self.keys = (
             pl.BlockSpec((images, rows, self.together * size), lambda image, group: (image, 0, group))

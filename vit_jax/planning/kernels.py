@@ -1,10 +1,10 @@
 """What our own kernels cost on a TPU, counted by hand: XLA's schedule says nothing of them.
 
 The compiler can be made to write down the instruction bundles of a kernel, one of which is issued in a cycle
-(`benchmarks/tpu_kernels.py`). For 64 to 577 tokens and heads of 64 to 104, on v5e and v5p, these
-constants count as many or up to a half more, and for none more than a fiftieth less; on v6e more, on v4 down to 0.54 of
-them. What a program costs beside its bundles is the difference to the compiler's own profile of it, which it gives for
-one shape alone.
+(`benchmarks/tpu_kernels.py`). For 64 to 577 tokens and heads of 64 to 104, on v5e and v5p, these constants count as
+many or up to a half more, and for none more than a fiftieth less; on v6e more, on v4 down to 0.54 of them. What a
+program costs beside its bundles is the difference to the compiler's own profile of it, which it gives for one shape
+alone.
 """
 
 import math
@@ -17,7 +17,6 @@ from vit_jax.models.short_attention import (
     START,
     image_bytes,
     images_together,
-    room_for_images,
 )
 
 _HEAD = {FORWARD: 90, BACKWARD: 120}
@@ -36,13 +35,12 @@ def kernel_cycles(call: str) -> float | None:
     groups = re.search(r"f32\[\d+,(\d+),(\d+),\d+\]", call)
     if name is None or operands is None or groups is None:
         return None
-    (dtype, images, queries, width), (_, _, keys, _) = re.findall(r"(\w+)\[(\d+),(\d+),(\d+)\]", operands[1])[
-        :2
-    ]
+    arrays = re.findall(r"(\w+)\[(\d+),(\d+),(\d+)\]", operands[1])
+    (dtype, images, queries, width), (_, _, keys, _) = arrays[:2]
     images, queries, keys = int(images), int(queries), int(keys)
     groups, heads = int(groups[1]), int(groups[2])
     each = image_bytes(max(queries, keys), int(width) // groups, 2 if dtype == "bf16" else 4, name)
-    together = images_together(images, groups, each, room_for_images(queries, keys))
+    together = images_together(images, groups, each, queries, keys)
     tiles = math.ceil(keys / 8) * math.ceil(queries / 128)
     programs = groups * (images // together)
     work = programs * (START + together * heads * (_HEAD[name] + _TILE[name] * tiles))

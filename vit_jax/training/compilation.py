@@ -1,9 +1,9 @@
 """Compiled programs are kept between runs: a run that starts again does not compile again.
 
 The cache is JAX's own. It is by content: a program is found again if its code, shapes, shardings, compiler options,
-devices and versions are the same, and it is compiled otherwise. Programs that call oneDNN
-(`compiler_options.py`) jaxlib cannot write down; it says so as a lack of memory. They are compiled by every run, which
-is not worth a line in each.
+devices and versions are the same, and it is compiled otherwise. Programs that call oneDNN (`compiler_options.py`)
+jaxlib cannot write down; it says so as a lack of memory. They are compiled by every run, which is not worth a line in
+each.
 """
 
 import re
@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from vit_jax.compiler_options import training_options
+from vit_jax.compiler_options import has_onednn
 from vit_jax.processes import is_main
 from vit_jax.weights.fetch import default_cache
 
@@ -120,7 +120,7 @@ def _one_line(folder: object, report: Callable[[str], None]) -> Iterator[None]:
         ) -> None:
             if "persistent compilation cache" not in str(message):
                 show(message, category, filename, lineno, file, line)  # pyright: ignore[reportArgumentType]
-            elif not told and not (_has_unwritable() and re.match(_UNWRITABLE, str(message))):
+            elif not told and not (has_onednn(jax.default_backend()) and re.match(_UNWRITABLE, str(message))):
                 told.append(message)
                 reason = str(message).partition(": ")[2].splitlines()[0]
                 report(
@@ -130,11 +130,6 @@ def _one_line(folder: object, report: Callable[[str], None]) -> Iterator[None]:
 
         warnings.showwarning = showwarning
         yield
-
-
-def _has_unwritable() -> bool:
-    """Return whether programs of this process may call oneDNN."""
-    return bool(training_options(jax.default_backend(), "bfloat16", 1))
 
 
 def _print(line: str) -> None:
