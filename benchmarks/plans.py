@@ -159,10 +159,10 @@ there. Of v4 too little is counted (down to 0.54 of the bundles), of v6e too muc
 - On v5e reduce-scatters run inside the products that follow (`sharding.overlap`, `compiler_options.py`). The compiler
   says that it supports this on no other chip, and refuses it for v5p. It takes four options: two that ask for it; one
   against combining, because combined ones wait; and a limit of 32 MiB of VMEM for a product, because at the default
-  of 16 MiB one needs 16.06. The limit matters: L/16 computes 30 times as long with 16.5 MiB, 1.04 times with 24 and 1.07 times with 64. S/16, which divides
-  no parameters, would compute 1.07 times as long with 32 MiB: there it stays at 16. Where the compiler passes parts of
-  weights around while it multiplies, and no reduce-scatter is left (B/16 on v5e-8 with fsdp=8), the options cost 1.2 %
-  of the step and bring nothing; `sharding.overlap=False` leaves them out.
+  of 16 MiB one needs 16.06. The limit matters: L/16 computes 30 times as long with 16.5 MiB, 1.04 times with 24 and
+  1.07 times with 64. S/16, which divides no parameters, would compute 1.07 times as long with 32 MiB: there it stays
+  at 16. Where the compiler passes parts of weights around while it multiplies, and no reduce-scatter is left (B/16 on
+  v5e-8 with fsdp=8), the options cost 1.2 % of the step and bring nothing; `sharding.overlap=False` leaves them out.
 - L/16 still waits 1.8 ms for 46 of 98 all-gathers, beside which nothing is scheduled, and 0.8 ms for all-reduces.
 - Norms and their gradients read activations from memory once more than products do.
 """
