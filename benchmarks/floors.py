@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from worker import PRODUCT
 
 from vit_jax.allocation import start_tuned
-from vit_jax.compiler_options import training_options
+from vit_jax.compiler_options import jit, training_options
 from vit_jax.models.names import resolve
 from vit_jax.models.vit_config import replace
 from vit_jax.planning.measurement import measure_prediction, measure_training
@@ -41,7 +41,7 @@ def product_rate(dtype: str) -> float:
     """Return the operations a second of one product."""
     m, k, n = PRODUCT
     a, b = jnp.ones((m, k), dtype), jnp.ones((k, n), dtype)
-    product = jax.jit(jnp.matmul, compiler_options=training_options(jax.default_backend(), dtype, n))
+    product = jit(jnp.matmul, training_options(jax.default_backend(), dtype, n))
     return 2 * m * k * n / seconds_of(lambda: product(a, b))
 
 

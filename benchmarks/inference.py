@@ -15,14 +15,14 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     """Return our forward pass on one batch that is on the device already."""
     import jax
 
-    from vit_jax.compiler_options import prediction_options
+    from vit_jax.compiler_options import jit, prediction_options
     from vit_jax.planning.measurement import random_parameters
 
     objective = worker.objective(task)
     params = random_parameters(objective)
     batch = {"image": jax.device_put(worker.batch(task)[0])}
     options = prediction_options(jax.default_backend(), objective.model.dtype)
-    predict = jax.jit(objective.predict, compiler_options=options)
+    predict = jit(objective.predict, options)
     return lambda: predict(params, batch).block_until_ready()
 
 

@@ -188,13 +188,13 @@ def _import_timm() -> Any:
 def _jax_product(task: Task) -> Callable[[], Any]:
     import jax
 
-    from vit_jax.compiler_options import training_options
+    from vit_jax.compiler_options import jit, training_options
 
     m, k, n = PRODUCT
     a = jax.random.normal(jax.random.key(0), (m, k), task["dtype"])
     b = jax.random.normal(jax.random.key(1), (k, n), task["dtype"])
     options = training_options(jax.default_backend(), task["dtype"], n)
-    product = jax.jit(jax.numpy.matmul, compiler_options=options)
+    product = jit(jax.numpy.matmul, options)
     return lambda: product(a, b).block_until_ready()
 
 

@@ -7,27 +7,37 @@ import pytest
 
 from vit_jax import compiler_options
 from vit_jax.compiler_options import (
-    BEFORE,
-    MOST_COLUMNS,
+    CALLED_BY_US,
+    CALLS,
     ONEDNN,
     OVERLAP,
-    SINCE,
+    jit,
     overlap_options,
     prediction_options,
     training_options,
 )
 from vit_jax.models.layers import dense
+from vit_jax.onednn import MOST_COLUMNS
 
-HERE = (
-    compiler_options.machine.machine() in ("x86_64", "AMD64")
-    and SINCE <= compiler_options.version[:2] < BEFORE
-)
+HERE = compiler_options.has_onednn("cpu")
 
 
 @pytest.fixture(params=[(0, 11, 0), (0, 12, 0, 1)], ids=str)
 def known(monkeypatch, request):
     monkeypatch.setattr(compiler_options.machine, "machine", lambda: "x86_64")
     monkeypatch.setattr(compiler_options, "version", request.param)
+
+
+@pytest.fixture
+def called_by_us(known, monkeypatch, tmp_path):
+    """jaxlib 0.10.2 on processors with these instructions."""
+    monkeypatch.setattr(compiler_options, "version", CALLED_BY_US)
+
+    def instructions(names: str) -> None:
+        (tmp_path / "cpuinfo").write_text(f"processor: 0\nflags: fpu avx2 avx512f {names}\n")
+
+    monkeypatch.setattr(compiler_options, "PROCESSORS", tmp_path / "cpuinfo")
+    return instructions
 
 
 def test_where_they_help(known):
@@ -40,12 +50,25 @@ def test_where_they_help(known):
     assert training_options("cpu", "float32", 3072) == prediction_options("cpu", "float32") == {}
 
 
+def test_jaxlib_010_is_only_told_what_is_carried_out_for_it(called_by_us):
+    called_by_us("avx512_bf16 amx_bf16")
+    assert training_options("cpu", "float32", 3072) == training_options("cpu", "bfloat16", 8) == CALLS
+    assert prediction_options("cpu", "bfloat16") == CALLS
+    assert prediction_options("cpu", "float32") == training_options("gpu", "bfloat16", 8) == {}
+
+
+def test_jaxlib_010_needs_instructions_for_bfloat16(called_by_us):
+    assert training_options("cpu", "bfloat16", 8) == {}  # no such file: another system than Linux
+    called_by_us("")
+    assert training_options("cpu", "bfloat16", 8) == {}
+
+
 @pytest.mark.parametrize("platform", ["gpu", "tpu"])
 def test_not_on_accelerators(known, platform):
     assert training_options(platform, "bfloat16", 8) == prediction_options(platform, "bfloat16") == {}
 
 
-@pytest.mark.parametrize("version", [(0, 10, 2), (0, 13, 0), (1, 0, 0)], ids=str)
+@pytest.mark.parametrize("version", [(0, 10, 1), (0, 13, 0), (1, 0, 0)], ids=str)
 def test_not_in_versions_that_were_not_seen(known, monkeypatch, version):
     monkeypatch.setattr(compiler_options, "version", version)
     assert training_options("cpu", "bfloat16", 8) == {}
@@ -73,11 +96,7 @@ def test_gradients_are_the_same_to_rounding(dtype):
     x = jax.random.normal(jax.random.key(1), (4, 100, 384)).astype(dtype)
     gradients = jax.grad(loss, argnums=(0, 1))
     plain = jax.jit(gradients)(kernel, x)
-    program = (
-        jax.jit(gradients, compiler_options=training_options("cpu", "bfloat16", 256))
-        .lower(kernel, x)
-        .compile()
-    )
+    program = jit(gradients, training_options("cpu", "bfloat16", 256)).lower(kernel, x).compile()
     assert ("onednn" in program.as_text()) == HERE  # the compiler understands the options
     tolerance = 1e-5 if dtype == jnp.float32 else 2**-7
     for ours, theirs in zip(program(kernel, x), plain, strict=True):

@@ -3,8 +3,8 @@ none.
 
 For x86 processors jaxlib brings two libraries of matrix products. The one that it uses, YNNPACK, leaves products with
 a transposed operand, which gradients consist of, to slow loops, and gets less out of a processor's matrix
-instructions; oneDNN does neither. Sums over rows stay with YNNPACK. jaxlib 0.10 has oneDNN but never calls it for
-products; what versions after 0.12 do has not been seen.
+instructions; oneDNN does neither. Sums over rows stay with YNNPACK. jaxlib 0.10 understands the option and does
+nothing, so that `jit` carries it out (`onednn.py`); what versions after 0.12 do has not been seen.
 
 On TPU v5e reduce-scatters of gradients can run inside the products that follow them; the compiler does so for that chip
 alone, and when asked. Products then need more of the chip's fast memory than it gives them by itself, and gradients
@@ -12,19 +12,25 @@ must come one by one, not several together.
 """
 
 import platform as machine
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import jax
 from jaxlib.version import __version_info__ as version
+
+from vit_jax import onednn
 
 Options = dict[str, bool | str]
 
+CALLS: Options = {"xla_cpu_experimental_onednn_custom_call": True}
 ONEDNN: Options = {
+    **CALLS,
     "xla_cpu_use_onednn": True,
-    "xla_cpu_experimental_onednn_custom_call": True,
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
 }
-SINCE, BEFORE = (0, 11), (0, 13)
-# In float32, of products with 2560, 3072 or 5120 columns, oneDNN takes twice the time; of 2304 and fewer, never.
-MOST_COLUMNS = 2304
+CALLED_BY_US, SINCE, BEFORE = (0, 10, 2), (0, 11), (0, 13)
+PROCESSORS = Path("/proc/cpuinfo")
 
 V5E = "TPU v5 lite"  # as its `device_kind` says
 OVERLAP: Options = {
@@ -43,20 +49,22 @@ def training_options(platform: str, dtype: str, widest: int) -> Options:
       dtype: of computing: `float32` or `bfloat16`.
       widest: columns of the widest layer.
     """
-    pays = dtype == "bfloat16" or widest <= MOST_COLUMNS
-    return dict(ONEDNN) if pays and has_onednn(platform) else {}
+    if version == CALLED_BY_US or dtype == "bfloat16" or widest <= onednn.MOST_COLUMNS:
+        return _onednn(platform)
+    return {}
 
 
 def prediction_options(platform: str, dtype: str) -> Options:
     """Return the options of a forward pass alone.
 
-    In float32 both libraries are equally fast there, and small models lose time to calling oneDNN.
+    In float32 both libraries are about equally fast there, small models lose time to calling oneDNN, and programs that
+    call it cannot be kept for the next start (`training/compilation.py`).
 
     Args:
       platform: that it is compiled for: `cpu`, `gpu` or `tpu`.
       dtype: of computing: `float32` or `bfloat16`.
     """
-    return dict(ONEDNN) if dtype == "bfloat16" and has_onednn(platform) else {}
+    return _onednn(platform) if dtype == "bfloat16" else {}
 
 
 def overlap_options(kind: str) -> Options:
@@ -70,4 +78,30 @@ def overlap_options(kind: str) -> Options:
 
 def has_onednn(platform: str) -> bool:
     """Return whether programs for `platform` may call oneDNN here."""
-    return platform == "cpu" and machine.machine() in ("x86_64", "AMD64") and SINCE <= version[:2] < BEFORE
+    if platform != "cpu" or machine.machine() not in ("x86_64", "AMD64"):
+        return False
+    return SINCE <= version[:2] < BEFORE or (version == CALLED_BY_US and _has_bfloat16())
+
+
+def jit(function: Callable[..., Any], options: Options | None = None, **arguments: Any) -> Any:
+    """Return `jax.jit(function, **arguments)` with options of the compiler, also where jaxlib does not obey them.
+
+    Args:
+      function: to be compiled.
+      options: what the functions above return; None: none.
+      **arguments: others of `jax.jit`.
+    """
+    if version == CALLED_BY_US and options and CALLS.items() <= options.items():
+        function = onednn.marked(function)
+    return jax.jit(function, compiler_options=options, **arguments)
+
+
+def _onednn(platform: str) -> Options:
+    if not has_onednn(platform):
+        return {}
+    return dict(CALLS if version == CALLED_BY_US else ONEDNN)
+
+
+def _has_bfloat16() -> bool:
+    """Return whether the processors name instructions for bfloat16, without which oneDNN was not measured."""
+    return PROCESSORS.exists() and " avx512_bf16" in PROCESSORS.read_text()

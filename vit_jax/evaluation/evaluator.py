@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from vit_jax import trees
-from vit_jax.compiler_options import Options
+from vit_jax.compiler_options import Options, jit
 from vit_jax.errors import DataError
 from vit_jax.models.placement import Placement, gather_rest, placed
 from vit_jax.objectives.base import Batch, Objective
@@ -29,7 +29,7 @@ def compile_evaluation(
             whole = params if placement is None else trees.unflatten(gather_rest(trees.flatten(params)))
             return objective.evaluate(whole, buffers, batch)
 
-    return jax.jit(evaluate_batch, out_shardings=sharding, compiler_options=options)
+    return jit(evaluate_batch, options, out_shardings=sharding)
 
 
 def evaluate(

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from vit_jax.compiler_options import prediction_options
+from vit_jax.compiler_options import jit, prediction_options
 from vit_jax.data.folder import EXTENSIONS
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.preprocess import Preprocessor
@@ -108,7 +108,7 @@ class FeatureExtractor:
             return functions.apply(params, normalise(pixels, self.model.preprocessing))
 
         options = prediction_options(jax.default_backend(), self.model.dtype)
-        return jax.jit(compute, compiler_options=options)
+        return jit(compute, options)
 
     @cached_property
     def _preprocessor(self) -> Preprocessor:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax.compiler_options import prediction_options
+from vit_jax.compiler_options import jit, prediction_options
 from vit_jax.data.transforms.defaults import default_transforms
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import Picture, Preprocessor
@@ -139,7 +139,7 @@ class Predictor:
     @cached_property
     def _compiled(self) -> Any:
         options = prediction_options(jax.default_backend(), self.model.dtype)
-        return jax.jit(self.compute, compiler_options=options)
+        return jit(self.compute, options)
 
     @cached_property
     def _preprocessor(self) -> Preprocessor:

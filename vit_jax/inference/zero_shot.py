@@ -3,6 +3,7 @@
 Source: CLIP (Radford et al. 2021, arXiv 2103.00020), section 3.1; SigLIP (Zhai et al. 2023, arXiv 2303.15343).
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax.compiler_options import prediction_options
+from vit_jax.compiler_options import jit, prediction_options
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import Picture, preprocessing
 from vit_jax.inference.predictions import Prediction, fitting, in_batches, most_probable
@@ -125,9 +126,10 @@ class ZeroShotClassifier:
         return most_probable(images, self.probabilities(images), self.class_names, top)
 
 
+@functools.cache
 def _jitted(function: Callable[..., jax.Array], dtype: str) -> Any:
-    """Return a function of this module compiled for its dtype; jax compiles it once, however often it is asked."""
-    return jax.jit(function, compiler_options=prediction_options(jax.default_backend(), dtype))
+    """Return a function of this module compiled for its dtype, once, however often it is asked for."""
+    return jit(function, prediction_options(jax.default_backend(), dtype))
 
 
 def _encode_text(model: ImageTextModel, tokens: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.compiler_options import prediction_options, training_options
+from vit_jax.compiler_options import jit, prediction_options, training_options
 from vit_jax.errors import ResourceError
 from vit_jax.models.flops import forward_flops, training_flops
 from vit_jax.models.storage import stored
@@ -80,7 +80,7 @@ def measure_prediction(
     params = jax.device_put(stored(random_parameters(objective), storage))
     images = {size: _images(config, size) for size in batch_sizes}
     options = prediction_options(jax.default_backend(), config.dtype)
-    predict = jax.jit(objective.predict, compiler_options=options)
+    predict = jit(objective.predict, options)
 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
         program = predict.lower(params, {"image": images[size]}).compile()

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from vit_jax import trees
-from vit_jax.compiler_options import Options
+from vit_jax.compiler_options import Options, jit
 from vit_jax.models.placement import Placement, gather_rest, placed
 from vit_jax.objectives.base import Batch, LossOutput, Objective
 from vit_jax.random import fold, root
@@ -226,10 +226,10 @@ def compile_step(
       batch_sharding: of the batch; None: as it lies.
       options: of the compiler.
     """
-    return jax.jit(
+    return jit(
         step,
+        options,
         in_shardings=(state_shardings, batch_sharding),
         out_shardings=(state_shardings, None),
         donate_argnums=0,
-        compiler_options=options,
     )
