@@ -15,6 +15,7 @@ from vit_jax.models.layers import Dense, LayerNorm, dense, dropout, value_of
 from vit_jax.models.placement import is_known, on_each_device, platform
 from vit_jax.models.relative import RelativePositions
 from vit_jax.models.rotary import Rotation, rotate
+from vit_jax.models.softmax import softmax_matmul
 from vit_jax.random import fold
 
 
@@ -153,6 +154,8 @@ def _explicit(
         scores = scores + bias.astype(jnp.float32)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    if not return_weights and (not dropout_rate or key is None):
+        return jnp.swapaxes(softmax_matmul(scores, v), 1, 2), None
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
     out = jnp.einsum("bhnm,bhmk->bhnk", dropout(weights, dropout_rate, key), v)
     return jnp.swapaxes(out, 1, 2), weights if return_weights else None
