@@ -7,10 +7,13 @@ import pytest
 
 from vit_jax import compiler_options
 from vit_jax.compiler_options import (
+    BEFORE,
     CALLED_BY_US,
     CALLS,
     ONEDNN,
     OVERLAP,
+    PROCESSORS,
+    SINCE,
     jit,
     overlap_options,
     prediction_options,
@@ -19,7 +22,10 @@ from vit_jax.compiler_options import (
 from vit_jax.models.layers import dense
 from vit_jax.onednn import MOST_COLUMNS
 
-HERE = compiler_options.has_onednn("cpu")
+HERE = compiler_options.machine.machine() in ("x86_64", "AMD64") and (
+    SINCE <= compiler_options.version[:2] < BEFORE
+    or (compiler_options.version == CALLED_BY_US and "avx512_bf16" in PROCESSORS.read_text().split())
+)
 
 
 @pytest.fixture(params=[(0, 11, 0), (0, 12, 0, 1)], ids=str)
