@@ -21,6 +21,7 @@ from typing import Any
 
 from worker import COMPILED, EAGER, PEERS, PRODUCT, SETTINGS, Task, Worker, cores
 
+BEFORE = "before"  # the side of `--before`
 PRODUCT_SIDES = ("ours", EAGER)  # one of each library times plain matrix products
 PRODUCT_REPEATS = 10  # one takes tens of milliseconds only
 CLASSES = 1000
@@ -45,6 +46,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--peer-python", metavar="PATH", help="a Python that has torch and timm, to measure them too")
     add("--tuned-peers", action="store_true", help="give the peers our settings of the allocator as well")
     add("--no-compile", action="store_true", help="leave torch.compile out")
+    add("--before", metavar="PATH", type=Path, help="another checkout of this repository, measured as well")
     add("--json", metavar="FILE", type=Path, help="also write everything that was measured")
     add("--worker", help=argparse.SUPPRESS)
     return parser
@@ -68,6 +70,11 @@ def measure(
     """
     if arguments.json and not arguments.json.absolute().parent.is_dir():
         parser.error(f"--json is {str(arguments.json)!r}, but there is no such folder; make it first")
+    script = Path(sys.argv[0])
+    if arguments.before and not (arguments.before / "benchmarks" / script.name).is_file():
+        parser.error(
+            f"--before is {str(arguments.before)!r}, which has no benchmarks/{script.name}; give a checkout of vit_jax"
+        )
     tasks = _tasks(parser, arguments, flops)
     missing = {}  # by side: why it is not measured
     if not arguments.peer_python:
@@ -78,17 +85,19 @@ def measure(
     about = _machine()
     with contextlib.ExitStack() as stack:
         workers = {}
-        for side in (*sides, *peers):
+        for side in (*sides, *([BEFORE] if arguments.before else []), *peers):
             python = arguments.peer_python if side in peers else sys.executable
+            program = arguments.before / "benchmarks" / script.name if side == BEFORE else script
+            command = [python, str(program), "--worker", "ours" if side == BEFORE else side]
             try:
-                workers[side] = stack.enter_context(Worker(python, side, _environment(side, arguments)))
+                workers[side] = stack.enter_context(Worker(side, command, _environment(side, arguments)))
             except OSError as error:
                 parser.error(f"--peer-python is {python!r}, which cannot be started: {error.strerror}")
         prepared = _prepare(workers, tasks, missing)
         times = _time_rounds(workers, tasks, arguments.rounds, missing)
     settings = ("models", "dtypes", "batch_size", "image_size", "depth", "rounds", "device", "tuned_peers")
     report = {
-        "benchmark": Path(sys.argv[0]).stem,
+        "benchmark": script.stem,
         "unit": unit,
         "machine": about | {"versions": {side: answer["versions"] for side, answer in prepared.items()}},
         "settings": {name: getattr(arguments, name) for name in settings},
@@ -107,6 +116,8 @@ def _environment(side: str, arguments: argparse.Namespace) -> dict[str, str]:
     environment = {**os.environ, **SETTINGS[arguments.device]}
     if side in PEERS and not arguments.tuned_peers:
         return environment
+    if side == BEFORE:  # goes before what is installed
+        environment["PYTHONPATH"] = str(arguments.before.absolute())
     return tuned(environment) or environment
 
 

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from worker import PEERS
+
 STORED = Path(__file__).parent / "ratios.json"
 ALLOWED = 1.1
 
@@ -25,13 +27,10 @@ def ratios(report: dict[str, Any]) -> list[dict[str, Any]]:
     same |= {name: settings[name] for name in ("batch_size", "image_size", "depth", "tuned_peers")}
     found = []
     for result in report["results"]:
-        if result["model"] is None or "ours_over_this_wall" not in result:
+        if result["model"] is None or result["side"] not in PEERS:
             continue
         packages = about["versions"]
-        versions = {
-            "jax": packages["ours"]["jax"],
-            "torch": packages.get(result["side"], {}).get("torch", ""),
-        }
+        versions = {"jax": packages["ours"]["jax"], "torch": packages[result["side"]]["torch"]}
         low, middle, high = (round(value, 3) for value in result["ours_over_this_wall"])
         key = same | versions | {name: result[name] for name in ("model", "dtype", "side")}
         found.append({"key": key, "ratio": middle, "spread": [low, high]})

@@ -134,7 +134,7 @@ def measure(folder: Path, pythons: dict[str, str | None], rounds: int, batches: 
         if not python
     }
     workers = {
-        side: Worker(python, side, os.environ | {"JAX_PLATFORMS": "cpu"})
+        side: Worker(side, [python, sys.argv[0], "--worker", side], os.environ | {"JAX_PLATFORMS": "cpu"})
         for side, python in pythons.items()
         if python
     }

@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 from unittest import mock
@@ -44,10 +44,10 @@ _UNUSED_BY_MODELS = (
 class Worker:
     """The driver's end: the process of one side, which runs `serve`."""
 
-    def __init__(self, python: str, side: str, environment: Mapping[str, str]):
+    def __init__(self, side: str, command: Sequence[str], environment: Mapping[str, str]):
         self.side = side
         self.process = subprocess.Popen(
-            [python, sys.argv[0], "--worker", side],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -67,6 +67,35 @@ def test_inference_beside_peers_that_cannot_run(tmp_path):
     assert "vit_mu_patch16_224" in process.stdout
 
 
+CHECKOUT = """
+import json, os, sys
+from pathlib import Path
+
+tasks = json.loads(sys.stdin.readline())
+versions = {"arguments": sys.argv[1:], "path": os.environ["PYTHONPATH"], "names": [task["model"] for _, task in tasks]}
+print(json.dumps({"versions": versions, "prepare_seconds": {str(i): 0.0 for i, _ in tasks}}), flush=True)
+for line in sys.stdin:
+    print(json.dumps({"wall": 4.0, "cpu": 2.0}), flush=True)
+"""
+
+
+def test_another_checkout_is_measured_by_its_own_code(tmp_path):
+    other = tmp_path / "other" / "benchmarks" / "inference.py"
+    other.parent.mkdir(parents=True)
+    other.write_text(CHECKOUT)
+    process, results, _ = measured(tmp_path, "inference", "--before", str(tmp_path / "other"))
+    _, ours, before = results
+    assert (before["side"], before["wall_seconds"], before["cpu_seconds"]) == ("before", [4.0] * 2, [2.0] * 2)
+    assert before["ours_over_this_wall"][1] == pytest.approx(median(ours["wall_seconds"]) / 4)
+    versions = json.loads((tmp_path / "report.json").read_text())["machine"]["versions"]["before"]
+    assert versions == {
+        "arguments": ["--worker", "ours"],
+        "path": str(tmp_path / "other"),
+        "names": ["vit_mu_patch16_224"],
+    }
+    assert "before" in process.stdout
+
+
 @pytest.mark.parametrize("options", [[], ["--predict"]])
 def test_floors_are_of_the_same_work(options):
     small = [
@@ -99,6 +128,7 @@ def test_floors_are_of_the_same_work(options):
         (["--peer-python", "no/such/python"], "'no/such/python', which cannot be started: No such file"),
         (["--json", "no/such/folder/report.json"], "there is no such folder"),
         (["--rounds", "0"], "0 is not at least 1"),
+        (["--before", "no/such/folder"], "which has no benchmarks/train_step.py; give a checkout"),
     ],
 )
 def test_wrong_options_are_one_line(options, message):
@@ -142,6 +172,9 @@ def test_the_guard_tells_a_ratio_that_became_worse(tmp_path):
     assert (first.returncode, "nothing is stored for this machine" in first.stdout) == (0, True)
     assert guard(report(1.2), "--store").returncode == 0
     assert guard(report(5.0, model="other"), "--store").returncode == 0
+    assert len(json.loads(ratios.read_text())) == 2
+    own = guard(report(1.2, side="before"), "--store")  # a ratio of ours by ours is of no other day
+    assert "the reports have no ratio" in own.stdout
     assert len(json.loads(ratios.read_text())) == 2
     worse = guard(report(1.4))
     assert (worse.returncode, "1.40, stored 1.20: WORSE by 17%" in worse.stdout) == (1, True)
