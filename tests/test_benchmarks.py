@@ -69,7 +69,6 @@ def test_inference_beside_peers_that_cannot_run(tmp_path):
 
 CHECKOUT = """
 import json, os, sys
-from pathlib import Path
 
 tasks = json.loads(sys.stdin.readline())
 versions = {"arguments": sys.argv[1:], "path": os.environ["PYTHONPATH"], "names": [task["model"] for _, task in tasks]}
@@ -93,7 +92,8 @@ def test_another_checkout_is_measured_by_its_own_code(tmp_path):
         "path": str(tmp_path / "other"),
         "names": ["vit_mu_patch16_224"],
     }
-    assert "before" in process.stdout
+    assert "before: arguments ['--worker', 'ours']" in process.stdout
+    assert "float32   before " in process.stdout
 
 
 @pytest.mark.parametrize("options", [[], ["--predict"]])
