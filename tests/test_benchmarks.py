@@ -120,6 +120,16 @@ def test_floors_are_of_the_same_work(options):
     assert min(moved, memory, found) > 0
 
 
+def test_starts_are_measured_without_and_with_kept_programs():
+    process = run("startup", "--model", "vit_mu_patch16_224", "--dtypes", "float32", "--rounds", "1")
+    assert process.returncode == 0, process.stderr
+    rows = [line.strip("| ").split(" | ") for line in process.stdout.splitlines() if line.startswith("| ")]
+    cells = {row[0]: [float(cell.split()[0]) for cell in row[1:] if cell.strip(" |")] for row in rows[1:]}
+    assert [len(cells[name]) for name in ("import jax", "vit-jax models")] == [1, 1]
+    assert cells["import jax"][0] < cells["import vit_jax.training.loop"][0]
+    assert all(len(cells[name]) == 2 for name in ("train, float32", "predict, float32", "predict --exported"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
