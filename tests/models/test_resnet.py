@@ -8,7 +8,7 @@ from flax import nnx
 
 from tests.tiny import functions, parameters, pixels, run, tiny
 from vit_jax.models.names import resolve
-from vit_jax.models.resnet import Bottleneck, GroupNorm, ResNet, standardise
+from vit_jax.models.resnet import Bottleneck, GroupNorm, ResNet, group_norm, max_pool, standardise
 from vit_jax.models.resnet_config import ResNetConfig
 
 SMALL = ResNetConfig((1, 2), (128, 256), stem_channels=32)
@@ -85,6 +85,47 @@ def test_groups_are_neighbouring_channels_over_all_places():
     centred = groups - groups.mean((1, 3), keepdims=True)
     normed = (centred / np.sqrt(centred.var((1, 3), keepdims=True) + 1e-6)).reshape(x.shape)
     np.testing.assert_allclose(norm(x), normed * scale + bias, atol=2e-6)
+
+
+def test_gradients_of_group_norm_are_those_of_automatic_differentiation():
+    def by_hand(x, scale, bias):
+        groups = x.reshape(2, 6, 32, 2)
+        centred = groups - groups.mean((1, 3), keepdims=True)
+        normed = centred * jax.lax.rsqrt(jnp.square(centred).mean((1, 3), keepdims=True) + 1e-3)
+        return normed.reshape(x.shape) * scale + bias
+
+    rng = np.random.default_rng(0)
+    scale, bias, dy = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in (64, 64, (2, 3, 2, 64)))
+    x = 3 * pixels(2, 3, 2, 64) + 1
+
+    def both(function):
+        value, pull = jax.vjp(function, x, scale, bias)
+        return value, *pull(dy)
+
+    for ours, expected in zip(
+        jax.jit(both, static_argnums=0)(lambda *a: group_norm(*a, 1e-3)), both(by_hand)
+    ):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("height", "width"), [(1, 2), (4, 3), (7, 8)])
+def test_pooling_and_its_gradient_are_those_of_xla(height, width, dtype):
+    """Small integers: many values are equal, and sums of their gradients exact."""
+    rng = np.random.default_rng(height)
+    x = jnp.asarray(rng.integers(-1, 2, (2, height, width, 5)), dtype)
+    lowest = np.asarray(-np.inf, dtype)
+
+    def xlas(x):
+        return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+
+    expected, pull = jax.vjp(xlas, x)
+    dy = jnp.asarray(rng.integers(-9, 10, expected.shape), dtype)
+    value, ours = jax.jit(lambda x, dy: (lambda value, pull: (value, pull(dy)))(*jax.vjp(max_pool, x)))(x, dy)
+    assert value.dtype == ours[0].dtype == dtype
+    np.testing.assert_array_equal(np.float32(value), np.float32(expected))
+    np.testing.assert_array_equal(np.float32(ours[0]), np.float32(pull(dy)[0]))
+    assert np.isnan(np.float32(max_pool(x.at[0, 0, 0, 0].set(jnp.nan))[0, 0, 0, 0]))
 
 
 def test_weights_of_one_library_give_nearly_the_others_values():
