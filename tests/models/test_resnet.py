@@ -8,7 +8,15 @@ from flax import nnx
 
 from tests.tiny import functions, parameters, pixels, run, tiny
 from vit_jax.models.names import resolve
-from vit_jax.models.resnet import Bottleneck, GroupNorm, ResNet, group_norm, max_pool, standardise
+from vit_jax.models.resnet import (
+    Bottleneck,
+    GroupNorm,
+    ResNet,
+    StandardisedConv,
+    group_norm,
+    max_pool,
+    standardise,
+)
 from vit_jax.models.resnet_config import ResNetConfig
 
 SMALL = ResNetConfig((1, 2), (128, 256), stem_channels=32)
@@ -85,6 +93,35 @@ def test_groups_are_neighbouring_channels_over_all_places():
     centred = groups - groups.mean((1, 3), keepdims=True)
     normed = (centred / np.sqrt(centred.var((1, 3), keepdims=True) + 1e-6)).reshape(x.shape)
     np.testing.assert_allclose(norm(x), normed * scale + bias, atol=2e-6)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
+@pytest.mark.parametrize(("height", "width"), [(6, 5), (7, 8)])
+def test_convolutions_and_their_gradients(height, width, size, stride):
+    graph, state = nnx.split(StandardisedConv(size, 8, 16, stride, "timm", rngs=nnx.Rngs(0)))
+    x, kernel = pixels(2, height, width, 8), state["kernel"][...]
+
+    def ours(x, kernel):
+        return nnx.merge(graph, nnx.State({"kernel": nnx.Param(kernel)}))(x)
+
+    def by_hand(x, kernel):  # a sum over the places of the kernel
+        kernel = standardise(kernel, "timm")
+        shape = [-(-length // stride) for length in (height, width)]
+        pads = [max((n - 1) * stride + size - length, 0) for n, length in zip(shape, (height, width))]
+        x = jnp.pad(x, ((0, 0), *((pad // 2, pad - pad // 2) for pad in pads), (0, 0)))
+        ends = [(n - 1) * stride + 1 for n in shape]
+        places = [(i, j) for i in range(size) for j in range(size)]
+        return jnp.stack(
+            [x[:, i : i + ends[0] : stride, j : j + ends[1] : stride] @ kernel[i, j] for i, j in places]
+        ).sum(0)
+
+    expected, pull = jax.vjp(by_hand, x, kernel)
+    dy = jnp.asarray(np.random.default_rng(0).standard_normal(expected.shape), jnp.float32)
+    value, gradients = jax.jit(lambda x, kernel, dy: (ours(x, kernel), jax.vjp(ours, x, kernel)[1](dy)))(
+        x, kernel, dy
+    )
+    for found, wanted in zip((value, *gradients), (expected, *pull(dy))):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-6 * np.abs(wanted).max())
 
 
 def test_gradients_of_group_norm_are_those_of_automatic_differentiation():

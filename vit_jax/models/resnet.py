@@ -44,12 +44,40 @@ class StandardisedConv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return `(b, h / stride, w / stride, o)` for `x` `(b, h, w, i)`."""
         kernel = standardise(self.kernel[...], self.numerics).astype(x.dtype)
-        strides = (self.stride, self.stride)
         if kernel.shape[:2] == (1, 1):
             return matmul(x[:, :: self.stride, :: self.stride], kernel[0, 0])
-        return jax.lax.conv_general_dilated(
-            x, kernel, strides, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        if self.stride == 1 and platform() == "cpu":
+            return _convolve_in_place(x, kernel)
+        return _convolve(x, kernel, self.stride)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=dimensions)
+
+
+@jax.custom_vjp
+def _convolve_in_place(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve with a kernel of odd size, one position for each of `x`.
+
+    The gradient of `x` is again such a convolution, with the kernel turned round. Written by automatic
+    differentiation, XLA sees through the turning, no longer takes it for one, and computes it in float32 (jax 0.12).
+    """
+    return _convolve(x, kernel)
+
+
+def _convolve_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(x, kernel), (x, kernel)
+
+
+def _convolve_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    turned = jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
+    (dkernel,) = jax.linear_transpose(lambda kernel: _convolve(x, kernel), kernel)(dy)
+    return _convolve(dy, turned), dkernel
+
+
+_convolve_in_place.defvjp(_convolve_forward, _convolve_backward)
 
 
 class GroupNorm(nnx.Module):
