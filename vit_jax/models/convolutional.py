@@ -30,7 +30,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     if kernel.shape[:2] == (1, 1):
         return matmul(x[:, ::stride, ::stride], kernel[0, 0])
     if stride == 1 and platform() == "cpu":
-        return _convolve_in_place(x, kernel)
+        return _convolve_same_size(x, kernel)
     return _convolve(x, kernel, stride)
 
 
@@ -40,8 +40,8 @@ def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 
 @jax.custom_vjp
-def _convolve_in_place(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolve with a kernel of odd size, one position for each of `x`.
+def _convolve_same_size(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve with a kernel of odd size, to as many places as `x` has.
 
     The gradient of `x` is again such a convolution, with the kernel turned round. Written by automatic
     differentiation, XLA sees through the turning, no longer takes it for one, and computes it in float32 (jax 0.12).
@@ -60,7 +60,7 @@ def _convolve_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tup
     return _convolve(dy, turned), dkernel
 
 
-_convolve_in_place.defvjp(_convolve_forward, _convolve_backward)
+_convolve_same_size.defvjp(_convolve_forward, _convolve_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
