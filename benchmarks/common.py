@@ -125,8 +125,8 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
     """Return what is timed in each round: products, one for each dtype, and models, one for each dtype."""
     from vit_jax.errors import ConfigError
     from vit_jax.models.flops import parameter_count
-    from vit_jax.models.names import resolve
-    from vit_jax.models.vit_config import ViTConfig, replace
+    from vit_jax.models.names.resolve import resolve
+    from vit_jax.models.vit.config import ViTConfig, replace
 
     size = {"image_size": (arguments.image_size,) * 2, "num_classes": CLASSES}
     size |= {"depth": arguments.depth} if arguments.depth else {}

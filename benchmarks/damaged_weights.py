@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vit_jax.weights import npz_format, safetensors_format
+from vit_jax.weights.formats import npz_format, safetensors_format
 
 TORCH_FILES = Path(__file__).parent.parent / "tests" / "reference" / "torch"
 LENGTHS = (0, 1, 127, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**64 - 1)

@@ -21,8 +21,8 @@ import numpy as np
 from vit_jax import trees
 from vit_jax.errors import VitError
 from vit_jax.models.registry import create_model
-from vit_jax.weights import npz_format, safetensors_format
-from vit_jax.weights.files import open_checkpoint
+from vit_jax.weights.formats import npz_format, safetensors_format
+from vit_jax.weights.formats.files import open_checkpoint
 from vit_jax.weights.load import open_pretrained
 from vit_jax.weights.save import save
 

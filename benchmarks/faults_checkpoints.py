@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,10 @@ class Runs:
                 self._program = Once(compile_step(step, *shardings))
             return self._program
 
-        loop.build, loop.compile_step = lambda *_, **__: self.experiment, compile_once
+        def built(config, *_, **__):
+            return replace(self.experiment, config=config)
+
+        loop.build, loop.compile_step = built, compile_once
         self.whole = self.folder / "whole"
         self.config.checkpoint.keep_last = STEPS  # All are there to start from; later as usual.
         self.train(self.whole)

@@ -43,7 +43,7 @@ def case(number: int, seed: int) -> tuple[str, list[str]]:
     from vit_jax.checkpoints.fingerprint import not_finite
     from vit_jax.errors import DivergedError
     from vit_jax.training import loop
-    from vit_jax.training.replay import replay
+    from vit_jax.training.guard.replay import replay
 
     draw = random.Random(f"{seed} {number}")
     kinds = {
@@ -104,16 +104,16 @@ def configuration(every: int, fsdp: int) -> Any:
 
 def overhead(model: str, depth: int, size: int, batch: int, rounds: int) -> dict[str, Any]:
     """Return the ratios of a step with its checks to one without."""
-    from vit_jax.models.names import resolve
-    from vit_jax.models.vit_config import replace
+    from vit_jax.models.names.resolve import resolve
+    from vit_jax.models.vit.config import replace
     from vit_jax.objectives.base import DataInfo
-    from vit_jax.objectives.options import ClassificationOptions
+    from vit_jax.objectives.classification.options import ClassificationOptions
     from vit_jax.objectives.registry import build_objective
     from vit_jax.training import step as steps
-    from vit_jax.training.defaults import default_config
-    from vit_jax.training.memory import peak_bytes
+    from vit_jax.training.config.defaults import default_config
+    from vit_jax.training.guard.memory import peak_bytes
+    from vit_jax.training.guard.spikes import SpikeRule
     from vit_jax.training.optimizer import make_optimizer
-    from vit_jax.training.spikes import SpikeRule
     from vit_jax.training.state import init_state
 
     config: Any = replace(resolve(model)[1], image_size=size, depth=depth)
@@ -123,7 +123,7 @@ def overhead(model: str, depth: int, size: int, batch: int, rounds: int) -> dict
     def schedule(step: Any) -> Any:
         return jax.numpy.float32(1e-3)
 
-    optimizer = make_optimizer(default_config().optimizer, schedule, abstract)
+    optimizer = make_optimizer(default_config().optimizer, schedule, abstract, objective.network)
     rng = np.random.default_rng(0)
     images = jax.device_put(rng.integers(0, 256, (batch, size, size, 3), np.uint8))
     labels = jax.device_put(rng.integers(0, config.num_classes, batch, np.int32))

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 import vit_jax
-from vit_jax.data.sources import FolderSource, Selection, Source
-from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.data.sources.opening import FolderSource, Selection, Source
+from vit_jax.data.sources.tfds_source import TfdsSource
 
 CONFIG = Path(__file__).parent.parent / "configs" / "folder.py"
 SMALL = (

@@ -55,11 +55,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
     workdir = folder / "run"
     config = vit_jax.load_config(*configuration(arguments))
     trained = vit_jax.train(config, workdir)
-    files, classes = list_images([str(Path(arguments.data) / arguments.split)])
+    files, classes, _ = list_images([str(Path(arguments.data) / arguments.split)])
     assert classes is not None, "the evaluation split has no class folders"
     ours = vit_jax.Predictor.load(workdir)
     expected = ours.probabilities(files)
-    names = ours.objective.data.class_names
+    names = ours.class_names
     accuracy = np.mean([names[best] == name for best, name in zip(expected.argmax(axis=1), classes)])
     layouts = {}
     for layout in FORMATS:
@@ -73,7 +73,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict:
             "identical": bool(np.array_equal(found, expected)),
             "largest difference": float(np.abs(found - expected).max()),
             "parameters identical": all(np.array_equal(parameters[path], before[path]) for path in before),
-            "same classes": again.objective.data.class_names == names,
+            "same classes": again.class_names == names,
         }
     return {
         "accuracy": float(accuracy),

@@ -20,8 +20,8 @@ from worker import PRODUCT
 
 from vit_jax.allocation import start_tuned
 from vit_jax.compiler_options import jit, training_options
-from vit_jax.models.names import resolve
-from vit_jax.models.vit_config import replace
+from vit_jax.models.names.resolve import resolve
+from vit_jax.models.vit.config import replace
 from vit_jax.planning.measurement import measure_prediction, measure_training
 
 COUNT = 2**26  # float32

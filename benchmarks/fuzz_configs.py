@@ -9,6 +9,7 @@ through the real command, whose slowest is reported.
 """
 
 import copy
+import dataclasses
 import json
 import os
 import random
@@ -25,8 +26,9 @@ from damaged_weights import VALUES
 
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import VitError
+from vit_jax.objectives.options import OBJECTIVES, options_of
 from vit_jax.training.config import default_config, load_config, read_saved, to_json, validate
-from vit_jax.training.overrides import _defaults
+from vit_jax.training.config.overrides import settable
 
 GOOD = ("loaded", "refused")
 WRONG_TYPES = (
@@ -78,37 +80,38 @@ HOSTILE = (
 )
 
 
-def every_case() -> Iterator[tuple[str, str, bool]]:
-    """Yield each key, or a misspelled one, with a value; and whether it must be refused."""
-    for key, default in _defaults().items():
+def every_key() -> Iterator[tuple[list[str], str, Any, dict[str, Any]]]:
+    """Yield what must be set for a key to have a meaning, the key, its default, and what else may be set.
+
+    The options of every objective are its own keys, even where another has one of the same name.
+    """
+    config = default_config()
+    default_name = config.objective.name
+    for name in OBJECTIVES:
+        config.objective.name = name
+        defaults = settable(config)
+        own = {f"objective.{field.name}" for field in dataclasses.fields(options_of(name))}
+        for key, default in defaults.items():
+            elsewhere = key.startswith("objective.") and key != "objective.name"
+            if key in own or (name == default_name and not elsewhere):
+                yield [] if name == default_name else [f"objective.name={name}"], key, default, defaults
+
+
+def every_case() -> Iterator[tuple[list[str], str, str, bool]]:
+    """Yield what is set before, each key, or a misspelled one, with a value; and whether it must be refused."""
+    for before, key, default, known in every_key():
         for position in {0, len(key) // 2, len(key) - 1}:
             typo = key[:position] + key[position + 1 :]
-            if typo not in _defaults() and not any(name.startswith(f"{typo}.") for name in _defaults()):
-                yield typo, "1", True
+            if typo not in known and not any(name.startswith(f"{typo}.") for name in known):
+                yield before, typo, "1", True
         free = isinstance(default, str)
+        number = isinstance(default, int | float)
         for value in WRONG_TYPES:
-            number = isinstance(default, int | float) and not isinstance(default, bool)
-            yield key, value, number and value not in ("0x10",) and not free
+            wrong = number and not isinstance(default, bool) and value not in ("0x10",) and not free
+            yield before, key, value, wrong
         for value in (*EXTREMES, *HOSTILE):
-            number = isinstance(default, int | float)
-            yield (
-                key,
-                value,
-                number and value in ("nan", "inf", "-inf", "1e400", "9" * 400, "9" * 5000, *HOSTILE[:12]),
-            )
-
-
-def with_objective(key: str) -> list[str]:
-    """Return what else must be set for a key to have a meaning."""
-    own = (
-        "mask_ratio",
-        "normalise_pixels",
-        "decoder_width",
-        "decoder_depth",
-        "decoder_heads",
-        "decoder_mlp_dim",
-    )
-    return ["objective.name=mae"] if key.startswith("objective.") and key.endswith(own) else []
+            refused = ("nan", "inf", "-inf", "1e400", "9" * 400, "9" * 5000, *HOSTILE[:12])
+            yield before, key, value, number and value in refused
 
 
 def attempt(action: Any, key: str = "") -> str:
@@ -169,10 +172,10 @@ def work(first: int, last: int, seed: int, keep: Path | None) -> dict[str, Any]:
             rng = random.Random(f"{seed}/{limits.number}")
             kind, content = ("override", "json", "saved")[limits.number % 3], b""
             if kind == "override":
-                key, value, _ = rng.choice(cases)
+                before, key, value, _ = rng.choice(cases)
                 path.write_text("{}")
                 content = f"{key}={value}".encode(errors="replace")
-                overrides = [*with_objective(key), f"{key}={value}"]
+                overrides = [*before, f"{key}={value}"]
                 with limits:
                     outcome = attempt(lambda overrides=overrides: load_config(str(path), overrides), key)
             else:
@@ -201,12 +204,12 @@ def work(first: int, last: int, seed: int, keep: Path | None) -> dict[str, Any]:
 def sample(count: int) -> int:
     """Run some of the cases through the real command; return 1 if one does anything but say one line in a second."""
     rng, wrong, slowest, total = random.Random(0), 0, 0.0, 0
-    cases = [case for case in every_case() if case[2] and "\0" not in case[1] and "\ud800" not in case[1]]
+    cases = [case for case in every_case() if case[3] and "\0" not in case[2] and "\ud800" not in case[2]]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.json"
         config.write_text("{}")
-        for key, value, _ in rng.sample(cases, count):
-            overrides = [f"--config.{text}" for text in [*with_objective(key), f"{key}={value}"]]
+        for given, key, value, _ in rng.sample(cases, count):
+            overrides = [f"--config.{text}" for text in [*given, f"{key}={value}"]]
             command = [
                 sys.executable,
                 "-m",

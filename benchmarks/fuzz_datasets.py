@@ -36,8 +36,8 @@ from vit_jax.data.prepare.crc32c import masked_crc32c
 from vit_jax.data.prepare.folders import DEVKIT, TRAIN_TAR, list_imagenet
 from vit_jax.data.prepare.prepare import prepare
 from vit_jax.data.prepare.shards import Options, _example
-from vit_jax.data.sources import open_source
-from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.data.sources.opening import open_source
+from vit_jax.data.sources.tfds_source import TfdsSource
 from vit_jax.errors import VitError
 from vit_jax.inference.workdir import find
 from vit_jax.models.config_json import config_from_json, config_to_json

@@ -23,7 +23,7 @@ from damaged_weights import Damage
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.data import zoo
-from vit_jax.data.decode import decode
+from vit_jax.data.images.decode import decode
 from vit_jax.data.transforms.fusion import fused
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import DataError
@@ -48,6 +48,8 @@ def valid_files() -> dict[str, list[bytes]]:
     files["JPEG"] += [zoo.encoded(image, "JPEG"), zoo.encoded(image, "JPEG", progressive=True)] * 5
     files["PNG"] += [zoo.encoded(image, "PNG")] * 3
     files["WebP"] += [zoo.encoded(image, "WEBP"), zoo.encoded(image, "WEBP", lossless=True)] * 2
+    for method in ("tiff_lzw", "tiff_adobe_deflate", "jpeg"):
+        files["TIFF"].append(zoo.encoded(image, "TIFF", compression=method))
     files["GIF"].append(zoo.encoded(image, "GIF"))
     return files
 
@@ -57,7 +59,8 @@ class ImageDamage(Damage):
 
     def make(self) -> tuple[str, str, bytes]:
         """Return the format, the kind of damage and the file."""
-        kind = self._random.choice(("JPEG", "JPEG", "JPEG", "PNG", "PNG", "WebP", "WebP", "GIF", "BMP"))
+        kinds = ("JPEG", "JPEG", "JPEG", "PNG", "PNG", "WebP", "WebP", "TIFF", "TIFF", "GIF", "BMP")
+        kind = self._random.choice(kinds)
         content = self._random.choice(self._files[kind])
         ways: list[Callable[[bytes], bytes]] = [self.flip, self.cut, self.splice, self.lengths, self.header]
         ways += {"JPEG": [self.segments, self.hole], "PNG": [self.chunks]}.get(kind, [])

@@ -16,7 +16,7 @@ import fuzzing
 from damaged_weights import Damage, attacks, valid_files
 
 from vit_jax.errors import CheckpointError
-from vit_jax.weights.files import open_checkpoint
+from vit_jax.weights.formats.files import open_checkpoint
 
 GOOD = ("loaded", "refused")
 

@@ -21,7 +21,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 
-from vit_jax.training.hardware import peak_flops
+from vit_jax.training.devices.hardware import peak_flops
 
 MODELS = ("vit_base_patch16_224", "vit_large_patch16_224")
 BATCHES = (32, 128)

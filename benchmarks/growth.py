@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vit_jax.allocation import tuned
-from vit_jax.models.names import resolve
-from vit_jax.models.vit_config import replace
+from vit_jax.models.names.resolve import resolve
+from vit_jax.models.vit.config import replace
 from vit_jax.planning.measurement import measure_prediction, measure_training
 
 BATCH = 8

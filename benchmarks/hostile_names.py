@@ -32,8 +32,8 @@ from vit_jax.data.prepare.folders import TRAIN_TAR
 from vit_jax.data.prepare.prepare import prepare
 from vit_jax.errors import VitError, is_printable
 from vit_jax.paths import check_output
-from vit_jax.weights import safetensors_format
-from vit_jax.weights.files import open_checkpoint
+from vit_jax.weights.formats import safetensors_format
+from vit_jax.weights.formats.files import open_checkpoint
 
 PIECES = (
     *(

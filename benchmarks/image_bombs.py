@@ -27,7 +27,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.data import zoo
-from vit_jax.data.decode import decode
+from tests.data.zoo_tiff import tiff
+from vit_jax.data.images.decode import decode
 from vit_jax.errors import DataError
 
 MEMORY = 256 * 2**20
@@ -107,6 +108,12 @@ def run_length_bmp(side: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", 1078 + len(body), 0, 0, 1078) + info + bytes(1024) + body
 
 
+def flat_tiff(side: int, channels: int, kind: type) -> bytes:
+    """Return a TIFF file of black, of deflated strips with differences."""
+    extra = (2,) if channels == 4 else ()
+    return tiff(np.zeros((side, side, channels), kind), compression=8, predictor=2, rows=100, extra=extra)
+
+
 def bombs() -> dict[str, Callable[[], bytes]]:
     """Return how to make each bomb, by name."""
     packed = zlib.compress(bytes(100_000_000), 1)
@@ -137,6 +144,16 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         "BMP 30000x30000": lambda: claiming(bitmap, 18, "<ii", 30000),
         "BMP run-length 8000x8000": lambda: run_length_bmp(LARGEST),
         "BMP run-length": lambda: run_length_bmp(1000),
+        "TIFF 30000x30000": lambda: tiff(zoo.RGB, f256=30000, f257=30000),
+        "TIFF tiles of 30000x30000": lambda: tiff(zoo.RGB, tile=(16, 16), f322=30000, f323=30000),
+        "TIFF flat 8000x8000": lambda: flat_tiff(LARGEST, 3, np.uint8),
+        "TIFF flat": lambda: flat_tiff(FREE, 3, np.uint8),
+        "TIFF flat, alpha": lambda: flat_tiff(FREE, 4, np.uint8),
+        "TIFF flat, 16-bit": lambda: flat_tiff(FREE // 2, 3, np.uint16),
+        "TIFF flat, 16-bit alpha": lambda: flat_tiff(FREE // 2, 4, np.uint16),
+        "TIFF flat, LZW": lambda: encoded(Image.new("RGB", (FREE, FREE)), "TIFF", compression="tiff_lzw"),
+        "TIFF flat, one-bit": lambda: encoded(Image.new("1", (FREE, FREE)), "TIFF", compression="group4"),
+        "TIFF flat, JPEG": lambda: encoded(Image.new("RGB", (FREE, FREE)), "TIFF", compression="jpeg"),
         "JPEG 60000x60000": lambda: claiming_jpeg(jpeg(8), 60000),
         "JPEG 8000x8000": lambda: jpeg(LARGEST),
         "JPEG, nothing of 8000x8000": lambda: claiming_jpeg(jpeg(8), LARGEST),
@@ -174,6 +191,8 @@ def largest() -> dict[str, Callable[[], bytes]]:
         "PNG 16-bit alpha": lambda: padded(png(side, 16, 6), 25),
         "WebP": lambda: padded(webp(side)),
         "WebP alpha": lambda: padded(webp(side, mode="RGBA")),
+        "TIFF": lambda: padded(flat_tiff(side, 3, np.uint8)),
+        "TIFF 16-bit": lambda: padded(flat_tiff(side, 3, np.uint16), 25),
         "GIF": lambda: padded(encoded(Image.new("P", (side, side)), "GIF", transparency=0)),
     }
 

@@ -16,14 +16,14 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     import jax
 
     from vit_jax.compiler_options import jit, prediction_options
-    from vit_jax.planning.measurement import random_parameters
+    from vit_jax.planning.measurement import plain_buffers, random_parameters
 
     objective = worker.objective(task)
-    params = random_parameters(objective)
+    params, buffers = random_parameters(objective), plain_buffers(objective)
     batch = {"image": jax.device_put(worker.batch(task)[0])}
     options = prediction_options(jax.default_backend(), objective.model.dtype)
-    predict = jit(objective.predict, options)
-    return lambda: predict(params, batch).block_until_ready()
+    predict = jit(objective.logits, options)
+    return lambda: predict(params, buffers, batch).block_until_ready()
 
 
 def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:

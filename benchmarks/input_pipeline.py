@@ -106,8 +106,8 @@ def photographs(source: Path | None, target: Path, size: tuple[int, int], count:
 
 def draws(folder: Path, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which file, box and flip ours has at each of the first positions of training."""
-    from vit_jax.data.decode import jpeg_header
-    from vit_jax.data.folder import FolderSource
+    from vit_jax.data.images.decode import jpeg_header
+    from vit_jax.data.sources.folder import FolderSource
     from vit_jax.data.transforms.crops import RandomResizedCrop
 
     source, crop = FolderSource(folder, "train"), RandomResizedCrop(CROP)
@@ -279,10 +279,10 @@ def ours(folder: Path) -> dict[str, Iterator[Any]]:
     """Return our variants: the decoder alone, one thread without Grain, and with it."""
     import simplejpeg
 
-    from vit_jax.data.arrays import SyntheticSource
-    from vit_jax.data.folder import FolderSource
     from vit_jax.data.pipeline import train_batches
     from vit_jax.data.reader import BatchReader
+    from vit_jax.data.sources.folder import FolderSource
+    from vit_jax.data.sources.opening import SyntheticSource
     from vit_jax.data.transforms.spec import parse
 
     source = FolderSource(folder, "train")

@@ -87,7 +87,7 @@ def memory(entry: str) -> int:
 
 def read(folder: Path) -> dict[str, float]:
     """Read every array of the file into memory of its own."""
-    from vit_jax.weights import safetensors_format
+    from vit_jax.weights.formats import safetensors_format
 
     def run():
         tensors = safetensors_format.read(folder / "model.safetensors")
@@ -121,7 +121,7 @@ def load_sharded(folder: Path) -> dict[str, float]:
 
     from vit_jax import trees
     from vit_jax.models.registry import model_functions
-    from vit_jax.training.sharding import RULES, parameter_specs
+    from vit_jax.training.devices.sharding import RULES, parameter_specs
     from vit_jax.weights.load import open_pretrained
 
     auto = (AxisType.Auto,) * 3

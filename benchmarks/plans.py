@@ -73,10 +73,10 @@ LEVERS = {
 ALL = PLANS | GROWTH | LEVERS
 TEXT = """# Plans
 
-What `vit-jax plan` says of large runs, made by `python benchmarks/plans.py`. **Nothing here was run on a TPU**: times
-are the cycles that XLA's TPU compiler writes on its own schedule, divided by an inferred clock, and bytes over
-published link rates; MFU counts forward and backward once, whatever is computed again. "Computing" leaves communication
-out, "all" is with every collective that no other work is scheduled beside. Compiler: {versions}.
+What `vit-jax plan` gives for large runs, made by `python benchmarks/plans.py`. **Nothing here was run on a TPU**: times
+are the cycles that XLA's TPU compiler notes in its own schedule, divided by an inferred clock, and bytes over
+published link rates; MFU counts forward and backward once, whatever is recomputed. "Computing" leaves communication
+out; "all" includes every collective that no other work overlaps. Compiler: {versions}.
 
 ## Runs
 
@@ -84,7 +84,7 @@ out, "all" is with every collective that no other work is scheduled beside. Comp
 {missing}
 ## More chips
 
-S/16, parameters whole on each of them, 128 images a chip: what more chips cost is the all-reduce of gradients.
+S/16, parameters replicated on all chips, 128 images per chip: what more chips cost is the all-reduce of gradients.
 
 {growth}
 

@@ -66,7 +66,7 @@ def _measure(
     import jax.numpy as jnp
     from jax.sharding import SingleDeviceSharding
 
-    from vit_jax.models.short_attention import (
+    from vit_jax.models.layers.kernels.short_attention import (
         BACKWARD,
         FORWARD,
         heads_together,

@@ -21,8 +21,8 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     import jax
 
     from vit_jax.compiler_options import training_options
-    from vit_jax.planning.measurement import random_parameters
-    from vit_jax.training.defaults import default_config
+    from vit_jax.planning.measurement import plain_buffers, random_parameters
+    from vit_jax.training.config.defaults import default_config
     from vit_jax.training.optimizer import make_optimizer
     from vit_jax.training.state import TrainState
     from vit_jax.training.step import compile_step, make_step
@@ -39,7 +39,7 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     model = objective.model
     options = training_options(jax.default_backend(), model.dtype, model.mlp_dim)
     step = compile_step(make_step(objective, optimizer, schedule, seed=0), options=options)
-    state = TrainState(jax.numpy.int32(0), params, {}, optimizer.init(params), None)
+    state = TrainState(jax.numpy.int32(0), params, plain_buffers(objective), optimizer.init(params), None)
     images, labels = jax.device_put(worker.batch(task))
 
     def run() -> None:
@@ -54,9 +54,9 @@ def ours_plain(task: worker.Task) -> Callable[[], Any]:
     """Return our step with the gradient of dense layers left to automatic differentiation."""
     import jax
 
-    from vit_jax.models import layers
+    from vit_jax.models.layers import dense
 
-    layers.matmul = jax.numpy.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    dense.matmul = jax.numpy.matmul  # pyright: ignore[reportAttributeAccessIssue]
     return ours(task)
 
 

@@ -123,7 +123,7 @@ def objective(task: Task) -> Any:
     from vit_jax.models.registry import model_config
     from vit_jax.objectives.base import DataInfo
     from vit_jax.objectives.classification import build
-    from vit_jax.objectives.options import ClassificationOptions
+    from vit_jax.objectives.classification.options import ClassificationOptions
 
     options = {name: task[name] for name in ("image_size", "depth", "dtype")}
     model = model_config(task["model"], num_classes=task["classes"], **options)

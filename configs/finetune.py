@@ -8,8 +8,9 @@ METHOD is one of METHODS below. IMAGES holds `train/CLASS/*.jpg` and `test/CLASS
 --config.data.source. Size, channels and preprocessing are the checkpoint's; the head is new and starts at zero.
 Hardware: anything; `frozen` and `linear_probe` compute no gradient inside the backbone.
 Result: depends on checkpoint and images; this project has measured none yet, the rates are common practice.
-Recipe: ours. Layer-wise decay is that of BEiT (arXiv 2106.08254), low-rank adaptation that of Hu et al. 2021 (arXiv
-2106.09685) with rank and layers as usual for ViTs.
+Recipe: ours. Layer-wise decay is that of BEiT (arXiv 2106.08254): the final norm learns as fast as the head, in timm
+as the last block (`optimizer.layer_decay_rule`). Low-rank adaptation is that of Hu et al. 2021 (arXiv 2106.09685) with
+rank and layers as usual for ViTs.
 """
 
 from vit_jax.errors import ConfigError
@@ -48,6 +49,9 @@ def get_config(arg="layer_decay"):
     config.data.batch_size = 32
 
     config.optimizer.weight_decay = 0.05
+    # As BEiT, MAE and timm decay: all but vectors, tokens and positions; so the probe of an attention pool, too.
+    config.optimizer.decay = (r"(kernel|pool/probe)$",)
+    config.optimizer.layer_decay_rule = "beit"
     config.schedule.warmup = "10%"
 
     config.evaluation.every = "1 epoch"

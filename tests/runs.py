@@ -42,6 +42,10 @@ class Outcome:
         assert self.status == 0, self.err
         return json.loads(self.out)
 
+    def json_lines(self):
+        assert self.status == 0, self.err
+        return [json.loads(line) for line in self.out.splitlines()]
+
 
 @dataclass(frozen=True)
 class TinyRun:

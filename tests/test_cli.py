@@ -16,8 +16,8 @@ from PIL import Image
 from tests.runs import CONFIG, run
 from vit_jax import cli
 from vit_jax.errors import Preempted
-from vit_jax.models.names import list_models
-from vit_jax.training.metrics import PHASES
+from vit_jax.models.names.resolve import list_models
+from vit_jax.training.report.metrics import PHASES
 from vit_jax.version import __version__
 
 # Runs commands in a process that has imported nothing yet, and tells after each what has been imported.
@@ -75,9 +75,13 @@ MISTAKES = [
     ("predict a.png --workdir a --checkpoint b", "--checkpoint: not allowed with argument --workdir"),
     (
         "evaluate --checkpoint timm/x --step 3",
-        "--step chooses among the steps of a training; give its --workdir",
+        "--step selects one of a run's checkpoints; give its --workdir",
     ),
-    ("evaluate --checkpoint timm/x --best", "--best chooses among the steps of a training"),
+    ("evaluate --checkpoint timm/x --best", "--best selects one of a run's checkpoints"),
+    (
+        "evaluate --workdir a --weights ema",
+        "--weights is 'ema'; it selects weights within a published --checkpoint",
+    ),
     ("features --checkpoint timm/x a.png", "required: --output"),
     ("features --checkpoint timm/x --output a.txt a.png", "--output is 'a.txt'; it must end with .npz"),
     (
@@ -95,19 +99,28 @@ MISTAKES = [
         f"{TRAIN} --config.lora.target=q",
         "'lora.target' is not a configuration key. Did you mean 'lora.targets'",
     ),
-    (
-        f"{TRAIN} --config.model.checkpoint=timm/x --config.objective.name=mae",
-        "model.checkpoint is 'timm/x', but objective 'mae' trains from scratch",
-    ),
     (f"{TRAIN} --config.model.chekpoint=timm/x", "Did you mean 'model.checkpoint'"),
     (
         f"{TRAIN} --config.model.checkpoint=timm/x '--config.model.ignore=(1,)'",
-        "model.ignore is (1,); it must be a sequence of names of arrays.",
+        "model.ignore is (1,); it must be a sequence of array names.",
     ),
-    (f"{TRAIN} --config.model.name=facebook/vit-mae-base", "which is more than one image encoder"),
+    (f"{TRAIN} --config.model.name=facebook/vit-mae-base", "which is not a single image encoder"),
     ("evaluate --workdir nowhere --step 3 --best", "not allowed with argument"),
     ("evaluate --workdir nowhere --step last", "--step: invalid int value: 'last'"),
     ("predict --workdir nowhere a.png --top 0", "--top is 0; it must be at least 1"),
+    (
+        "predict --workdir nowhere a.png --max-megapixels 0",
+        "--max-megapixels is 0.0; it must be a number above 0",
+    ),
+    ("predict --workdir nowhere a.png --bad ignore", "argument --bad: invalid choice: 'ignore'"),
+    (
+        "predict --workdir nowhere a.png --output x.txt",
+        "--output is 'x.txt'; it must end with .csv, .jsonl, .parquet",
+    ),
+    (
+        "predict --workdir nowhere a.png --output x.csv --json",
+        "--json cannot be combined with --output; leave one out",
+    ),
     ("predict --workdir nowhere a.png --config.seed=1", "unknown argument '--config.seed=1'"),
     (
         "train --config tinny.py --workdir nowhere",
@@ -143,7 +156,7 @@ MISTAKES = [
     ),
     (
         f"{TRAIN} --config.objective.name=clasification",
-        "must be one of classification, mae. Did you mean 'classification'?",
+        "must be one of classification, mae, multi_label, regression, segmentation. Did you mean 'classification'?",
     ),
     (
         f"{TRAIN} --config.model.image_size=10",
@@ -162,20 +175,20 @@ MISTAKES = [
     ),
     (
         "train --config tiny.py --workdir nowhere --profile 6:5",
-        "--profile 6:5: the first step must be at least 1 and not after the last",
+        "--profile 6:5: FIRST must be at least 1 and not above LAST",
     ),
     ("benchmark vit_tny_patch16_224", "does not exist. Did you mean 'vit_tiny_patch16_224'"),
-    ("benchmark ViT-Ti/16 --batch-sizes 1,0", "--batch-sizes is '1,0'; it must be whole numbers from 1"),
+    ("benchmark ViT-Ti/16 --batch-sizes 1,0", "--batch-sizes is '1,0'; it must be positive whole numbers"),
     ("benchmark ViT-Ti/16 --dtype float16", "--dtype is 'float16'; it must be one of float32, bfloat16"),
     ("benchmark ViT-Ti/16 --storage int4", "--storage is 'int4'; it must be one of float32, bfloat16, int8"),
     (
         "benchmark ViT-Ti/16 --train --storage int8",
-        "--storage is for prediction; parameters are float32 when",
+        "--storage applies to prediction, and training keeps parameters in float32",
     ),
     ("benchmark ViT-Ti/16 --seconds 0", "--seconds is 0; it must be above 0 and at most 3600."),
     ("benchmark ViT-Ti/16 --image-size 100", "image_size has height 100, not divisible by patch size 16"),
     ("models ViT-Q/16", "model 'ViT-Q/16' does not exist. Did you mean 'ViT-"),
-    ("models 'resnet*'", "no model matches 'resnet*'; `vit-jax models` lists all."),
+    ("models 'resnet*'", "no model matches 'resnet*'; `vit-jax models` lists them all."),
 ]
 
 
@@ -279,7 +292,17 @@ def test_models_knows_aliases_and_unlisted_sizes(name, canonical):
     assert [row["name"] for row in run("models", name, "--json").json()] == [canonical]
 
 
+def test_models_names_the_weights_of_one_architecture():
+    names = [row["name"] for row in run("models", "ViT-B/16", "--pretrained", "--json").json()]
+    assert "vit_base_patch16_224.augreg_in21k" in names
+    assert {name.partition(".")[0] for name in names} == {"vit_base_patch16_224"}
+
+
 # --- train
+
+
+def summary_of(workdir):
+    return json.loads((workdir / "summary.json").read_text())
 
 
 def test_train_says_what_came_out_and_where_it_is(trained):
@@ -303,9 +326,18 @@ def test_train_says_what_came_out_and_where_it_is(trained):
     with Image.open(workdir / "illustration.png") as figure:
         assert min(figure.size) > 100
     assert "step 3  evaluation: accuracy" in outcome.err
+    begins = outcome.err.splitlines()
+    names = "0, 1, 2, 3, 4, ..."
+    assert begins[0] == f"data: 1,437 training records, 360 evaluation records; 10 classes ({names})"
+    size = f"{summary_of(workdir)['parameters']:,}"
+    assert re.fullmatch(rf"model: vit_mu_patch4_8, {size} parameters, [\d.]+ kFLOPs per image, .*", begins[1])
+    assert begins[2].startswith("run: 6 steps of 64 images, 0.267 epochs; float32 on 8 x cpu (mesh data 8)")
+    assert begins[3] == "compiling ..."
+    assert re.fullmatch(r"step 1/6  loss .* accuracy .*|step 1/6  .*loss .*", begins[4])
     summary = json.loads((workdir / "summary.json").read_text())
     assert summary["step"] == 6
     assert f"accuracy {summary['metrics']['accuracy']:.4f}" in lines[0]
+    assert (summary["checkpoint"], summary["figure"]) == ("checkpoints/6", "illustration.png")
 
 
 def test_train_again_only_reports(trained, copied):
@@ -372,39 +404,100 @@ def metrics_of(trained, step):
     return {name.removeprefix("eval/"): value for name, value in found.items()}
 
 
+def measured(outcome):
+    """The metrics of `evaluate --json`, without the report on them."""
+    found = outcome.json()
+    return {name: found[name] for name in ("step", "accuracy", "loss", "top5_accuracy")}
+
+
 def test_evaluate_gives_what_training_measured(trained):
     expected = metrics_of(trained, 6)
-    metrics = run("evaluate", "--workdir", trained.workdir, "--json").json()
-    assert metrics.keys() == expected.keys()
-    assert metrics == pytest.approx(expected, rel=1e-6)
-    table = dict(line.split() for line in run("evaluate", "--workdir", trained.workdir).out.splitlines())
-    assert {name: float(value) for name, value in table.items()} == pytest.approx(expected, rel=1e-5)
+    outcome = run("evaluate", "--workdir", trained.workdir, "--json")
+    assert measured(outcome) == pytest.approx(expected, rel=1e-6)
+    found = outcome.json()
+    assert (found["split"], found["records"], found["skipped"]) == ("test", 360, 0)
+    written = json.loads((Path(trained.workdir) / "report.json").read_text())
+    assert {"split": "test", **found["report"]} == written
+    assert written["accuracy"] == expected["accuracy"]
+    assert written["top5_accuracy"] == expected["top5_accuracy"]
+
+
+def test_evaluate_says_what_was_evaluated_and_each_class(trained):
+    expected = metrics_of(trained, 6)
+    lines = run("evaluate", "--workdir", trained.workdir).out.splitlines()
+    assert lines[0] == "step 6, 360 records of split 'test', 10 classes"
+    values = dict(line.split() for line in lines[1:7])
+    found = json.loads((Path(trained.workdir) / "report.json").read_text())
+    for name in ("accuracy", "loss", "top5_accuracy"):
+        assert float(values[name]) == pytest.approx(expected[name], rel=1e-5)
+    assert float(values["balanced_accuracy"]) == pytest.approx(found["balanced_accuracy"], rel=1e-5)
+    table = [line.split() for line in lines[lines.index("") + 1 :]]
+    assert table[0] == ["class", "records", "precision", "recall", "f1"]
+    for row, one in zip(table[1:11], found["classes"], strict=True):
+        scores = [one[name] for name in ("precision", "recall", "f1")]
+        expected_row = [one["class"], str(one["records"])]
+        assert row == [*expected_row, *("-" if score is None else f"{score:.4f}" for score in scores)]
+    pair = found["most_confused"][0]
+    pairs = lines[lines.index("most confused") + 1 :]
+    expected_pair = [pair["label"], "as", pair["prediction"], str(pair["records"]), f"{pair['share']:.1%}"]
+    assert pairs[0].split() == expected_pair
+
+
+def test_evaluate_writes_predictions_and_a_picture(trained, tmp_path):
+    table, picture = tmp_path / "new" / "predictions.jsonl", tmp_path / "report.png"
+    files = ("--output", table, "--figure", picture)
+    found = run("evaluate", "--workdir", trained.workdir, "--json", *files).json()
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    assert [row["record"] for row in rows[:2]] == [f"record {i} of the digits (test)" for i in (0, 1)]
+    assert len(rows) == 360
+    assert np.mean([row["label"] == row["prediction"] for row in rows]) == found["accuracy"]
+    assert np.mean([row["label"] in row["classes"] for row in rows]) == found["top5_accuracy"]
+    for row in rows:
+        assert (row["prediction"], row["probability"]) == (row["classes"][0], row["probabilities"][0])
+        assert row["probabilities"] == sorted(row["probabilities"], reverse=True)
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "report.png"]
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "message"),
+    [
+        ("--output", "table.xlsx", "must end with .csv, .jsonl, .parquet"),
+        ("--figure", "report.jpg", "must end with .png"),
+    ],
+)
+def test_evaluate_names_bad_files_before_any_work(option, file, message):
+    outcome = run("evaluate", "--workdir", "nowhere", option, file)
+    assert (outcome.status, outcome.err.count("\n")) == (2, 1)
+    assert message in outcome.err
 
 
 def test_evaluate_any_checkpoint(trained):
     scores = {step: metrics_of(trained, step) for step in (3, 6)}
-    by_step = run("evaluate", "--workdir", trained.workdir, "--step", "3", "--json").json()
-    assert by_step == pytest.approx(scores[3], rel=1e-6)
-    by_path = run("evaluate", "--workdir", f"{trained.workdir}/checkpoints/3", "--json").json()
-    assert by_path == by_step
+    by_step = run("evaluate", "--workdir", trained.workdir, "--step", "3", "--json")
+    assert measured(by_step) == pytest.approx(scores[3], rel=1e-6)
+    by_path = run("evaluate", "--workdir", f"{trained.workdir}/checkpoints/3", "--json")
+    assert by_path.json() == by_step.json()
     best = run("evaluate", "--workdir", trained.workdir, "--best", "--json").json()
     assert best["accuracy"] == max(score["accuracy"] for score in scores.values())
 
 
 def test_evaluate_on_other_data(trained, tmp_path):
     # Every image twice: the same accuracy, if all of them are counted once.
-    from vit_jax.data.digits import open_digits
+    from vit_jax.data.sources.digits import open_digits
 
     digits = open_digits("test")
     every = np.arange(len(digits)).repeat(2)
     records = digits.take(every)
     for split in ("train", "test"):
         np.savez(tmp_path / f"{split}.npz", images=records["image"], labels=records["label"])
-    metrics = run(
+    outcome = run(
         *("evaluate", "--workdir", trained.workdir, "--json", "--config.data.eval_batch_size=56"),
         *("--config.data.source=arrays", "--config.data.path", tmp_path),
-    ).json()
-    assert metrics == pytest.approx(metrics_of(trained, 6), rel=1e-6)
+    )
+    assert outcome.json()["report"]["records"] == 720
+    assert measured(outcome) == pytest.approx(metrics_of(trained, 6), rel=1e-6)
 
 
 # --- predict
@@ -412,7 +505,7 @@ def test_evaluate_on_other_data(trained, tmp_path):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    from vit_jax.data.digits import open_digits
+    from vit_jax.data.sources.digits import open_digits
 
     folder, digits = tmp_path_factory.mktemp("pictures"), open_digits("test")
     for index in range(3):
@@ -421,7 +514,7 @@ def pictures(tmp_path_factory):
 
 
 def test_predict_names_the_most_probable_classes(trained, pictures):
-    rows = run("predict", "--workdir", trained.workdir, *pictures, "--json", "--top", "10").json()
+    rows = run("predict", "--workdir", trained.workdir, *pictures, "--json", "--top", "10").json_lines()
     assert [row["image"] for row in rows] == list(map(str, pictures))
     for row in rows:
         chances = [prediction["probability"] for prediction in row["predictions"]]
@@ -436,11 +529,78 @@ def test_predict_names_the_most_probable_classes(trained, pictures):
         assert line == f"{row['image']}   {chances}"
 
 
+def test_predict_folders_beside_files(trained, pictures):
+    folder = pictures[0].parent
+    outcome = run("predict", "--workdir", trained.workdir, folder, pictures[2])
+    by_name = run("predict", "--workdir", trained.workdir, *pictures, pictures[2])
+    assert (outcome.status, outcome.out) == (0, by_name.out)
+    (folder / "notes.txt").write_text("")
+    again = run("predict", "--workdir", trained.workdir, folder)
+    assert again.out.count("\n") == 3
+    assert again.err.startswith("left out: ")
+    assert ".txt" in again.err
+    (folder / "notes.txt").unlink()
+
+
+def test_predict_goes_on_after_bad_images(trained, pictures, tmp_path):
+    bad, none = tmp_path / "bad.png", tmp_path / "none.png"
+    bad.write_text("no image")
+    command = ("predict", "--workdir", trained.workdir, pictures[0], bad, pictures[1], none)
+    refused = run(*command)
+    assert (refused.status, refused.out) == (3, "")
+    outcome = run(*command, "--bad", "skip", "--json")
+    assert outcome.status == 3
+    rows = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [row["image"] for row in rows] == [str(pictures[0]), str(bad), str(pictures[1]), str(none)]
+    assert (
+        ["error" in row for row in rows]
+        == ["predictions" not in row for row in rows]
+        == [False, True, False, True]
+    )
+    first, second, last = outcome.err.splitlines()
+    assert first.startswith(f"left out {bad}: not an image of a known format")
+    assert second.startswith(f"left out {none} cannot be read: No such file")
+    assert last == "vit-jax: 2 of 4 images could not be read and were left out; repair or remove them."
+    small = run("predict", "--workdir", trained.workdir, pictures[0], "--max-megapixels", "0.00001")
+    assert (small.status, small.err.count("\n")) == (3, 1)
+    assert "more than the 1e-05 megapixels allowed; shrink or remove it, or allow more" in small.err
+    table = run(*command, "--bad", "skip", "--top", "1").out.splitlines()
+    assert [line.endswith("   cannot be read") for line in table] == [False, True, False, True]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_predict_writes_tables(trained, pictures, tmp_path, ending):
+    rows = run("predict", "--workdir", trained.workdir, *pictures, "--json", "--top", "2").json_lines()
+    output = tmp_path / f"predictions.{ending}"
+    command = ("predict", "--workdir", trained.workdir, "--top", "2", "--output", output)
+    outcome = run(*command, *pictures)
+    assert (outcome.status, outcome.out, outcome.err) == (0, f"{output}: 3 images\n", "")
+    lines = output.read_text().splitlines()
+    for row, line in zip(rows, lines[ending == "csv" :], strict=True):
+        classes, chances = zip(*(p.values() for p in row["predictions"]))
+        if ending == "csv":
+            assert line == ",".join(map(str, [row["image"], *classes, *chances]))
+        else:
+            expected = {"image": row["image"], "classes": [*classes], "probabilities": [*chances]}
+            assert json.loads(line) == expected
+    if ending == "csv":
+        assert lines[0] == "image,classes_1,classes_2,probabilities_1,probabilities_2"
+    bad = tmp_path / "bad.png"
+    bad.write_text("")
+    before = output.read_text()
+    assert run(*command, pictures[0], bad).status == 3
+    assert output.read_text() == before  # whole or not at all
+    assert run(*command, pictures[0], bad, "--bad", "skip").status == 3
+    last = output.read_text().splitlines()[-1]
+    assert last.startswith(str(bad)) if ending == "csv" else json.loads(last)["image"] == str(bad)
+    assert "the file is empty" in last
+
+
 def test_predict_with_another_checkpoint(trained, pictures):
     newest, older, best = (
         run("predict", "--workdir", trained.workdir, pictures[0], "--json", *which).json()
         for which in ([], ["--step", "3"], ["--best"])
     )
-    assert len(newest[0]["predictions"]) == 5
+    assert len(newest["predictions"]) == 5
     assert older != newest
     assert best in (newest, older)

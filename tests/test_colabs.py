@@ -1,6 +1,8 @@
-"""The notebooks run from top to bottom."""
+"""The notebooks run from top to bottom, and install the library where it is not there, saying from where."""
 
+import importlib.util
 import os
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -39,3 +41,42 @@ def test_runs(name, monkeypatch):
     assert said in "".join(output.get("text", "") for output in outputs)
     figures = sum("image/png" in output.get("data", {}) for output in outputs)
     assert figures == drawn
+
+
+@pytest.mark.parametrize(
+    ("place", "source", "requirement"),
+    [
+        ("content", "", "vit-jax[colab]"),  # Colab: a folder of its own, no checkout beside it
+        ("content", "git+https://host/vit_jax", "vit-jax[colab] @ git+https://host/vit_jax"),
+        ("content", "==0.1.0", "vit-jax[colab]==0.1.0"),
+        ("content", "/a folder", "/a folder[colab]"),
+        ("checkout/colabs", "", "{place}/checkout[colab]"),
+        ("checkout/colabs", "==0.1.0", "vit-jax[colab]==0.1.0"),
+    ],
+)
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_installs(name, place, source, requirement, tmp_path, monkeypatch, capsys):
+    cell = nbformat.read(COLABS / name, as_version=4).cells[2].source
+    assert 'SOURCE = ""' in cell
+    commands, status = [], 0
+
+    def run(command):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, status)
+
+    (tmp_path / "checkout" / "vit_jax").mkdir(parents=True)
+    (tmp_path / "checkout" / "vit_jax" / "version.py").write_text("")
+    (tmp_path / place).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / place)
+    cell = cell.replace('SOURCE = ""', f"SOURCE = {source!r}")
+    exec(cell, {})
+    assert capsys.readouterr().out == "vit_jax is installed already\n"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", run)
+    requirement = requirement.format(place=tmp_path)
+    exec(cell, {})
+    assert commands[0][-4:] == ["pip", "install", "-q", requirement]
+    assert capsys.readouterr().out == f"installing {requirement}\n"
+    status = 1
+    with pytest.raises(SystemExit, match="cannot be installed; say in SOURCE where vit_jax is"):
+        exec(cell, {})

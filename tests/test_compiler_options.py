@@ -19,7 +19,7 @@ from vit_jax.compiler_options import (
     prediction_options,
     training_options,
 )
-from vit_jax.models.layers import dense
+from vit_jax.models.layers.dense import dense
 from vit_jax.onednn import MOST_COLUMNS
 
 HERE = compiler_options.machine.machine() in ("x86_64", "AMD64") and (

@@ -11,10 +11,10 @@ import pytest
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
 from vit_jax.training.config import load_config, validate
-from vit_jax.training.experiment import build, transform_specs
-from vit_jax.training.mesh import shard_batch
-from vit_jax.training.model import resolve_model
+from vit_jax.training.config.model import resolve_model
+from vit_jax.training.experiment import build
 from vit_jax.training.optimizer import treatments
+from vit_jax.training.parts.records import transform_specs
 from vit_jax.trees import flatten
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -40,6 +40,10 @@ CASES = [
     "cifar10.py",
     "cifar10.py:tiny",
     "folder.py:images",
+    "multi_label.py",
+    "multi_label.py:images",
+    "regression.py",
+    "regression.py:images",
     "vit_g_jft_style.py",
     "vit_g_jft_style.py:G/14",
     "finetune.py",
@@ -48,6 +52,9 @@ CASES = [
     "finetune.py:frozen",
     "finetune.py:linear_probe",
     "finetune.py:lora",
+    "scenes_segmentation.py",
+    "segmentation_folder.py",
+    "segmentation_folder.py:upernet",
 ]
 # Three blocks of width 32 for images of 32 pixels, as timm writes them.
 CHECKPOINT = Path(__file__).parent / "reference" / "vit_timm_token.safetensors"
@@ -55,8 +62,14 @@ CHECKPOINT = Path(__file__).parent / "reference" / "vit_timm_token.safetensors"
 
 def load(case):
     """The configuration; what has to come from the command line is made up."""
-    given = [f"model.checkpoint={CHECKPOINT}", "data.path=images"] if case.startswith("finetune") else []
+    given = [f"model.checkpoint={CHECKPOINT}", "data.path=images"] if from_checkpoint(case) else []
     return load_config(str(CONFIGS / case), given)
+
+
+def from_checkpoint(case):
+    """Whether a case starts from a checkpoint."""
+    started = ("multi_label.py:images", "regression.py:images")
+    return case.startswith(("finetune", "segmentation_folder")) or case in started
 
 
 def test_every_config_is_listed():
@@ -75,21 +88,22 @@ def test_docstring_says_what_it_is(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_full_size_is_valid(case):
-    model, pretrained = resolve_model(load(case))
-    assert (pretrained is not None) == case.startswith("finetune")
+    config = load(case)
+    model, pretrained = resolve_model(config.model, config.compute_dtype)
+    assert (pretrained is not None) == from_checkpoint(case)
     assert model.width % model.heads == 0
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if load(case).data.train_transforms])
 def test_transforms_make_training_images_of_photographs(case):
     config = load(case)
-    model, _ = resolve_model(config)
+    model, _ = resolve_model(config.model, config.compute_dtype)
     photograph = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
     if case.startswith("cifar10"):
         photograph = photograph[:, :32].copy()
     encoded = cv2.imencode(".png", photograph)[1].tobytes()
     files = SimpleNamespace(image_shape=None)
-    for name, spec in zip(("train", "eval"), transform_specs(config, model, files, files)):
+    for name, spec in zip(("train", "eval"), transform_specs(config.data, model, files, files)):
         image = encoded
         for step in parse(spec, f"data.{name}_transforms"):
             image = step({"image": image}, np.random.default_rng(1))["image"]
@@ -121,7 +135,7 @@ def test_recipes_have_the_augmentation_of_their_papers():
 def shrunk(case):
     """The configuration with everything kept but size: same kinds of model, loss, optimizer and schedule."""
     config = load(case)
-    config.model.update(image_size=16, num_classes=10)
+    config.model.update(image_size=16)
     if not case.startswith("finetune"):
         config.model.update(width=32, depth=2, heads=2, mlp_dim=48, patch_size=8)
     if config.model.get("representation_size"):
@@ -130,7 +144,10 @@ def shrunk(case):
         config.model.stem = (4,)
     if config.objective.name == "mae":
         config.objective.update(decoder_width=16, decoder_depth=1, decoder_heads=2)
-    config.data.update(source="synthetic", size=64, batch_size=16, eval_batch_size=16)
+    if config.objective.name in ("classification", "mae"):
+        config.model.num_classes = 10
+        config.data.source = "synthetic"
+    config.data.update(size=64, batch_size=16, eval_batch_size=16)
     config.data.update(train_split="train", eval_split="test", num_workers=0)
     config.duration = "40 steps"
     config.schedule.update(
@@ -156,6 +173,8 @@ def shrunk(case):
         "cifar10.py",
         "cifar10.py:tiny",
         "folder.py:images",
+        "multi_label.py",
+        "regression.py",
         "vit_g_jft_style.py",
         "finetune.py:layer_decay",
         "finetune.py:linear_probe",
@@ -165,10 +184,10 @@ def shrunk(case):
 def test_toy_size_trains_a_step(case):
     experiment = build(shrunk(case))
     state = experiment.init()
-    batch = shard_batch(next(experiment.train_batches(0)), experiment.mesh)
+    batch = experiment.devices.put(next(experiment.data.train_batches(0)))
     state, metrics = jax.jit(experiment.step)(state, batch)
     assert float(metrics["finite"]) == 1
-    sums = jax.jit(experiment.objective.evaluate)(
+    sums = jax.jit(experiment.task.objective.evaluate)(
         state.params, state.buffers, next(experiment.eval_batches())
     )
     assert float(sums["count"]) == 16
@@ -194,7 +213,7 @@ def test_finetune_names_its_methods_and_what_it_needs():
 )
 def test_what_each_method_trains(method, trained):
     experiment = build(shrunk(f"finetune.py:{method}"))
-    table = treatments(experiment.config.optimizer, experiment.abstract_state.params)
+    table = treatments(experiment.optimisation.section, experiment.abstract_state.params)
     assert {path.split("/")[0] for path, how in table.items() if not how.frozen} == trained
     moments = {
         path.split("/mu/")[1] for path in flatten(experiment.abstract_state.opt_state) if "/mu/" in path

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.models.registry import model_functions
-from vit_jax.models.vit_config import ViTConfig, replace
-from vit_jax.trees import map_named
+from vit_jax.models.vit.config import ViTConfig, replace
+from vit_jax.trees import flatten, map_named, unflatten
 
 # Rolled: one block to compile.
 TINY = ViTConfig(image_size=16, patch_size=4, width=32, depth=2, heads=2, mlp_dim=64, num_classes=5, unroll=1)
@@ -32,6 +32,8 @@ def randomised(shapes, seed=0):
 
     def make(name, leaf):
         noise = 0.15 * rng.standard_normal(leaf.shape)
+        if name.endswith("variance"):
+            noise = 0.1 + np.abs(noise)
         return jnp.asarray(name.endswith("scale") + noise, jnp.float32)
 
     return map_named(make, shapes)
@@ -39,7 +41,9 @@ def randomised(shapes, seed=0):
 
 @cache
 def parameters(config, seed=0):
-    return randomised(jax.eval_shape(functions(config).init, jax.random.key(0)), seed)
+    """Parameters, and batch statistics among them."""
+    model = functions(config)
+    return randomised(unflatten(flatten(model.abstract) | flatten(model.abstract_buffers)), seed)
 
 
 def pixels(batch=2, height=16, width=16, channels=3, seed=0):

@@ -20,7 +20,7 @@ from vit_jax.commands import (
     replay,
     train,
 )
-from vit_jax.errors import ConfigError, VitError, nearest
+from vit_jax.errors import ConfigError, VitError, nearest, speaking
 from vit_jax.version import __version__
 
 COMMANDS = {
@@ -85,7 +85,17 @@ def _run(arguments: list[str], again: list[str]) -> int:
         return 0
     command = " ".join(filter(None, (parsed.command, getattr(parsed, "action", ""))))
     parsed.overrides, parsed.again = _overrides(rest, command), again
-    return COMMANDS[parsed.command].run(parsed)
+    with speaking(_flags(parser, command)):
+        return COMMANDS[parsed.command].run(parsed)
+
+
+def _flags(parser: argparse.ArgumentParser, command: str) -> set[str]:
+    """Return the flags of a command; `--config` is among them where it takes `--config.KEY=VALUE`."""
+    for word in command.split():
+        (choices,) = (action.choices for action in parser._actions if isinstance(action.choices, dict))
+        parser = choices[word]
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    return flags | ({"--config"} if command in WITH_CONFIG else set())
 
 
 def _parser() -> argparse.ArgumentParser:

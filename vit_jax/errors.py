@@ -6,7 +6,8 @@ whatever that is, a message is one printable line of bounded length.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 LONGEST = 2000  # characters of a message
 # Spaces of other widths, and what joins letters or keeps them apart in Persian, Hindi and emoji.
@@ -25,6 +26,49 @@ def printable(text: object) -> str:
 def is_printable(text: str) -> bool:
     """Return whether text is one line without control characters and marks of writing direction."""
     return text.isprintable() or text.translate(_HARMLESS).isprintable()
+
+
+# The flags of the command that runs, where one does; whoever calls from Python is answered in Python.
+_flags: Collection[str] | None = None
+
+
+@contextmanager
+def speaking(flags: Collection[str]) -> Iterator[None]:
+    """Let messages inside name arguments as the command line does: `flags` are those of the command that runs."""
+    global _flags
+    before, _flags = _flags, flags
+    try:
+        yield
+    finally:
+        _flags = before
+
+
+def argument(name: str, value: object = None, *, key: str = "") -> str:
+    """Return how the one who reads a message gives an argument: `ignore=['head']`, or `--ignore head`.
+
+    Args:
+      name: in Python; with dashes for underscores it is the command's flag, if it has that.
+      value: what to give, a list of what may be given several times; None names the argument alone.
+      key: of a configuration, for commands that take `--config.KEY=VALUE` and have no such flag.
+    """
+    python = name if value is None else f"{name}={value!r}"
+    if _flags is None:
+        return python
+    values = [] if value is None else value if isinstance(value, list) else [value]
+    flag = f"--{name.replace('_', '-')}"
+    if flag in _flags:
+        return " ".join(f"{flag} {_quoted(one)}" for one in values) or flag
+    if key and "--config" in _flags:
+        given = tuple(value) if isinstance(value, list) else value
+        return f"--config.{key}" if value is None else f"--config.{key}={_quoted(given)}"
+    return f"{python} in Python"
+
+
+def _quoted(value: object) -> str:
+    """Return a value as a shell takes it."""
+    text = str(value)
+    plain = text and all(c.isalnum() or c in "_-+=/.,:@%" for c in text)
+    return text if plain else '"' + text.replace('"', '\\"') + '"'
 
 
 class VitError(Exception):

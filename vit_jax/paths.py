@@ -14,17 +14,26 @@ from vit_jax.errors import ConfigError, is_printable
 Named = str | os.PathLike[str]
 
 
+def expanded(path: Named) -> str:
+    """Return a path with a leading `~` or `~user` as that home folder, as shells write it; other text as it is.
+
+    A shell does this before a program sees the path, but not in `--config.data.path=~/images`, in a configuration, or
+    in Python: every path that a user gives goes through here once. Addresses (`gs://...`) stay as they are.
+    """
+    return os.path.expanduser(os.fspath(path))
+
+
 def open_file(path: Named) -> BinaryIO:
     """Open an ordinary file for reading, unbuffered.
 
-    A pipe would be waited for, and a device has no end.
+    A pipe would be waited for, and a device has no end. A leading `~` is the home folder.
 
     Raises:
       OSError: there is no such file, it may not be read, or it is something else.
     """
     try:
         # Opening a pipe that nobody writes to would otherwise wait; ordinary files are not changed by it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(expanded(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except ValueError as error:  # a NUL character
         raise OSError(errno.EINVAL, "not a valid name of a file") from error
     kind = os.fstat(descriptor).st_mode
@@ -55,7 +64,7 @@ def read_file(path: Named, limit: int) -> bytes:
 
 
 def check_output(path: Named, what: str) -> Path:
-    """Return the path of something to be written.
+    """Return the path of something to be written, with a leading `~` as the home folder.
 
     Args:
       path: the file or folder.
@@ -64,7 +73,7 @@ def check_output(path: Named, what: str) -> Path:
     Raises:
       ConfigError: its name cannot be printed on one line, or is too long for a file system.
     """
-    text = os.fspath(path)
+    text = expanded(path)
     if not is_printable(text):
         raise ConfigError(f"{what} is {text!r}; choose a name that can be printed on one line.")
     if any(len(os.fsencode(part)) > 255 for part in Path(text).parts):

@@ -6,6 +6,7 @@ is sent at all.
 
 import itertools
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
@@ -13,7 +14,15 @@ from typing import Any, TypeVar, cast
 import jax
 from jax._src import distributed
 
-from vit_jax.errors import CheckpointError, ConfigError, DataError, PeerError, ResourceError, VitError
+from vit_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    PeerError,
+    ResourceError,
+    VitError,
+    printable,
+)
 
 T = TypeVar("T")
 
@@ -26,6 +35,12 @@ _CALLS: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 def is_main() -> bool:
     """Return whether this is the process that writes files and speaks to people."""
     return jax.process_index() == 0
+
+
+def say(line: str) -> None:
+    """Tell people a line, once, on standard error: what goes to standard output is for programs."""
+    if line and is_main():
+        print(printable(line), file=sys.stderr)
 
 
 def gather(name: str, value: Any, timeout: float = TIMEOUT) -> list[Any]:

@@ -31,6 +31,12 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def subset(tree: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the leaves of a nested dict at the paths that another one has."""
+    flat = flatten(tree)
+    return unflatten({path: flat[path] for path in flatten(like)})
+
+
 def map_named(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
     """Apply `function(path, leaf, *other_leaves)` to every leaf of a pytree."""
     return jax.tree_util.tree_map_with_path(

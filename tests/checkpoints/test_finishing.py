@@ -71,7 +71,8 @@ def test_nothing_is_deleted_when_the_new_step_reads_back_wrong(tmp_path, monkeyp
     monkeypatch.setattr(finishing, "verify", harmed)
     checkpoints.save(2, state(2), {})
     with pytest.raises(
-        CheckpointError, match=r"2 was written but reads back wrong: .*Steps saved before are intact"
+        CheckpointError,
+        match=r"2 was written but cannot be read back correctly: .*Steps saved before are intact",
     ):
         checkpoints.wait()
     checkpoints.close()
@@ -206,7 +207,7 @@ def test_every_part_of_the_state_has_a_fingerprint(tmp_path):
         changed[part] = jax.tree.map(lambda x: x + 1, whole[part])
         with (
             Checkpoints(tmp_path) as checkpoints,
-            pytest.raises(CheckpointError, match="holds another state"),
+            pytest.raises(CheckpointError, match="holds a different state"),
         ):
             checkpoints.save(1, changed, {})
 

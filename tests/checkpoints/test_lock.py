@@ -103,7 +103,7 @@ def test_another_machine_that_flock_does_not_reach_is_seen_by_its_beat(tmp_path,
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResourceError, match=r"file is a file, not a folder; give another --workdir"):
+    with pytest.raises(ResourceError, match=r"file is a file, not a folder; give another workdir"):
         WorkdirLock(tmp_path / "file").__enter__()
 
 

@@ -78,7 +78,7 @@ def test_training_goes_on_while_the_workdir_is_away(away):
         until(lambda: away.staged() == ["4", "5"])  # Local disks are finite: what is not wanted goes.
         assert len(away.lines) == 1
         assert "cannot be written: " in away.lines[0]
-        assert "training goes on" in away.lines[0]
+        assert "training continues" in away.lines[0]
         away.find()
         checkpoints.wait()
         assert away.published() == ["4", "5"]
@@ -186,7 +186,7 @@ def test_a_copy_is_read_back(tmp_path, monkeypatch):
         return digest
 
     monkeypatch.setattr(staging, "_copy", careless)
-    with pytest.raises(OSError, match="reads back differently"):
+    with pytest.raises(OSError, match="does not read back"):
         copy_verified(source, target)
     assert not target.exists()
     monkeypatch.undo()
@@ -204,7 +204,7 @@ def test_a_staging_folder_is_one_per_run_and_local(tmp_path):
     assert first.parent == second.parent == tmp_path / "s"
     assert first != second
     assert first.name.startswith("a-b-")
-    for wrong, reason in ((tmp_path / "c" / "s", "inside the workdir"), ("gs://bucket", "is an address")):
+    for wrong, reason in ((tmp_path / "c" / "s", "inside the workdir"), ("gs://bucket", "is a URL")):
         with pytest.raises(ResourceError, match=reason):
             Checkpoints(tmp_path / "c" / "checkpoints", staging=str(wrong))
 

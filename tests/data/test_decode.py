@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.data.decode import decode, load_image, read_bytes, to_channels
+from vit_jax.data.images.decode import decode, load_image, read_bytes, to_channels
 from vit_jax.errors import ConfigError, DataError, VitError
 
 H, W = 6, 9
@@ -228,7 +228,7 @@ def test_pixel_limit_can_be_set():
     assert f"has {W}x{H} pixels, more than" in message(data, max_pixels=H * W - 1)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_files_that_end_early_are_refused(kind):
     data = encoded(RNG.integers(0, 256, (30, 40, 3), np.uint8), kind)
     for length in (*range(1, 60, 7), len(data) // 2, len(data) * 4 // 5):
@@ -240,8 +240,8 @@ def test_files_that_end_early_are_refused(kind):
     ("data", "said"),
     [
         (b"", "the file is empty"),
-        (b"<html>not found</html>", "not an image of a known format (JPEG, PNG, WebP, GIF, BMP)"),
-        (b"II*\0 a tiff", "not an image of a known format"),
+        (b"<html>not found</html>", "not an image of a known format (JPEG, PNG, WebP, GIF, BMP, TIFF)"),
+        (b"II*\0 a tiff", "the TIFF image is damaged ("),
         (b"8BPS\0\1", "not an image of a known format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0", "not an image of a known format"),
         (_JPEG[:30], "the JPEG image is damaged (it ends within the header)"),
@@ -259,7 +259,7 @@ def test_damaged_files_are_told_apart(data, said):
 
 
 def test_mutated_files_never_fail_otherwise():
-    kinds = [encoded(RGB, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP")]
+    kinds = [encoded(RGB, kind) for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")]
     rng = np.random.default_rng(1)
     refused = []
     for number in range(600):

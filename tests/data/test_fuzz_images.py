@@ -47,7 +47,7 @@ def test_damaged_images_are_read_or_refused(tmp_path):
     assert report["files"] == 500
     assert report["failures"] == []
     assert 0 < report["loaded"] < report["refused"]
-    assert {name.split()[0] for name in report["counts"]} == {"JPEG", "PNG", "WebP", "GIF", "BMP"}
+    assert {name.split()[0] for name in report["counts"]} == {"JPEG", "PNG", "WebP", "GIF", "BMP", "TIFF"}
 
 
 def test_a_decoder_that_misbehaves_is_noticed():

@@ -7,8 +7,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from vit_jax.data.decode import decode
-from vit_jax.data.jpeg import decode_jpeg, read_header
+from vit_jax.data.images.decode import decode
+from vit_jax.data.images.jpeg import decode_jpeg, read_header
 from vit_jax.errors import DataError
 
 

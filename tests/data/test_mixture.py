@@ -3,16 +3,16 @@
 import numpy as np
 import pytest
 
-from vit_jax.data.arrays import ArraySource, SyntheticSource
 from vit_jax.data.base import Source
 from vit_jax.data.cache import Cached
 from vit_jax.data.mixture import BLOCK, Mixture
 from vit_jax.data.pipeline import train_batches
 from vit_jax.data.section import mixture_parts
-from vit_jax.data.sources import cached, open_mixture
-from vit_jax.data.split import part_of
+from vit_jax.data.sources.arrays import ArraySource
+from vit_jax.data.sources.opening import cached, open_mixture
+from vit_jax.data.sources.synthetic import SyntheticSource
 from vit_jax.data.transforms.spec import parse
-from vit_jax.errors import ConfigError, DataError, ResourceError
+from vit_jax.errors import ConfigError, ResourceError
 
 
 def numbered(count, first=0, classes=("cat", "dog")):
@@ -104,35 +104,6 @@ class TestMixture:
     def test_configurations_are_checked(self, part, said):
         with pytest.raises(ConfigError, match=said):
             mixture_parts((part,))
-
-
-class TestSplit:
-    def test_parts_cover_the_whole_and_share_nothing(self):
-        source = ArraySource(np.zeros((1000, 1, 1, 1), np.uint8), np.sort(np.arange(1000) % 10))
-        images = [part_of(source, f"train[{bounds}]") for bounds in (":90%", "90%:")]
-        assert [len(part) for part in images] == [900, 100]
-        assert np.bincount(images[0].labels).tolist() == [100 - n for n in np.bincount(images[1].labels)]
-        # Of a source sorted by class, every class is in both.
-        assert np.bincount(images[1].labels, minlength=10).min() > 0
-
-    @pytest.mark.parametrize(
-        ("text", "count"),
-        [("a", 37), ("a[:]", 37), ("a[:10]", 10), ("a[-3:]", 3), ("a[5:8]", 3), ("a[50%:]", 19)],
-    )
-    def test_sizes(self, text, count):
-        part = part_of(numbered(37), text)
-        images = [int(part[index]["image"].item()) for index in range(len(part))]
-        assert len(set(images)) == len(images) == count
-        assert images == sorted(images)
-
-    @pytest.mark.parametrize("text", ["a[", "a[1:2:3]", "a[x:]", "[1:]", "a[1]", "a[:5%]b"])
-    def test_mistakes(self, text):
-        with pytest.raises(ConfigError, match="write 'train', 'train"):
-            part_of(A, text)
-
-    def test_empty_parts(self):
-        with pytest.raises(DataError, match=r"split 'a\[5:5\]' has no record; the whole has 7"):
-            part_of(A, "a[5:5]")
 
 
 class Counting(Source):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vit_jax.data.resizing import resize, resize_fast
+from vit_jax.data.images.resizing import resize, resize_fast
 
 PHOTO = np.ascontiguousarray(load_sample_images().images[1][100:300, 150:450])
 

@@ -11,10 +11,12 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from vit_jax.data import digits
-from vit_jax.data.arrays import ArraySource, SyntheticSource, open_npz
-from vit_jax.data.digits import open_digits, stratified_split
-from vit_jax.data.sources import Selection, balanced, open_source
+from vit_jax.data.holdout import stratified_split
+from vit_jax.data.sources import digits
+from vit_jax.data.sources.arrays import ArraySource, open_npz
+from vit_jax.data.sources.digits import open_digits
+from vit_jax.data.sources.opening import Selection, balanced, open_source
+from vit_jax.data.sources.synthetic import SyntheticSource
 from vit_jax.errors import ConfigError, DataError
 
 
@@ -173,7 +175,7 @@ def test_open_source_gives_synthetic_images_the_size_asked_for():
 def test_open_source_names_the_nearest_source_and_split():
     said = message(ConfigError, open_source, section(source="digit"), "train")
     assert "data.source is 'digit'" in said
-    assert "Did you mean 'digits'?" in said
+    assert "Did you mean 'digits'" in said
     assert "it must be one of train, test" in message(
         ConfigError, open_source, section(source="digits"), "tset"
     )
@@ -223,7 +225,7 @@ def test_the_split_is_that_of_scikit_learn(seed, share):
 
 def test_digits_are_read_without_scikit_learn():
     command = """import sys
-from vit_jax.data.digits import open_digits
+from vit_jax.data.sources.digits import open_digits
 open_digits("test")
 assert "sklearn" not in sys.modules
 """

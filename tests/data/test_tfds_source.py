@@ -6,7 +6,6 @@ import pickle
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +13,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from vit_jax.data.pipeline import eval_batches
-from vit_jax.data.sources import balanced, open_source
-from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.data.section import Part, check_source
+from vit_jax.data.sources.opening import balanced, open_source
+from vit_jax.data.sources.table import Columns
+from vit_jax.data.sources.tfds_source import TfdsSource
 from vit_jax.data.transforms.spec import parse
-from vit_jax.errors import DataError
+from vit_jax.errors import ConfigError, DataError
 
 
 def jpeg(value):
@@ -68,6 +69,28 @@ def altered(data_dir, tmp_path, file, **values):
     return str(copy)
 
 
+def test_sums_of_slices_and_splits(data_dir):
+    sizes = {"train[:2]+train[4:]": 5, "train+test": 10, "train[:1]+test[1:]+train[6:]": 4}
+    for split, size in sizes.items():
+        assert len(TfdsSource("tiny_pictures", split, data_dir)) == size
+    for split in ("train+train", "train[:50%]+train[3:]", "test+train[:1]+test[2:]"):
+        assert "twice; its parts must not overlap" in message("tiny_pictures", split, data_dir)
+
+
+def test_fingerprint(data_dir, tmp_path):
+    known = TfdsSource("tiny_pictures", "train", data_dir).fingerprint()
+    copy = altered(data_dir, tmp_path, "dataset_info.json")
+    assert TfdsSource("", "train", copy).fingerprint() == known
+    parts = [
+        TfdsSource("", split, copy).fingerprint() for split in ("test", "train[:3]", "train[3:]", "train[:4]")
+    ]
+    shard = next(Path(copy).glob("*train*array_record*"))
+    shard.write_bytes(shard.read_bytes() + b"more")
+    parts.append(fingerprint_of_sizes := TfdsSource("", "test", copy).fingerprint())
+    assert fingerprint_of_sizes == parts[0]
+    assert len({known, *parts}) == 5
+
+
 def test_records_are_the_stored_bytes(data_dir):
     source = TfdsSource("tiny_pictures", "train", data_dir)
     assert len(source) == 7
@@ -83,8 +106,7 @@ def test_directory_instead_of_a_name_and_parts_of_splits(data_dir):
     directory = f"{data_dir}/tiny_pictures/1.0.0"
     assert len(TfdsSource("", "test", directory)) == 3
     assert len(TfdsSource("tiny_pictures:1.0.0", "train[:4]", data_dir)) == 4
-    section = SimpleNamespace(source="tfds", name="", path=directory, train_split="train", size=0)
-    assert len(open_source(section, "train")) == 7
+    assert len(open_source(Part(source="tfds", path=directory), "train")) == 7
 
 
 def test_sources_survive_pickling(data_dir):
@@ -199,3 +221,123 @@ def test_damaged_records_are_named(data_dir, tmp_path):
             said.append(str(error))
     assert said
     assert all("of tiny_pictures/1.0.0 train is damaged (" in line and "\n" not in line for line in said)
+
+
+class TinyTargets(TinyPictures):
+    """Pictures with several classes, values and yes or no, of which some are inside another feature."""
+
+    def _info(self):
+        kinds, names = tfds.features, ["ant", "bee", "cat"]
+        features = {
+            "image": kinds.Image(),
+            "kinds": kinds.Sequence(kinds.ClassLabel(names=names)),
+            "coarse": kinds.ClassLabel(names=["wild", "tame"]),
+            "angle": kinds.Scalar(np.float64),
+            "pose": kinds.Tensor(shape=(2,), dtype=np.float32),
+            "box": kinds.BBoxFeature(),
+            "says": {"furry": np.bool_, "old": np.bool_, "name": kinds.Text()},
+        }
+        return tfds.core.DatasetInfo(builder=self, features=kinds.FeaturesDict(features))
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            says = {"furry": i % 2 == 0, "old": i == 1, "name": str(i)}
+            box = tfds.features.BBox(0.0, 0.0, 1.0, 1.0)
+            values = {
+                "coarse": i % 2,
+                "angle": i + 0.5,
+                "pose": np.float32([i, -i]),
+                "box": box,
+                "says": says,
+            }
+            yield i, {"image": io.BytesIO(jpeg(20 * i)), "kinds": [*range(i % 4)], **values}
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory):
+    path = tmp_path_factory.mktemp("targets")
+    TinyTargets(data_dir=path, file_format="array_record").download_and_prepare()
+    return str(path / "tiny_targets" / "1.0.0")
+
+
+# What the picture of number i has, by the keys that choose it.
+CHOICES = {
+    "kinds": (
+        dict(label_column="kinds"),
+        ("ant", "bee", "cat"),
+        lambda i: [float(j < i % 4) for j in range(3)],
+    ),
+    "coarse": (dict(label_column="coarse"), ("wild", "tame"), lambda i: i % 2),
+    "values": (
+        dict(value_columns=("pose", "angle")),
+        ("pose_0", "pose_1", "angle"),
+        lambda i: [i, -i, i + 0.5],
+    ),
+    "columns": (
+        dict(label_columns=("says/old", "says/furry")),
+        ("says/old", "says/furry"),
+        lambda i: [float(i == 1), float(i % 2 == 0)],
+    ),
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_targets_are_chosen(targets, choice):
+    chosen, names, expected = CHOICES[choice]
+    source = open_source(Part(source="tfds", path=targets, **chosen), "train")
+    field = {"kinds": "labels", "coarse": "label", "values": "value", "columns": "labels"}[choice]
+    assert (source.fields, source.class_names, len(source)) == (("image", field), names, 7)
+    numbers = {jpeg(20 * i): i for i in range(7)}
+    (batch,) = eval_batches(source, parse("decode|resize(8)"), 7)
+    assert batch[field].dtype == (np.int32 if field == "label" else np.float32)
+    assert batch[field].tolist() == [expected(numbers[source[index]["image"]]) for index in range(7)]
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.fingerprint() == source.fingerprint()
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_target_is_named_where_there_are_several(targets):
+    parts = [Part(source="tfds", path=targets, **chosen) for chosen, _, _ in CHOICES.values()]
+    assert len({open_source(part, "train").fingerprint() for part in parts}) == len(parts)
+    said = "'angle' (value), 'coarse' (label), 'kinds' (labels), 'pose' (value); choose among them: data.label_column"
+    assert said in message("", "train", targets)
+    for columns, said in (
+        (Columns(label="kind"), "data.label_column has 'kind', but tfds dataset"),
+        (Columns(label="kind"), "Did you mean 'kinds'?"),
+        (Columns(label="angle"), "which in tfds dataset tiny_targets/1.0.0"),
+        (Columns(label="angle"), "is not a class (ClassLabel) or several classes"),
+        (Columns(values=("coarse",)), "is not values (floats of a fixed number)"),
+        (Columns(values=("box",)), "data.value_columns has 'box', which"),
+        (Columns(labels=("says/name",)), "is not 1 or 0 (a bool)"),
+    ):
+        assert said in message("", "train", targets, columns)
+
+
+def test_the_only_target_needs_no_name(targets, tmp_path):
+    shutil.copytree(targets, tmp_path / "copy")
+    file = tmp_path / "copy" / "features.json"
+    features = json.loads(file.read_text())
+    known = features["featuresDict"]["features"]
+
+    def of(**kept):
+        features["featuresDict"]["features"] = {"image": known["image"], **kept}
+        file.write_text(json.dumps(features))
+        return TfdsSource("", "train", str(tmp_path / "copy"))
+
+    source = of(angle=known["angle"])
+    assert (source.fields, source.class_names) == (("image", "value"), ("angle",))
+    assert sorted(float(source[i]["value"][0]) for i in range(7)) == [i + 0.5 for i in range(7)]
+    assert of(kinds=known["kinds"]).fields == ("image", "labels")
+    with pytest.raises(DataError, match=r"^record 0 of tiny_targets/1.0.0 train is damaged \('size'\); prep"):
+        of(size=known["angle"])[0]
+    with pytest.raises(DataError, match=r"is damaged \(pose has 2 numbers, not 1\); prepare"):
+        of(pose=known["angle"])[0]
+    with pytest.raises(
+        DataError, match=r"a class `label`, several labels \(Sequence of ClassLabel\), values \(floats"
+    ):
+        of(box=known["box"])
+
+
+def test_columns_that_features_have_not():
+    with pytest.raises(ConfigError, match=r"but data.source 'tfds' takes only label_column, label_columns"):
+        check_source("tfds", vars(Part(path="x", split_column="part")))

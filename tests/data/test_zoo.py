@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.data import zoo
-from vit_jax.data.decode import decode, load_image
+from vit_jax.data.images.decode import decode, load_image
 from vit_jax.data.transforms.fusion import fused
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import DataError
@@ -14,7 +14,15 @@ FILES = zoo.files()
 
 def test_there_are_many():
     assert len(FILES) >= 150
-    assert {name.partition(":")[0] for name in FILES} == {"JPEG", "PNG", "WebP", "GIF", "BMP", "other"}
+    assert {name.partition(":")[0] for name in FILES} == {
+        "JPEG",
+        "PNG",
+        "WebP",
+        "GIF",
+        "BMP",
+        "TIFF",
+        "other",
+    }
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,7 +1,7 @@
 """Odd image files of every kind, built in memory: what each must decode to, or what must be said of it.
 
 `files()` is the whole zoo. The pixels expected are computed from the arrays that files are made from, by the rules in
-`vit_jax.data.decode`, and never with its code.
+`vit_jax.data.images.decode`, and never with its code.
 """
 
 import base64
@@ -584,7 +584,7 @@ def bmps() -> dict[str, File]:
 
 def strangers() -> dict[str, File]:
     """Return what is no image of a known format."""
-    unknown = "not an image of a known format (JPEG, PNG, WebP, GIF, BMP)"
+    unknown = "not an image of a known format (JPEG, PNG, WebP, GIF, BMP, TIFF)"
     files = {
         "empty": File(b"", "the file is empty"),
         "text": File(b"not an image\n", unknown + ";"),
@@ -593,7 +593,6 @@ def strangers() -> dict[str, File]:
         "film": File(b"\0\0\0\x20ftypisom", unknown + ";"),
     }
     named = {
-        "TIFF": (encoded(RGB, "TIFF"), b"MM\0*\0\0\0\x08"),
         "PSD": (b"8BPS\0\1" + bytes(30),),
         "PDF": (b"%PDF-1.7",),
         "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0",),
@@ -614,12 +613,15 @@ def strangers() -> dict[str, File]:
 
 def files() -> dict[str, File]:
     """Return the zoo by name."""
+    from tests.data.zoo_tiff import tiffs  # which takes its pixels from here
+
     groups = {
         "JPEG": jpegs(),
         "PNG": pngs(),
         "WebP": webps(),
         "GIF": gifs(),
         "BMP": bmps(),
+        "TIFF": tiffs(),
         "other": strangers(),
     }
     return {f"{kind}: {name}": file for kind, group in groups.items() for name, file in group.items()}

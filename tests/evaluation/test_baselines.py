@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from vit_jax.data.arrays import SyntheticSource
 from vit_jax.data.base import Source
-from vit_jax.data.digits import open_digits
+from vit_jax.data.sources.digits import open_digits
+from vit_jax.data.sources.synthetic import SyntheticSource
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation import baselines
 from vit_jax.evaluation.baselines import BASELINES, baseline_accuracies, check_baselines
@@ -45,7 +45,7 @@ def test_what_is_refused(monkeypatch):
         with pytest.raises(ConfigError, match="need images in memory, as digits and arrays are"):
             check_baselines(("svm_rbf",), *pair)
     monkeypatch.setattr(baselines, "MAX_VALUES", 255)
-    with pytest.raises(ConfigError, match="have 256 values and 255 is the most"):
+    with pytest.raises(ConfigError, match="have 256 values and 255 is the limit"):
         baseline_accuracies(("svm_rbf",), noise, noise)
 
 

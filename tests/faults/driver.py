@@ -92,7 +92,7 @@ class Running:
         return children[0] if alone else pid
 
     def signal(self, number: int, index: int = 0) -> None:
-        """Send a signal to the process that trains, unless it has ended."""
+        """Send a signal to the training process, unless it has ended."""
         with suppress(ProcessLookupError):
             os.kill(self.worker(index), number)
 

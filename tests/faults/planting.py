@@ -17,8 +17,10 @@ import pytest
 from tests.runs import Once
 from vit_jax.data.base import Source
 from vit_jax.data.reader import batch_records
-from vit_jax.training import experiment, inspection, loop, replay, step
+from vit_jax.training import experiment, loop, step
 from vit_jax.training.config import to_json
+from vit_jax.training.guard import inspection, replay
+from vit_jax.training.parts import task
 
 # What a marked record has in its first pixel.
 NAN, INF, LOSS, GRADIENT, SPIKE = np.nan, np.inf, 251.25, 252.25, 253.25
@@ -55,6 +57,9 @@ class Faulty:
     def __getattr__(self, name):
         return getattr(self.objective, name)
 
+    def at(self, moment):
+        return dataclasses.replace(self, objective=self.objective.at(moment))
+
     def prepare(self, batch, key):
         return {**self.objective.prepare(batch, key), "mark": batch["image"][:, 0, 0, 0]}
 
@@ -80,15 +85,18 @@ def record_at(config, step, size=160, row=0):
 @contextmanager
 def planted():
     """Make all objectives faulty where records are marked; compile what equal configurations need only once."""
-    real_objective, real_build = experiment.build_objective, experiment.build
+    real_objective, real_build = task.build_objective, experiment.build
     real_compile, real_inspection = step.compile_step, inspection.compile_inspection
     built, compiled = {}, {}
 
-    def build_once(config, sources, earlier=None):
+    def build_once(config, sources, earlier=None, objective=None):
         key = to_json(config)
         if key not in built:
             built[key] = real_build(config, sources)
-        return dataclasses.replace(built[key], train_source=sources[0], eval_source=sources[1])
+        data = dataclasses.replace(
+            built[key].data, train_source=sources[0], eval_source=sources[1], opened=sources
+        )
+        return dataclasses.replace(built[key], data=data)
 
     def compile_once(step, *shardings):
         if step not in compiled:
@@ -101,7 +109,7 @@ def planted():
         return compiled[look]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiment, "build_objective", lambda *given: Faulty(real_objective(*given)))
+        patch.setattr(task, "build_objective", lambda *given: Faulty(real_objective(*given)))
         for module in (loop, replay):
             patch.setattr(module, "build", build_once)
             patch.setattr(module, "compile_step", compile_once)
@@ -111,7 +119,7 @@ def planted():
 
 if __name__ == "__main__":
     from vit_jax.cli import main
-    from vit_jax.data import arrays
+    from vit_jax.data.sources import arrays
 
     arrays._checked_images = lambda images, name: images
     sys.exit(main())

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,15 +23,15 @@ from tests.runs import BENCHMARKS, run, run_benchmark
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.data.prepare.check import check
 from vit_jax.data.prepare.prepare import prepare
-from vit_jax.data.sources import open_source
-from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.data.sources.opening import open_source
+from vit_jax.data.sources.tfds_source import TfdsSource
 from vit_jax.errors import ConfigError, DataError, VitError, is_printable, printable
-from vit_jax.inference.tokenizer import Tokenizer
-from vit_jax.models.text_config import TextConfig
+from vit_jax.inference.text.tokenizer import Tokenizer
+from vit_jax.models.text.config import TextConfig
 from vit_jax.paths import check_output, open_file, read_file
-from vit_jax.training.config import load_config
+from vit_jax.training.config import default_config, load_config
 from vit_jax.weights.convert import convert
-from vit_jax.weights.files import open_checkpoint
+from vit_jax.weights.formats.files import open_checkpoint
 
 PACKAGE = Path(vit_jax.__file__).parent
 # A loader that waits for a pipe or reads a device would take forever; imports are done before.
@@ -113,9 +112,9 @@ def beside_images(place, action):
 
 
 def source(kind, path):
-    return open_source(
-        SimpleNamespace(source=kind, path=str(path), name="", size=8, train_split="train"), "train"
-    )
+    data = default_config().data
+    data.update(source=kind, path=str(path), size=8)
+    return open_source(data, "train")
 
 
 def all_records(opened):
@@ -232,9 +231,9 @@ def test_files_that_may_not_be_read(tmp_path):
 import os, sys
 from vit_jax.errors import VitError
 from vit_jax.training.config import load_config
-from vit_jax.weights.files import open_checkpoint
-from vit_jax.data.decode import load_image
-from vit_jax.data.folder import FolderSource
+from vit_jax.weights.formats.files import open_checkpoint
+from vit_jax.data.images.decode import load_image
+from vit_jax.data.sources.folder import FolderSource
 if os.geteuid() == 0:
     os.seteuid(65534)
 for action, name in ((load_config, "secret.py"), (load_config, "secret.json"), (open_checkpoint, "secret"),
@@ -316,7 +315,7 @@ def test_metadata_of_a_data_set_import_nothing(tmp_path, monkeypatch):
     features = json.loads((directory / "features.json").read_text())
     features["featuresDict"]["features"]["label"]["pythonClassName"] = "evil_module.Feature"
     (directory / "features.json").write_text(json.dumps(features))
-    with pytest.raises(DataError, match=r"names 'evil_module.Feature', which is not of tfds"):
+    with pytest.raises(DataError, match=r"names 'evil_module.Feature', which is not part of tfds"):
         TfdsSource("", "train", str(directory))
     with pytest.raises(DataError, match="evil_module"):
         check(directory, workers=1)
@@ -342,7 +341,7 @@ def test_labels_are_checked_where_they_are_read(tmp_path):
     (labels,) = directory.glob("*train.labels.npy")
     for content in (np.array([0.0, np.nan]), np.array([0], np.int32)):
         np.save(labels, content)
-        with pytest.raises(DataError, match="not one whole number for each record"):
+        with pytest.raises(DataError, match="not one whole number per record"):
             check(directory, "train", workers=1)
     np.save(labels, np.array([5, 5], np.int32))
     findings = check(directory, "train", workers=1).splits["train"].bad_labels
@@ -379,11 +378,11 @@ def test_every_key_with_every_mistake(tmp_path, monkeypatch):
     fuzz_configs = importlib.import_module("fuzz_configs")
     (tmp_path / "config.json").write_text("{}")
     refused = 0
-    for key, value, wrong in fuzz_configs.every_case():
+    for before, key, value, wrong in fuzz_configs.every_case():
         if not wrong:
             continue
         with pytest.raises(ConfigError) as caught:
-            load_config(str(tmp_path / "config.json"), [*fuzz_configs.with_objective(key), f"{key}={value}"])
+            load_config(str(tmp_path / "config.json"), [*before, f"{key}={value}"])
         # A section that lost a letter is told as what it is now.
         assert printable(key.rpartition(".")[2]) in str(caught.value), (key, value[:40])
         refused += 1
@@ -480,9 +479,9 @@ FORBIDDEN = {
     r"allow_pickle(?!=False)|torch\.load\(|weights_only": {},
     r"(?<![\w.])(eval|exec|compile)\(": {},
     r"yaml|joblib|\bdill\b|loadmat|trust_remote_code": {},
-    r"exec_module": {"training/config.py": "configurations are Python, from local files only"},
+    r"exec_module": {"training/config/load.py": "configurations are Python, from local files only"},
     r"shell=True|os\.system|os\.popen|subprocess": {
-        "training/supervisor.py": "the same command again, as a list of arguments"
+        "training/guard/supervisor.py": "the same command again, as a list of arguments"
     },
     r"extractall|\.extract\(|mktemp\(": {},
     r"verify=False|CERT_NONE|_create_unverified": {},

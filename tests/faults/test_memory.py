@@ -14,12 +14,13 @@ import pytest
 from tests.training.test_loop import configuration
 from vit_jax.errors import ResourceError
 from vit_jax.planning import program
-from vit_jax.training import loop, out_of_memory
+from vit_jax.training import loop
 from vit_jax.training.config import validate
+from vit_jax.training.config.overrides import apply_override
 from vit_jax.training.experiment import build
-from vit_jax.training.memory import activation_bytes, state_bytes
-from vit_jax.training.out_of_memory import device_memory, host_memory, remedies
-from vit_jax.training.overrides import apply_override
+from vit_jax.training.guard import out_of_memory
+from vit_jax.training.guard.memory import activation_bytes, state_bytes
+from vit_jax.training.guard.out_of_memory import device_memory, host_memory, remedies
 from vit_jax.training.run import Run
 
 
@@ -37,7 +38,7 @@ def test_a_step_that_does_not_fit_is_refused_before_it_runs(tmp_path, monkeypatc
     monkeypatch.setattr(out_of_memory, "device_memory", lambda experiment: 100_000)
     message = (
         r"^the step needs [\d.]+ MiB on a device \(cpu, which has 0.1 MiB\): parameters [\d.]+ MiB, optimizer state "
-        r"[\d.]+ MiB, gradients [\d.]+ MiB, activations about [\d.]+ MiB\. Any of these needs less: accumulation=2 .*; "
+        r"[\d.]+ MiB, gradients [\d.]+ MiB, activations about [\d.]+ MiB\. Any of these helps: accumulation=2 .*; "
         r"model\.remat=full .*; mesh\.data=1 mesh\.fsdp=8 .*\.$"
     )
     with pytest.raises(ResourceError, match=message) as caught:
@@ -115,7 +116,10 @@ VMEM = jax.errors.JaxRuntimeError(
 
 def test_of_a_tpus_fast_memory_something_else_is_said(tmp_path, monkeypatch):
     config = small(duration="1 steps", evaluation__every=1, checkpoint__every=1)
-    message = r"^the compiler found no room .* \(Used 16.06M of 16.00M vmem\)\. Set sharding\.overlap=False, [^\n]*$"
+    message = (
+        r"^the compiler cannot fit one operation .* \(Used 16.06M of 16.00M vmem\)\. "
+        r"Set sharding\.overlap=False, [^\n]*$"
+    )
     monkeypatch.setattr(Run, "receive", failing(VMEM))
     with pytest.raises(ResourceError, match=message):
         loop.train(config, tmp_path / "run")

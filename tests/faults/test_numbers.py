@@ -20,10 +20,10 @@ from vit_jax.checkpoints.fingerprint import fingerprint, not_finite
 from vit_jax.commands.replay import _text as replay_text
 from vit_jax.errors import CheckpointError, DataError, DivergedError
 from vit_jax.training import loop
-from vit_jax.training.incidents import read_incident
-from vit_jax.training.replay import replay
-from vit_jax.training.restoring import restore_state
-from vit_jax.training.spikes import SpikeRule
+from vit_jax.training.guard.incidents import read_incident
+from vit_jax.training.guard.replay import replay
+from vit_jax.training.guard.restoring import restore_state
+from vit_jax.training.guard.spikes import SpikeRule
 
 HEALTHY = Planted({}, size=16)
 
@@ -60,8 +60,8 @@ def saved_states(config, workdir):
 
 # What is planted, where it is first seen, and which metrics show it.
 FAULTS = {
-    "input": (NAN, "the images as they were read"),
-    "infinite input": (INF, "the images as they were read"),
+    "input": (NAN, "the images as read"),
+    "infinite input": (INF, "the images as read"),
     "loss": (LOSS, "the loss"),
     "gradient": (GRADIENT, "gradients alone: the backward pass"),
 }
@@ -73,7 +73,7 @@ def test_a_step_that_goes_wrong_ends_the_run_and_is_the_same_again(tmp_path, fau
     # Row 13 lies on one device of eight, and in one of two microbatches; every step is a save step.
     config = small()
     marks = {record_at(config, 3, row=13): mark}
-    with pytest.raises(DivergedError, match=r"^step 3: loss .*; its update was left out") as caught:
+    with pytest.raises(DivergedError, match=r"^step 3: loss .*; its update was skipped") as caught:
         train(config, tmp_path, marks)
     assert caught.value.exit_status == 5
     assert "\n" not in str(caught.value)
@@ -97,7 +97,7 @@ def test_a_step_that_goes_wrong_ends_the_run_and_is_the_same_again(tmp_path, fau
         assert found.activations[:2] == ["embedded", "blocks/0"]
     text = replay_text(found)
     assert text.startswith("step 3, replayed from the checkpoint of step 2: loss ")
-    assert f", as in the run, bit by bit\nfirst not finite: {first}\n" in text
+    assert f", bitwise equal to the run\nfirst value that is not finite: {first}\n" in text
     # Planted in the first parameter alone; what is in the images is in all.
     assert (len(found.gradients) == 1) == (fault == "gradient")
 
@@ -109,7 +109,7 @@ def test_replay_refuses_other_data_and_steps_without_record(tmp_path):
         replay(tmp_path, sources=(Planted(marks), HEALTHY))
     with pytest.raises(DivergedError):
         train(config, tmp_path, marks)
-    with pytest.raises(DataError, match="step 2 had other records than the data gives now"):
+    with pytest.raises(DataError, match="step 2 had different records from those the data gives now"):
         replay(tmp_path, sources=(Planted(marks, size=150), HEALTHY))
     # A step that went well has no record; it can be looked at all the same.
     found = replay(tmp_path, 1, sources=(Planted(marks), HEALTHY))
@@ -125,7 +125,7 @@ def test_some_steps_may_be_left_out_and_then_no_more(tmp_path, capsys):
     result = train(config, tmp_path, marks)
     assert result.step == 6
     assert result.summary["skipped_steps"] == {"not finite": 2, "spike": 0}
-    assert "step 2: loss nan, gradient norm nan; its update was left out" in capsys.readouterr().err
+    assert "step 2: loss nan, gradient norm nan; its update was skipped" in capsys.readouterr().err
     counts = [
         line["train/skipped_not_finite"] for line in lines(tmp_path) if "train/skipped_not_finite" in line
     ]
@@ -136,7 +136,7 @@ def test_some_steps_may_be_left_out_and_then_no_more(tmp_path, capsys):
     assert not not_finite(result.state)
     assert int(result.state.step) == 6
     assert replay(tmp_path, 2, sources=(Planted(marks), HEALTHY)).reproduced
-    with pytest.raises(DivergedError, match=r"^step 6: .* go on past it with divergence\.max_skipped=3\."):
+    with pytest.raises(DivergedError, match=r"^step 6: .* resume past it with divergence\.max_skipped=3\."):
         train(config, tmp_path / "more", marks | {record_at(config, 6): LOSS})
 
 
@@ -294,7 +294,7 @@ def test_the_command_ends_with_one_line_and_replay_finds_the_record(tmp_path):
     ended = command("train", "--config", tmp_path / "config.py", "--workdir", workdir)
     assert ended.returncode == 5, ended.stderr
     assert ended.stderr.splitlines()[-1].startswith(
-        "vit-jax: step 3: loss nan, gradient norm nan; its update was left"
+        "vit-jax: step 3: loss nan, gradient norm nan; its update was skipped"
     )
     assert "Traceback" not in ended.stderr
     found = command("replay", "--workdir", workdir, "--json")

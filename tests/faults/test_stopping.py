@@ -43,7 +43,7 @@ def test_stopped_killed_and_resumed_is_bitwise_the_undisturbed_run(config, tmp_p
     assert stopped.status == TRY_AGAIN
     saved = committed(disturbed)[-1]
     assert stopped.lines == [
-        f"vit-jax: stopped by SIGTERM after step {saved}, which was saved; start the same command again to go on."
+        f"vit-jax: stopped by SIGTERM after step {saved}, which was saved; run the same command again to resume."
     ]
 
     with running(config, disturbed, cache=compile_cache) as run:
@@ -81,10 +81,10 @@ from vit_jax.training.run import Run
 
 _real = Run.METHOD
 
-def _stopped(self, number, *given):
+def _stopped(self, number, *given, **named):
     if number == 40:
         os.kill(os.getpid(), signal.SIGTERM)
-    return _real(self, number, *given)
+    return _real(self, number, *given, **named)
 
 Run.METHOD = _stopped
 """
@@ -100,7 +100,7 @@ def test_asked_to_stop_while_evaluating_or_saving_it_finishes_that_and_makes_one
         (ended,) = run.wait()
     assert ended.status == TRY_AGAIN
     assert ended.lines == [
-        "vit-jax: stopped by SIGTERM after step 41, which was saved; start the same command again to go on."
+        "vit-jax: stopped by SIGTERM after step 41, which was saved; run the same command again to resume."
     ]
     assert "step 40  evaluation: " in ended.err
     assert committed(workdir) == [40, 41]
@@ -128,12 +128,12 @@ def test_a_lost_process_is_named_by_the_others_in_time(tmp_path, compile_cache):
     assert (left.status, lost.status) == (TRY_AGAIN, TRY_AGAIN)
     assert left.seconds < 15
     assert left.lines[1:] == [
-        "vit-jax: process 1 of 2 has given no sign of life for 5 s (watchdog.peer_limit): it was killed or stopped, or "
-        "its machine is gone. Start all processes again to go on."
+        "vit-jax: process 1 of 2 has not responded for 5 s (watchdog.peer_limit): it was killed or suspended, or "
+        "its machine is gone. Start all processes again to resume."
     ]
     assert lost.lines[1:] == [
-        "vit-jax: process 1 of 2 was ended by SIGKILL (exit code -9), perhaps for lack of memory; start the same "
-        "command again to go on."
+        "vit-jax: process 1 of 2 was ended by SIGKILL (exit code -9), perhaps for lack of memory; run the same "
+        "command again to resume."
     ]
     assert orphans(tmp_path / "run") == []
 
@@ -145,8 +145,8 @@ def test_a_supervised_run_is_started_again(config, tmp_path, compile_cache):
         run.signal(signal.SIGKILL)
         (ended,) = run.wait()
     assert ended.status == 0
-    assert ended.lines[0].startswith("vit-jax: the process that trains was ended by SIGKILL")
-    assert ended.lines[1].startswith("vit-jax: restart 1 of the process that trains in ")
+    assert ended.lines[0].startswith("vit-jax: the training process was ended by SIGKILL")
+    assert ended.lines[1].startswith("vit-jax: restart 1 of the training process in ")
     assert len(ended.lines) == 2
     assert resumed(ended.err) >= saved
     assert last_step(tmp_path / "run") == 120

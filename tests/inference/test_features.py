@@ -1,6 +1,8 @@
 """Embeddings are what the head sees, of any number of files, of runs and of published checkpoints."""
 
 import dataclasses
+import os
+import pickle
 from pathlib import Path
 
 import jax
@@ -46,22 +48,42 @@ def test_batches_and_padding_do_not_matter(extractor, images):
     together = extractor.features(files)
     for count in (4, 5):
         np.testing.assert_array_equal(extractor.features(files[:count]), together[:count])
-    for count in (1, 2):  # programs of their own, see `predictions.fitting`
+    for count in (1, 2):  # programs of their own, see `stream.fitting`
         np.testing.assert_allclose(extractor.features(files[:count]), together[:count], rtol=1e-5, atol=1e-6)
     assert extractor.features([]).shape == (0, 32)
 
 
-def test_which_images(images):
-    files, classes = list_images([str(images / "train")])
+def test_which_images(images, tmp_path):
+    files, classes, left_out = list_images([str(images / "train")])
     assert len(files) == 9
     assert classes == [name for name in COLOURS for _ in range(3)]
-    files, classes = list_images([str(images)])
+    assert not left_out
+    files, classes, _ = list_images([str(images)])
     assert (len(files), classes[0], classes[-1]) == (15, "blue", "red")
-    files, classes = list_images([str(images / "train" / "red"), str(images / "val")])
+    files, classes, _ = list_images([str(images / "train" / "red"), str(images / "val")])
     assert (len(files), classes) == (9, None)
-    assert list_images([files[0]]) == ([files[0]], None)
-    with pytest.raises(DataError, match=r"image 'nowhere.png' does not exist"):
-        list_images(["nowhere.png"])
+    assert list_images([files[0]]) == ([files[0]], None, {})
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match=r"folder '.*none' has no images"):
+        list_images([str(tmp_path / "none")])
+
+
+def test_images_in_folders_of_a_class(tmp_path):
+    for name in ("red/photos/0.jfif", "red/1.tif", "blue/old/scans/2.JPE", "blue/notes.txt"):
+        path = tmp_path / "data" / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    for folder in (tmp_path / "data", tmp_path / "data" / "train"):
+        files, classes, left_out = list_images([str(folder)])
+        assert [os.path.basename(file) for file in files] == ["2.JPE", "1.tif", "0.jfif"]
+        assert classes == ["blue", "red", "red"]
+        assert left_out == {".txt": 1}
+    (tmp_path / "data" / "train" / "0.png").write_bytes(b"")
+    assert list_images([str(tmp_path / "data")])[1] is None
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.heic").write_bytes(b"")
+    with pytest.raises(DataError, match=r"has no images .*\(left out: \.heic 1\)"):
+        list_images([str(tmp_path / "other")])
 
 
 def test_the_command(extractor, images, tmp_path):
@@ -80,6 +102,45 @@ def test_the_command(extractor, images, tmp_path):
     assert files == [str(images / "val" / name / f"{i}.png") for name in COLOURS for i in range(2)]
 
 
+def test_bad_images_may_be_left_out(extractor, images, tmp_path):
+    bad = images.parent / "bad.png"
+    bad.write_bytes(b"not an image")
+    output = tmp_path / "f.npz"
+    command = (
+        "features",
+        "--checkpoint",
+        REFERENCE,
+        "--output",
+        output,
+        "--batch-size",
+        "4",
+        "--bad",
+        "skip",
+    )
+    outcome = run(*command, images / "val" / "red", bad, tmp_path / "none.png", images / "val" / "green")
+    assert (outcome.status, outcome.out) == (3, f"{output}: 4 embeddings of width 32\n")
+    *told, last = outcome.err.splitlines()
+    assert [line.partition(":")[0] for line in told] == [
+        f"left out {bad}",
+        f"left out {tmp_path}/none.png cannot be read",
+    ]
+    assert last == "vit-jax: 2 of 6 images could not be read and were left out; repair or remove them."
+    with np.load(output) as arrays:
+        files = arrays["files"].tolist()
+        np.testing.assert_array_equal(arrays["features"], extractor.features(files))
+        assert arrays["unreadable"].tolist() == [str(bad), str(tmp_path / "none.png")]
+        assert "not an image" in arrays["reasons"][0]
+    assert files == [str(images / "val" / name / f"{i}.png") for name in ("red", "green") for i in range(2)]
+    assert np.isnan(extractor.features([files[0], bad], bad="skip")).all(axis=1).tolist() == [False, True]
+    assert run(*command, bad).status == 3
+
+
+def test_it_can_be_pickled_after_use(extractor, images):
+    files = sorted((images / "val").rglob("*.png"))
+    expected = extractor.features(files)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(extractor)).features(files), expected)
+
+
 def test_a_bad_image_is_named_and_nothing_is_written(images, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"not an image")
@@ -89,7 +150,7 @@ def test_a_bad_image_is_named_and_nothing_is_written(images, tmp_path):
     assert not (tmp_path / "f.npz").exists()
     outcome = run("features", "--checkpoint", REFERENCE, "--output", tmp_path / "none" / "f.npz", bad)
     assert (outcome.status, outcome.err.count("\n")) == (6, 1)
-    assert "there is no folder" in outcome.err
+    assert "does not exist; create it" in outcome.err
 
 
 def test_of_a_run_of_our_own(trained):

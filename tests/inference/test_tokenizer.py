@@ -16,8 +16,8 @@ from tests.inference.texts import (
 from tests.weights.checks import refused
 from tests.weights.servers import publish, serve
 from vit_jax.errors import ConfigError
-from vit_jax.inference.tokenizer import MAX_SIZE, Tokenizer
-from vit_jax.models.text_config import TextConfig
+from vit_jax.inference.text.tokenizer import MAX_SIZE, Tokenizer
+from vit_jax.models.text.config import TextConfig
 
 CLIP = TextConfig(vocab_size=60, context_length=8, pool="eos", eos_token=59)
 SIGLIP = TextConfig(vocab_size=60, context_length=8, causal=False, pool="last", eos_token=0)
@@ -172,12 +172,12 @@ def test_a_tokenizer_of_another_model(tmp_path):
 def test_a_damaged_tokenizer(tmp_path):
     for content in (b"", b"{}", b'{"model": 3}', b"\xff"):
         (tmp_path / "tokenizer.json").write_bytes(content)
-        refused(lambda: Tokenizer.load(tmp_path, CLIP), "is no tokenizer")
+        refused(lambda: Tokenizer.load(tmp_path, CLIP), "is not a working tokenizer")
     document = json.loads(siglip_tokenizer().to_str())
     document["model"]["unk_id"] = None
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
     tokenizer = Tokenizer.load(tmp_path, SIGLIP)
-    refused(lambda: tokenizer("é"), "is no tokenizer that works")  # only now it shows
+    refused(lambda: tokenizer("é"), "is not a working tokenizer")  # only now it shows
     with open(tmp_path / "tokenizer.json", "wb") as file:
         file.truncate(MAX_SIZE + 1)
     refused(lambda: Tokenizer.load(tmp_path, CLIP), "more than the 100000000 that such a file may have")
@@ -187,6 +187,6 @@ def test_only_texts(tmp_path):
     tokenizer = load(tmp_path, clip_tokenizer(), CLIP)
     with pytest.raises(ConfigError, match="a text is 3, a int; give strings"):
         tokenizer(["a", 3])
-    with pytest.raises(ConfigError, match="no valid Unicode"):
+    with pytest.raises(ConfigError, match="not valid Unicode"):
         tokenizer("\ud800")
     assert tokenizer([]).shape == (0, 8)

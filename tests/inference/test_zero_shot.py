@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from vit_jax import ZeroShotClassifier
 from vit_jax.cli import main
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import preprocessing
-from vit_jax.inference.tokenizer import Tokenizer
+from vit_jax.inference.text.tokenizer import Tokenizer
 from vit_jax.weights.load import load
 
 CASES = {"clip_hf": clip_tokenizer, "siglip_hf": siglip_tokenizer}
@@ -91,6 +92,19 @@ def test_predictions(classifier, tmp_path):
     np.testing.assert_allclose(classifier.probabilities(IMAGES[:1]), probabilities[:1], rtol=1e-6)
 
 
+def test_it_can_be_pickled_after_use(classifier):
+    expected = classifier.predict(IMAGES)
+    again = pickle.loads(pickle.dumps(classifier))
+    assert again.predict(IMAGES) == expected
+    assert again.tokenizer("a cat").tolist() == classifier.tokenizer("a cat").tolist()
+
+
+def test_bad_images_may_be_skipped(classifier, tmp_path):
+    images = [IMAGES[0], tmp_path / "none.png", IMAGES[2]]
+    assert [bool(p.error) for p in classifier.predict(images, bad="skip")] == [False, True, False]
+    assert np.isnan(classifier.logits(images, bad="skip")[1]).all()
+
+
 def test_names_may_hold_braces_and_templates_may_be_one_text(parts):
     braces = ZeroShotClassifier(*parts, ["{a}", "b"], "{} {}")
     same = ZeroShotClassifier(*parts, ["x", "b"], "{} {}")
@@ -121,9 +135,9 @@ def test_another_tokenizer(folder, parts, classifier, tmp_path):
     ("names", "templates", "message"),
     [
         ([], "{}", "class_names is empty; give at least one class"),
-        ("cat", "{}", "class_names is 'cat', one text; give a list"),
-        (["cat", " "], "{}", "a class is called ' '"),
-        (["cat", 3], "{}", "a class is called 3"),
+        ("cat", "{}", "class_names is 'cat', a single string; give a list"),
+        (["cat", " "], "{}", "a class is named ' '"),
+        (["cat", 3], "{}", "a class is named 3"),
         (["cat", "dog", "cat"], "{}", "class 'cat' is given twice"),
         (["cat"], [], "templates is empty"),
         (["cat"], ["{}", "a photo"], r"template 'a photo' has no place for the class; write \{\} there"),
@@ -138,7 +152,7 @@ def test_what_is_refused(parts, folder, names, templates, message):
 
 def test_a_checkpoint_without_texts(tmp_path):
     (tmp_path / "model.safetensors").write_bytes((HERE / "vit_timm_token.safetensors").read_bytes())
-    with pytest.raises(ConfigError, match="has no text encoder; take one of CLIP or SigLIP"):
+    with pytest.raises(ConfigError, match="has no text encoder; use a CLIP or SigLIP checkpoint"):
         ZeroShotClassifier.load(tmp_path, NAMES)
 
 
@@ -147,13 +161,13 @@ def test_the_command_chooses_among_named_classes(folder, tmp_path, capsys):
     Image.fromarray(IMAGES[0]).save(image)
     command = ["predict", "--checkpoint", str(folder), str(image)]
     assert main([*command, "--classes", "cat, dog,bee", "--template", "a {}.", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    row = json.loads(capsys.readouterr().out)
     direct = ZeroShotClassifier.load(folder, NAMES, ("a {}.",)).predict([str(image)])[0]
     assert [entry["class"] for entry in row["predictions"]] == list(direct.classes)
     np.testing.assert_allclose(
         [e["probability"] for e in row["predictions"]], direct.probabilities, rtol=1e-4
     )
     assert main([*command, "--template", "a {}."]) == 2
-    assert "--template is about texts" in capsys.readouterr().err
+    assert "--template applies to zero-shot classification" in capsys.readouterr().err
     assert main(["predict", "--workdir", str(tmp_path), "--classes", "cat", str(image)]) == 2
-    assert "--classes needs --checkpoint" in capsys.readouterr().err
+    assert "--classes needs a CLIP or SigLIP --checkpoint" in capsys.readouterr().err

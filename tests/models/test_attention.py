@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import TINY, parameters, pixels, run, tiny
-from vit_jax.models.attention import attention
+from vit_jax.models.layers.attention import attention
 
 
 def qkv(queries=7, keys=7, dtype=jnp.float32):
@@ -183,7 +183,7 @@ def gpu(monkeypatch):
         given = jax.tree.map(lambda x: x.astype(jnp.float32), (q, k, v, *others))
         return real(*given, implementation="xla", **lengths).astype(q.dtype)
 
-    monkeypatch.setattr("vit_jax.models.attention.platform", lambda: "gpu")
+    monkeypatch.setattr("vit_jax.models.layers.attention.platform", lambda: "gpu")
     monkeypatch.setattr(jax.nn, "dot_product_attention", attend)
     return asked
 

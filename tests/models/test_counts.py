@@ -8,10 +8,10 @@ from tests.models.test_functional import EVERYTHING
 from tests.tiny import tiny
 from vit_jax import trees
 from vit_jax.models.flops import parameter_count
-from vit_jax.models.names import list_models, resolve
+from vit_jax.models.names.resolve import list_models, resolve
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import DataInfo
-from vit_jax.objectives.options import MaeOptions
+from vit_jax.objectives.mae.options import MaeOptions
 from vit_jax.objectives.registry import build_objective
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from tests.tiny import TINY, pixels, tiny
 from vit_jax.errors import ConfigError
-from vit_jax.models.mae import mae_encoder_config
+from vit_jax.models.mae.config import MaeConfig
+from vit_jax.models.mae.model import mae_encoder_config
 from vit_jax.models.registry import create_model, model_config
-from vit_jax.models.resnet_config import ResNetConfig
-from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
+from vit_jax.models.vit.config import ViTConfig, replace
+from vit_jax.models.vit.resnet_config import ResNetConfig
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
         (dict(rope="eva02"), "rope is 'eva02'; it must be one of none, eva, dinov3. Did you mean 'eva'"),
         (
             dict(rope="eva", width=36),
-            "rope needs heads of a width that 4 divides; 2 of width 18 are given",
+            "rope needs heads whose width is a multiple of 4; there are 2 of width 18",
         ),
         (dict(rope_theta=0), "rope_theta is 0; it must be above 0"),
         (dict(rope_theta="100"), "rope_theta is '100'; it must be a number"),
@@ -92,8 +93,8 @@ from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
         ),
         (dict(rope="eva", patch_drop_rate=0.1), "patch_drop_rate needs positions that are added to tokens"),
         (dict(distillation_token=True, pool="mean"), "distillation_token needs a class token and pool 'cls'"),
-        (dict(distillation_token=True, pool_norm="after"), "distillation_token needs pool_norm 'before' and"),
-        (dict(distillation_token=True, representation_size=8), "distillation_token needs pool_norm 'before'"),
+        (dict(distillation_token=True, pool_norm="after"), "distillation_head needs pool_norm 'before' and"),
+        (dict(distillation_token=True, representation_size=8), "distillation_head needs pool_norm 'before'"),
         (dict(pool="cls_mean", class_token=False), "pool is 'cls_mean' but class_token is False"),
         (dict(pool="cls_mean", pool_norm="after"), "pool 'cls_mean' is twice as wide as a token; it needs"),
         (
@@ -213,3 +214,32 @@ def test_create_model_takes_every_option_and_a_seed():
 def test_create_model_refuses(name, options, message):
     with pytest.raises(ConfigError, match=message):
         create_model(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("ViT-B/16", r"vit_jax\.load\('timm/vit_base_patch16_224\.\w+'\)"),
+        ("vit_base_patch16_clip_224.openai", r"vit_jax\.load\('timm/vit_base_patch16_clip_224\.openai'\)"),
+        ("facebook/dinov2-base", r"vit_jax\.load\('facebook/dinov2-base'\)"),
+        (
+            "vit_mu_patch16_224",
+            r"vit_jax\.load with a file or folder \(no published weights of vit_mu_patch16_224 are",
+        ),
+    ],
+)
+def test_pretrained_says_what_to_call(name, call):
+    with pytest.raises(
+        ConfigError, match=rf"create_model makes fresh parameters, not pretrained ones; call {call}"
+    ):
+        create_model(name, pretrained=True)
+
+
+def test_not_pretrained_is_what_it_does():
+    model = create_model("vit_mu_patch2_8", pretrained=False, num_classes=3)
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    # A name to capture is as good as a tuple of one.
+    out, captured = model(images, capture="attention/-1")
+    _, several = model(images, capture=("attention/-1",))
+    assert out.shape == (1, 3)
+    np.testing.assert_array_equal(captured["attention/-1"], several["attention/-1"])

@@ -1,8 +1,9 @@
 import pytest
 
-from vit_jax.models.flops import encoder_macs, forward_flops, forward_macs, parameter_count, training_flops
-from vit_jax.models.names import resolve
-from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.models.arithmetic import encoder_macs
+from vit_jax.models.flops import forward_flops, forward_macs, parameter_count, training_flops
+from vit_jax.models.names.resolve import resolve
+from vit_jax.models.vit.config import ViTConfig, replace
 
 
 def model(name, **changes):

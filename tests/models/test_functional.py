@@ -9,7 +9,7 @@ from flax import nnx
 from tests.tiny import TINY, functions, parameters, pixels, run, tiny
 from vit_jax.errors import ConfigError
 from vit_jax.models.functional import parameters as parameters_of
-from vit_jax.models.vit import VisionTransformer
+from vit_jax.models.vit.model import VisionTransformer
 from vit_jax.trees import flatten
 
 # Every option that makes parameters.
@@ -178,9 +178,9 @@ def test_initial_parameters_that_are_not_random():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: p.pop("norm"), "missing norm/bias, norm/scale; not part of it none"),
-        (lambda p: p.update(extra=jnp.zeros(1)), "missing none; not part of it extra"),
-        (lambda p: p.pop("blocks"), "missing blocks/attn/out/bias, .* and 9 more; not part"),
+        (lambda p: p.pop("norm"), "missing norm/bias, norm/scale, not part of the model none"),
+        (lambda p: p.update(extra=jnp.zeros(1)), "missing none, not part of the model extra"),
+        (lambda p: p.pop("blocks"), "missing blocks/attn/out/bias, .* and 9 more, not part"),
     ],
 )
 def test_parameters_of_another_model_are_refused(change, message):

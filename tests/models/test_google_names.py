@@ -4,7 +4,7 @@ import pytest
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import parameter_count
-from vit_jax.models.names import resolve
+from vit_jax.models.names.resolve import resolve
 from vit_jax.models.preprocessing import INCEPTION_MEAN, INCEPTION_STD, Preprocessing
 
 SQUASH = Preprocessing(INCEPTION_MEAN, INCEPTION_STD, "bilinear", 1.0, "squash")

@@ -4,7 +4,8 @@ import pytest
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import forward_macs, parameter_count
-from vit_jax.models.names import resolve
+from vit_jax.models.mae.config import MaeConfig
+from vit_jax.models.names.resolve import resolve
 from vit_jax.models.preprocessing import (
     CLIP_MEAN,
     CLIP_STD,
@@ -14,8 +15,8 @@ from vit_jax.models.preprocessing import (
     INCEPTION_STD,
     Preprocessing,
 )
-from vit_jax.models.text_config import ImageTextConfig
-from vit_jax.models.vit_config import MaeConfig, ViTConfig
+from vit_jax.models.text.config import ImageTextConfig
+from vit_jax.models.vit.config import ViTConfig
 
 HALF = Preprocessing(INCEPTION_MEAN, INCEPTION_STD, "bilinear", 1.0, "squash")
 NATURAL = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, "bilinear", 1.0, "squash")

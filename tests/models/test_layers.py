@@ -8,22 +8,13 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny
-from vit_jax.models.activations import ACTIVATIONS
-from vit_jax.models.embedding import with_prefix
-from vit_jax.models.encoder_config import CHOICES
-from vit_jax.models.layers import (
-    MLPS,
-    Dense,
-    _variance,
-    dense,
-    drop_path,
-    dropout,
-    initial_kernel,
-    layer_norm,
-    matmul,
-    spread,
-    sum_of_rows,
-)
+from vit_jax.models.layers.activations import ACTIVATIONS
+from vit_jax.models.layers.dense import Dense, dense, initial_kernel, matmul, spread, sum_of_rows
+from vit_jax.models.layers.dropout import drop_path, dropout
+from vit_jax.models.layers.encoder_config import CHOICES
+from vit_jax.models.layers.mlp import MLPS
+from vit_jax.models.layers.norm import _variance, layer_norm
+from vit_jax.models.vit.embedding import with_prefix
 
 
 def normal(*shape, seed=0, dtype=jnp.float32):
@@ -128,7 +119,7 @@ def test_weight_gradients_are_the_same_on_every_platform(monkeypatch, backend, i
         return jax.jit(lambda x, kernel: jax.vjp(matmul, x, kernel)[1](dy))(x, kernel)
 
     expected = gradients()
-    monkeypatch.setattr("vit_jax.models.layers.platform", lambda: backend)
+    monkeypatch.setattr("vit_jax.models.layers.dense.platform", lambda: backend)
     for ours, theirs in zip(gradients(), expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
 
@@ -208,7 +199,7 @@ def test_forward_mode_through_layer_norm_is_refused():
 @pytest.mark.parametrize("shape", [(4096, 3, 8), (50, 7), (9,)], ids=str)
 @pytest.mark.parametrize("backend", ["cpu", "tpu"])
 def test_sums_of_rows_are_float32_on_every_platform(monkeypatch, backend, shape, dtype):
-    monkeypatch.setattr("vit_jax.models.layers.platform", lambda: backend)
+    monkeypatch.setattr("vit_jax.models.layers.dense.platform", lambda: backend)
     x = (normal(*shape) + 0.5).astype(dtype)
     ours = jax.jit(sum_of_rows)(x)
     assert (ours.dtype, ours.shape) == (jnp.float32, shape[-1:])
@@ -232,7 +223,7 @@ def test_layer_norm_statistics_are_float32_for_bfloat16():
 
 @pytest.mark.parametrize("offset", [0.0, 3.0, 30.0, 1000.0])
 def test_a_variance_in_one_pass_loses_less_than_bfloat16_did(monkeypatch, offset):
-    monkeypatch.setattr("vit_jax.models.layers.platform", lambda: "tpu")
+    monkeypatch.setattr("vit_jax.models.layers.norm.platform", lambda: "tpu")
     given = offset + normal(40, 384)
     x = given.astype(jnp.bfloat16)
     ours = jax.jit(lambda x: _variance(x, x.astype(jnp.float32).mean(-1, keepdims=True)))(x)[:, 0]
@@ -251,7 +242,7 @@ def test_norms_of_bfloat16_are_the_same_on_every_platform(monkeypatch):
         return value, *(gradient[:7] if gradient.shape == x.shape else gradient for gradient in pullback(dy))
 
     expected = jax.jit(value_and_gradients)()
-    monkeypatch.setattr("vit_jax.models.layers.platform", lambda: "tpu")
+    monkeypatch.setattr("vit_jax.models.layers.norm.platform", lambda: "tpu")
     for ours, theirs in zip(jax.jit(lambda: value_and_gradients())(), expected, strict=True):
         ours, theirs = (np.asarray(y, np.float32) for y in (ours, theirs))
         np.testing.assert_allclose(ours, theirs, rtol=2**-7, atol=1e-3)

@@ -7,11 +7,11 @@ import pytest
 
 from tests.tiny import functions, parameters, pixels, randomised, tiny
 from vit_jax.errors import ConfigError
-from vit_jax.models.lora import Lora
+from vit_jax.models.layers.lora import Lora
 from vit_jax.objectives.adapted import Adapted
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.classification import Classification
-from vit_jax.objectives.options import ClassificationOptions
+from vit_jax.objectives.classification.options import ClassificationOptions
 from vit_jax.trees import flatten, unflatten
 
 CONFIG = tiny()

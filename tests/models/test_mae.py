@@ -8,7 +8,7 @@ from tests.parity.sources import prepare
 from tests.reference.cases import HERE, assert_close, load_case, nhwc, tolerance
 from vit_jax.models.functional import parameters
 from vit_jax.objectives.mae import Mae
-from vit_jax.objectives.options import MaeOptions
+from vit_jax.objectives.mae.options import MaeOptions
 from vit_jax.weights.load import load
 
 

@@ -5,9 +5,10 @@ import sys
 import pytest
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.names import LETTERS, list_models, resolve
+from vit_jax.models.names.resolve import list_models, resolve
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, INCEPTION_MEAN, INCEPTION_STD
-from vit_jax.models.vit_config import SIZES
+from vit_jax.models.vit.config import SIZES
+from vit_jax.models.vit.names import LETTERS
 
 
 def test_list_takes_wildcards_and_sorts_naturally():
@@ -41,9 +42,42 @@ def test_list_takes_wildcards_and_sorts_naturally():
     assert list_models("resnet*") == []
 
 
+@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize(
+    ("pattern", "there", "not_there"),
+    [
+        ("ViT-B*", "ViT-B/16", "vit_base_patch16_224"),
+        ("R50*", "R50+B/16", "vit_base_r50_s16_224"),
+        ("timm/vit_tiny*", "timm/vit_tiny_patch16_224.augreg_in21k", "timm/vit_tiny_patch16_224"),
+        ("facebook/dinov2-*", "facebook/dinov2-base", "facebook/vit-mae-base"),
+        ("google/*", "google/siglip2-base-patch16-224", "facebook/dinov2-base"),
+        ("openai/*", "openai/clip-vit-base-patch32", "ViT-B/16"),
+        ("gs://*", "gs://vit_models/imagenet21k/ViT-B_16.npz", "ViT-B/16"),
+    ],
+)
+def test_names_of_papers_and_of_the_hub_are_listed(pattern, there, not_there, pretrained):
+    names = list_models(pattern, pretrained)
+    papers = pattern.startswith(("ViT", "R50"))
+    assert (there in names) == (not (papers and pretrained))
+    assert not_there not in names
+    assert len(names) == len(set(names))
+    for name in names:
+        resolve(name)
+
+
+def test_published_weights_are_listed_by_tag():
+    assert list_models("vit_large_r50*", pretrained=True) == [
+        "vit_large_r50_s32_224.augreg_in21k",
+        "vit_large_r50_s32_224.augreg_in21k_ft_in1k",
+        "vit_large_r50_s32_384.augreg_in21k_ft_in1k",
+    ]
+    # A pattern that begins with a wildcard is about architectures, as ever.
+    assert not [name for name in list_models("*dinov2*") if "/" in name]
+
+
 def test_every_listed_name_resolves_to_itself():
     names = list_models()
-    assert len(names) == len(set(names)) == 196
+    assert len(names) == len(set(names)) == 197
     for name in names:
         canonical, config = resolve(name)
         assert canonical == name
@@ -148,9 +182,7 @@ def test_patch_that_does_not_divide_gets_the_nearest_resolutions():
 
 
 def test_names_and_flops_do_not_import_jax():
-    code = (
-        "import sys, vit_jax.models.names, vit_jax.models.flops; print({'jax', 'numpy'} & set(sys.modules))"
-    )
+    code = "import sys, vit_jax.models.names.resolve, vit_jax.models.flops; print({'jax', 'numpy'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
 

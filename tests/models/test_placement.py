@@ -11,10 +11,11 @@ from tests.models.test_tokens import MASK, TOGETHER
 from tests.models.test_upernet import PIXELS
 from tests.tiny import functions, parameters, pixels, tiny
 from vit_jax import trees
-from vit_jax.models.mae import mae_encoder_config
-from vit_jax.models.vit_config import MaeConfig, replace
-from vit_jax.training import mesh as meshes
-from vit_jax.training.sharding import RULES, parameter_specs, placements, state_shardings
+from vit_jax.models.mae.config import MaeConfig
+from vit_jax.models.mae.model import mae_encoder_config
+from vit_jax.models.vit.config import replace
+from vit_jax.training.devices import mesh as meshes
+from vit_jax.training.devices.sharding import RULES, parameter_specs, placements, state_shardings
 
 ENCODER = mae_encoder_config(tiny(register_tokens=1))
 DISTILLED = tiny(distillation_token=True, layer_scale=0.1, stem=(8,), qk_norm=True, pre_norm=True)

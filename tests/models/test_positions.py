@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.positions import sincos2d
+from vit_jax.models.layers.positions.absolute import sincos2d
 
 
 def derived(grid, width, kind):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import parameters, pixels, run, tiny
-from vit_jax.models.relative import RelativePositions, geometric_matrix
+from vit_jax.models.layers.positions.relative import RelativePositions, geometric_matrix
 
 CASE = dict(np.load(pathlib.Path(__file__).parents[1] / "reference" / "aux_resample_timm.npz"))
 KINDS = ["geometric", "bilinear"]

@@ -7,10 +7,10 @@ import pytest
 from flax import nnx
 
 from tests.tiny import functions, parameters, pixels, run, tiny
-from vit_jax.models.convolutional import group_norm, max_pool
-from vit_jax.models.names import resolve
-from vit_jax.models.resnet import Bottleneck, GroupNorm, ResNet, StandardisedConv, standardise
-from vit_jax.models.resnet_config import ResNetConfig
+from vit_jax.models.layers.convolutional import group_norm, max_pool
+from vit_jax.models.names.resolve import resolve
+from vit_jax.models.vit.resnet import Bottleneck, GroupNorm, ResNet, StandardisedConv, standardise
+from vit_jax.models.vit.resnet_config import ResNetConfig
 
 SMALL = ResNetConfig((1, 2), (128, 256), stem_channels=32)
 HYBRID = tiny(backbone=SMALL, patch_size=2, image_size=32)

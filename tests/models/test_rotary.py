@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny
-from vit_jax.models.rotary import rotate, rotation
+from vit_jax.models.layers.positions.rotary import rotate, rotation
 
 KINDS = ["eva", "dinov3"]
 

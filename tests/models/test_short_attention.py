@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from vit_jax.errors import ConfigError
-from vit_jax.models import attention as attention_module
-from vit_jax.models.attention import attention
-from vit_jax.models.placement import Placement, is_known, on_each_device, placed
-from vit_jax.models.short_attention import (
+from vit_jax.models.layers import attention as attention_module
+from vit_jax.models.layers.attention import attention
+from vit_jax.models.layers.kernels.short_attention import (
     BACKWARD,
     FORWARD,
     MAX_TOKENS,
@@ -22,7 +21,8 @@ from vit_jax.models.short_attention import (
     images_together,
     short_attention,
 )
-from vit_jax.training.mesh import BATCH, make_mesh
+from vit_jax.models.layers.placement import Placement, is_known, on_each_device, placed
+from vit_jax.training.devices.mesh import BATCH, make_mesh
 
 
 def interpreted(q, k, v):
@@ -144,7 +144,7 @@ def tpu(monkeypatch):
 
     monkeypatch.setattr(attention_module, "platform", lambda: "tpu")
     monkeypatch.setattr(attention_module, "is_known", lambda: True)
-    monkeypatch.setattr("vit_jax.models.short_attention.short_attention", kernel)
+    monkeypatch.setattr("vit_jax.models.layers.kernels.short_attention.short_attention", kernel)
     return SimpleNamespace(given=given, monkeypatch=monkeypatch)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.models.softmax import softmax_matmul
+from vit_jax.models.layers.kernels.softmax import softmax_matmul
 
 
 def formula(scores, values):

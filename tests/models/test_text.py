@@ -7,8 +7,8 @@ import pytest
 
 from tests.tiny import functions, parameters, pixels, tiny
 from vit_jax.errors import ConfigError
-from vit_jax.models.encoder_config import replace
-from vit_jax.models.text_config import ImageTextConfig, TextConfig
+from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.text.config import ImageTextConfig, TextConfig
 
 TEXT = TextConfig(
     width=32,

@@ -9,9 +9,10 @@ import pytest
 
 from tests.tiny import TINY, assert_trees_close, functions, parameters, pixels, run, tiny
 from vit_jax.errors import ConfigError
-from vit_jax.models.embedding import Patches, patchify
-from vit_jax.models.resnet_config import ResNetConfig
-from vit_jax.models.vit_config import replace
+from vit_jax.models.vit.config import replace
+from vit_jax.models.vit.embedding import Patches
+from vit_jax.models.vit.patches import patchify
+from vit_jax.models.vit.resnet_config import ResNetConfig
 
 MASKED = tiny(mask_token=True)
 
@@ -70,11 +71,12 @@ def test_distillation_is_the_mean_of_two_heads():
     np.testing.assert_allclose(values["pooled"], values["encoded"][:, :2].mean(axis=1), atol=1e-6)
 
 
-def test_captures_of_heads_that_are_not_there():
-    with pytest.raises(
-        ConfigError, match="'class_logits' cannot be captured: this model has no distillation"
-    ):
-        functions(TINY).apply(parameters(TINY), pixels(), capture=("class_logits",))
+@pytest.mark.parametrize(
+    ("name", "part"), [("class_logits", "distillation head"), ("stem", "convolutions before the patches")]
+)
+def test_captures_of_parts_that_are_not_there(name, part):
+    with pytest.raises(ConfigError, match=f"'{name}' cannot be captured: this model has no {part}"):
+        functions(TINY).apply(parameters(TINY), pixels(), capture=(name,))
 
 
 @pytest.mark.parametrize(("pool", "width"), [("cls_mean", 64), ("patches", 32)])
@@ -156,7 +158,7 @@ def test_padding_gets_no_gradient_and_the_mask_token_stands_in():
     [
         (
             dict(stem=(4,)),
-            r"this model has stem \(4,\) and does not take patches of images of any shapes; give",
+            r"this model has stem \(4,\) and does not take patches of variable-size images; give",
         ),
         (
             dict(backbone=ResNetConfig(), patch_size=4, image_size=32),

@@ -21,10 +21,9 @@ from vit_jax.errors import VitError
 from vit_jax.objectives.images import on_host
 from vit_jax.processes import is_main
 from vit_jax.training.config import load_config
-from vit_jax.training.distributed import initialize_distributed
+from vit_jax.training.devices.distributed import initialize_distributed
 from vit_jax.training.experiment import build
 from vit_jax.training.loop import train
-from vit_jax.training.mesh import shard_batch
 from vit_jax.training.step import compile_step
 
 SECONDS_A_BATCH = 0.1
@@ -55,10 +54,10 @@ class Slow(Source):
 def load(config, step, result, workdirs):
     """Load a step of every workdir, and make the next one."""
     experiment = build(load_config(config, ["mesh.fsdp=" + str(min(2, jax.device_count()))]))
-    shardings = jax.tree.map(lambda x: x.sharding, experiment.abstract_state)
+    shardings = experiment.devices.state_shardings
     update = compile_step(experiment.step, shardings, None)
-    batches = experiment.train_batches(step)
-    ahead = [shard_batch(next(batches), experiment.mesh) for _ in range(3)]
+    batches = experiment.data.train_batches(step)
+    ahead = [experiment.devices.put(next(batches)) for _ in range(3)]
     batches.close()
     digest = hashlib.sha256(
         b"".join(field.tobytes() for b in on_host(ahead) for _, field in sorted(b.items()))
@@ -83,7 +82,7 @@ def slowly(config, workdir):
     """Train with data that comes slowly."""
     config = load_config(config, [])
     experiment = build(config)
-    train(config, workdir, sources=(Slow(experiment.train_source), experiment.eval_source))
+    train(config, workdir, sources=(Slow(experiment.data.train_source), experiment.data.eval_source))
 
 
 def main():

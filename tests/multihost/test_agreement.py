@@ -8,8 +8,9 @@ import pytest
 
 from tests.multihost.jobs import DRIVER, TRAIN, job, outcomes, run_job
 from tests.runs import CONFIG
-from vit_jax.data.arrays import ArraySource
-from vit_jax.training import agreement
+from vit_jax.data.sources.arrays import ArraySource
+from vit_jax.training.guard import agreement
+from vit_jax.training.parts.identity import data_identity
 
 # So long that the signal comes in time; little beside training.
 SLOW = (
@@ -37,7 +38,7 @@ def test_another_configuration_is_refused_by_all(tmp_path):
         assert joined.startswith(f"vit-jax: process {index} of 2 (coordinator localhost:")
         assert refused == (
             "vit-jax: the processes of this run differ: optimizer.learning_rate is 0.001 on process 0, 0.002 on "
-            "process 1; start all with the same configuration and installation."
+            "process 1; start all of them with the same configuration and installation."
         )
         assert "Traceback" not in one.err
     assert not (tmp_path / "run").exists()
@@ -50,7 +51,7 @@ def test_another_workdir_is_refused_by_all(tmp_path):
     for one in ended:
         assert one.status == 6, one
         assert ours(one.err)[1].endswith(
-            "of process 1 is not the one of process 0; it must be on a disk that all of them share."
+            "of process 1 is not that of process 0; it must be on a disk that all processes share."
         )
 
 
@@ -75,7 +76,8 @@ def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path):
     assert 2 <= step < 80
     assert (stopped / "checkpoints" / str(step) / "state").is_dir()
 
-    ended = run_job((*train, stopped), 2, 1)
+    # The records came from outside before, and are those of the configuration now.
+    ended = run_job((*train, stopped, "--allow-change", "data"), 2, 1)
     assert [one.status for one in ended] == [0, 0], ended
     assert f"resuming after step {step}" in ended[0].err
     first, second = (json.loads((workdir / "summary.json").read_text()) for workdir in (alone, stopped))
@@ -97,6 +99,18 @@ def test_a_description_tells_records_apart():
         (source([0, 1, 1, 0], value=1), "first, middle and last record"),
     ):
         assert agreement.describe_source(other)[key] != known[key]
+
+
+def test_fingerprints_of_all_records_are_compared(monkeypatch):
+    """A process with another copy of the data, whose few records that are read are the same, is told."""
+    compared = {}
+    monkeypatch.setattr(agreement.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(agreement, "together", lambda name, action: action())
+    monkeypatch.setattr(agreement, "_compare", lambda name, values, *rest: compared.update(values))
+    train, evaluation = source([0, 1, 1, 0]), source([0, 1])
+    agreement.check_data(train, evaluation, lambda: data_identity(train, evaluation, given=True))
+    assert compared["training data: fingerprint"] == train.fingerprint()
+    assert compared["evaluation data: fingerprint"] == evaluation.fingerprint()
 
 
 def test_the_hash_of_a_package_is_of_its_files_and_their_names(tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from tests.multihost.jobs import free_port, run_job
 from tests.runs import run
 from vit_jax.errors import ConfigError, ResourceError
-from vit_jax.training import distributed
-from vit_jax.training.distributed import Cluster, find_cluster
+from vit_jax.training.devices import distributed
+from vit_jax.training.devices.distributed import Cluster, find_cluster
 
 SLURM = {"SLURM_STEP_NODELIST": "node[0-3]", "SLURM_NTASKS": "4"}
 OPEN_MPI = {"OMPI_MCA_orte_hnp_uri": "1;tcp://10.0.0.1:1", "OMPI_COMM_WORLD_SIZE": "2"}
@@ -130,7 +130,7 @@ def test_a_coordinator_that_is_not_there_is_an_error_in_time():
     (ended,) = run_job((sys.executable, "-c", ALONE, port), 1, 1)
     assert (ended.status, ended.err) == (0, "")
     assert ended.out.startswith(
-        f"not all processes came within 2 s (coordinator localhost:{port}): no answer. "
+        f"not all processes joined within 2 s (coordinator localhost:{port}): no answer. "
     )
     assert len(ended.out.splitlines()) == 1
 
@@ -139,7 +139,7 @@ def test_devices_in_use_already_are_an_error():
     import jax
 
     jax.devices()
-    with pytest.raises(ConfigError, match="must meet before anything uses a device"):
+    with pytest.raises(ConfigError, match="must connect before anything uses a device"):
         distributed.initialize_distributed("localhost:1", 2, 1)
 
 

@@ -127,6 +127,8 @@ def check_files(trained):
         "checkpoints",
         "illustration.png",
         "metrics.jsonl",
+        "report.json",
+        "report.png",
         "run.lock",
         "samples",
         "summary.json",

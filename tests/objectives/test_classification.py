@@ -11,11 +11,12 @@ import pytest
 from tests.tiny import labelled, parameters, run, tiny
 from vit_jax.errors import ConfigError
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.objectives import classification, losses
+from vit_jax.objectives import losses
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.classification import Classification, build
+from vit_jax.objectives.classification import objective as module
+from vit_jax.objectives.classification.options import ClassificationOptions
 from vit_jax.objectives.images import denormalise, normalise
-from vit_jax.objectives.options import ClassificationOptions
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import make_step
 
@@ -35,7 +36,7 @@ def batch(size=8, **changes):
 class Given(Classification):
     """The objective with logits that the batch gives instead of a model."""
 
-    def predict(self, params, batch):
+    def logits(self, params, buffers, batch):
         return batch["logits"]
 
 
@@ -111,7 +112,7 @@ def test_a_batch_whose_classes_have_no_weight_has_no_loss_and_no_gradient():
 @pytest.mark.parametrize(
     ("counts", "weights", "message"),
     [
-        (None, "balanced", "class_weights is 'balanced', but the examples of each class are not known"),
+        (None, "balanced", "class_weights is 'balanced', but the number of examples per class is not known"),
         ((4, 0, 2, 8, 1, 2, 10), "balanced", "or some class has none"),
         ((4, 1), "balanced", "class_weights is 'balanced'"),
         (COUNTS, (1.0, 2.0), "class_weights has 2 values; give one for each of the 7 classes"),
@@ -137,7 +138,7 @@ def test_models_that_cannot_classify_the_data(model, classes, message):
 
 def test_smoothing_that_would_make_every_class_true_is_refused():
     with pytest.raises(
-        ConfigError, match=r"label_smoothing is 0.1, which lifts all classes above bce_threshold 0"
+        ConfigError, match=r"label_smoothing is 0.1, which raises all classes above bce_threshold 0"
     ):
         objective(loss="bce", label_smoothing=0.1)
     objective(loss="bce", label_smoothing=0.1, bce_threshold=0.2)
@@ -184,10 +185,8 @@ def test_prepare_erases_before_it_mixes():
 
 def test_every_option_reaches_its_function(monkeypatch):
     seen = {}
-    monkeypatch.setattr(
-        classification, "erase", lambda images, key, **options: seen.update(options) or images
-    )
-    monkeypatch.setattr(classification, "mix", lambda *batch, **options: seen.update(options) or batch[:2])
+    monkeypatch.setattr(module, "erase", lambda images, key, **options: seen.update(options) or images)
+    monkeypatch.setattr(module, "mix", lambda *batch, **options: seen.update(options) or batch[:2])
     erasing = dict(erase_probability=0.3, erase_mode="rand", erase_area=(0.1, 0.2), erase_aspect=0.4)
     mixing = dict(
         mixup=0.1, cutmix=0.2, cutmix_minmax=(0.3, 0.4), mix_probability=0.5, cutmix_probability=0.6
@@ -287,7 +286,7 @@ def test_equal_logits_are_right_for_the_first_class_only():
 def test_evaluate_is_predict_on_raw_images():
     ours, data = objective(), batch()
     params = parameters(MODEL)
-    logits = jax.jit(ours.predict)(params, data)
+    logits = jax.jit(ours.logits)(params, {}, data)
     np.testing.assert_allclose(logits, run(MODEL, normalise(data["image"], MODEL.preprocessing)), atol=1e-6)
     sums = jax.jit(ours.evaluate)(params, {}, data)
     assert float(sums["accuracy"]) == int((jnp.argmax(logits, 1) == data["label"]).sum())
@@ -319,23 +318,70 @@ def test_illustrate_shows_each_image_with_its_prediction_and_attention(changes):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (3, height, width, model.in_channels), dtype=np.uint8)
     params = parameters(model)
-    data = {
-        "image": jnp.asarray(images),
-        "label": jnp.asarray([0, 1, 2], jnp.int32),
-        "mask": jnp.ones(3, bool),
-    }
-    best = np.argmax(jax.jit(ours.predict)(params, data), axis=1)
-    data["label"] = jnp.asarray([best[0], best[1], (best[2] + 1) % 7], jnp.int32)
-    picture = ours.illustrate(params, {}, data, 5)
+    best = np.argmax(jax.jit(ours.logits)(params, {}, {"image": jnp.asarray(images)}), axis=1)
+    data = {"image": images, "label": np.asarray([(best[0] + 1) % 7, best[1], best[2]], np.int32)}
+    picture = ours.illustrate(params, {}, data, ["a.png", "b.png", "c.png"])
     assert len(picture.columns) == 2
-    assert len(picture.rows) == 3
+    assert [example.record for example in picture.examples] == ["a.png", "b.png", "c.png"]
     factor = 112 // width
-    for (caption, (image, overlay)), index in zip(picture.rows, (2, 0, 1)):  # wrong ones first
+    for index, example in enumerate(picture.examples):
+        image, overlay = example.images
         np.testing.assert_array_equal(image, images[index])
         assert (overlay.shape, overlay.dtype) == ((height * factor, width * factor, 3), np.uint8)
-        assert caption.startswith(names[best[index]])
-        verdict = f"WRONG, it is {names[int(data['label'][2])]}" if index == 2 else "right"
-        assert caption.endswith(verdict)
-    data["mask"] = jnp.asarray([True, True, False])
-    few = ours.illustrate(params, {}, data, 1)
-    assert [caption for caption, _ in few.rows] == [picture.rows[1][0]]
+        assert example.caption.startswith(names[best[index]])
+        assert example.right is (index > 0)
+        verdict = "right" if index else f"WRONG, it is {names[data['label'][0]]}"
+        assert example.caption.endswith(verdict)
+
+
+def test_illustrations_are_the_same_in_pieces(monkeypatch):
+    ours, params = objective(), parameters(MODEL)
+    data = {name: np.asarray(rows) for name, rows in batch().items()}
+    records = [f"{index}.png" for index in range(len(data["label"]))]
+    whole = ours.illustrate(params, {}, data, records).examples
+    monkeypatch.setattr(module, "AT_ONCE", 3)
+    pieces = ours.illustrate(params, {}, data, records).examples
+    assert [(x.caption, x.record, x.right) for x in pieces] == [(x.caption, x.record, x.right) for x in whole]
+
+
+# ---- rows of a report
+
+
+def rows_of(logits, labels, loss="softmax"):
+    """Sums and rows of given logits."""
+    given = Given(
+        tiny(num_classes=len(logits[0]), depth=1), ClassificationOptions(loss=loss), DataInfo(len(logits[0]))
+    )
+    data = {
+        "logits": jnp.asarray(logits, jnp.float32),
+        "label": jnp.asarray(labels, jnp.int32),
+        "mask": jnp.ones(len(labels), bool),
+    }
+    return jax.device_get(jax.jit(given.evaluate_rows)({}, {}, data))
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid", "bce"])
+def test_rows_are_the_five_best_with_what_their_logits_mean(loss):
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((9, 7)).astype(np.float32), rng.integers(0, 7, 9)
+    sums, rows = rows_of(logits, labels, loss)
+    best = np.argsort(-logits, axis=1)[:, :5]
+    np.testing.assert_array_equal(rows["classes"], best)
+    odds = np.exp(logits.astype(np.float64))
+    chances = odds / odds.sum(1, keepdims=True) if loss == "softmax" else odds / (1 + odds)
+    np.testing.assert_allclose(rows["probabilities"], np.take_along_axis(chances, best, 1), rtol=1e-5)
+    assert sums["accuracy"] == (rows["classes"][:, 0] == labels).sum()
+    assert sums["top5_accuracy"] == (rows["classes"] == labels[:, None]).sum()
+
+
+def test_rows_of_equal_logits_and_of_such_that_are_not_finite():
+    logits = np.zeros((3, 7))
+    logits[1, 6], logits[2, 6] = np.nan, np.inf
+    sums, rows = rows_of(logits, [0, 0, 6])
+    np.testing.assert_array_equal(rows["classes"], [range(5), [-1] * 5, [-1] * 5])
+    assert np.isnan(rows["probabilities"][1:]).all()
+    assert sums["accuracy"] == (rows["classes"][:, 0] == [0, 0, 6]).sum() == 1
+
+
+def test_fewer_classes_than_five_have_fewer_rows():
+    assert rows_of([[1.0, 2.0, 3.0]], [0])[1]["classes"].tolist() == [[2, 1, 0]]

@@ -7,13 +7,13 @@ import pytest
 
 from tests.tiny import labelled, pixels, randomised, tiny
 from vit_jax.errors import ConfigError
-from vit_jax.models.embedding import patchify
-from vit_jax.models.flops import encoder_macs
-from vit_jax.models.mae import random_masking, visible_patches
-from vit_jax.models.vit_config import replace
+from vit_jax.models.arithmetic import encoder_macs
+from vit_jax.models.mae.model import random_masking, visible_patches
+from vit_jax.models.vit.config import replace
+from vit_jax.models.vit.patches import patchify
 from vit_jax.objectives.base import DataInfo
-from vit_jax.objectives.mae import build, hidden_patch_losses, patch_targets
-from vit_jax.objectives.options import MaeOptions
+from vit_jax.objectives.mae.objective import build, hidden_patch_losses, patch_targets
+from vit_jax.objectives.mae.options import MaeOptions
 
 MODEL = tiny(depth=1, register_tokens=1)
 KEY = jax.random.key(0)
@@ -162,16 +162,17 @@ def test_padding_that_is_not_finite_does_not_count():
 @pytest.mark.parametrize("normalise", [True, False])
 def test_illustrate_shows_image_visible_part_and_reconstruction(normalise):
     ours = objective(normalise_pixels=normalise)
-    data = labelled(5) | {"mask": jnp.asarray([True, True, True, True, False])}
-    picture = ours.illustrate(parameters(ours), {}, data, 3)
+    data = {name: np.asarray(rows) for name, rows in labelled(3).items()}
+    picture = ours.illustrate(parameters(ours), {}, data, ["a.png", "b.png", "c.png"])
     assert picture.columns == ("image", "seen", "reconstructed")
     assert "75%" in picture.title
-    assert len(picture.rows) == 3
-    for (caption, images), given in zip(picture.rows, np.asarray(data["image"])):
-        assert caption.startswith("loss ")
-        for image in images:
+    assert [example.record for example in picture.examples] == ["a.png", "b.png", "c.png"]
+    for example, given in zip(picture.examples, data["image"]):
+        assert example.caption.startswith("loss ")
+        assert example.right is None
+        for image in example.images:
             assert (image.shape, image.dtype) == ((16, 16, 3), np.uint8)
-        image, seen, whole = images
+        image, seen, whole = example.images
         np.testing.assert_array_equal(image, given)
         patches = [np.asarray(patchify(x[None], (4, 4)))[0] for x in (image, seen, whole)]
         visible = (patches[0] == patches[1]).all(axis=1)
@@ -199,7 +200,7 @@ def test_the_encoder_is_that_of_the_paper_whatever_the_model_was_for():
         (
             replace(MODEL, patch_drop_rate=0.5),
             {},
-            "patch_drop_rate is 0.5; masked autoencoding hides patches",
+            "patch_drop_rate is 0.5; masked autoencoding drops patches",
         ),
     ],
 )

@@ -6,7 +6,11 @@ import sys
 import pytest
 
 from vit_jax.errors import ConfigError
-from vit_jax.objectives.options import ClassificationOptions, MaeOptions, parse_options
+from vit_jax.objectives.classification.options import ClassificationOptions
+from vit_jax.objectives.mae.options import MaeOptions
+from vit_jax.objectives.options import parse_options
+from vit_jax.training.config import default_config
+from vit_jax.training.config.overrides import apply_override
 
 
 def test_options_are_parsed():
@@ -60,7 +64,8 @@ CLASSIFICATION = [
     (dict(mix_partner="rolled"), "objective.mix_partner is 'rolled'; .* Did you mean 'roll'"),
     (
         dict(mix_mode="pair"),
-        "objective.mix_partner is 'roll', but only 'flip' makes pairs .* set mix_partner='flip'",
+        "objective.mix_partner is 'roll', but mix_mode 'pair' works only with mix_partner 'flip'; "
+        "set mix_partner='flip'",
     ),
     (dict(mix_dominant="yes"), "objective.mix_dominant is 'yes'; it must be True or False"),
     (dict(erase_probability=-0.25), "objective.erase_probability is -0.25; it must be between 0 and 1"),
@@ -75,10 +80,13 @@ CLASSIFICATION = [
     (dict(erase_count=(1, 2.0)), "objective.erase_count is .*; it must be two integers"),
     (dict(erase_count=(True, 2)), "objective.erase_count is .*; it must be two integers"),
     (dict(class_weights="balance"), "objective.class_weights is 'balance'; .* Did you mean 'balanced'"),
-    (dict(class_weights=3.0), "objective.class_weights is 3.0; it must be 'none', 'balanced' or one number"),
+    (
+        dict(class_weights=3.0),
+        "objective.class_weights is 3.0; it must be 'none', 'balanced' or one non-negative number",
+    ),
     (dict(class_weights=None), "objective.class_weights is None; it must be"),
     (dict(class_weights=("a", "b")), "objective.class_weights is .*; it must be"),
-    (dict(class_weights=(1.0, -1.0)), "objective.class_weights is .*; it must be .* 0 or more"),
+    (dict(class_weights=(1.0, -1.0)), "objective.class_weights is .*; it must be .* one non-negative number"),
     (dict(class_weights=(1.0, float("nan"))), "objective.class_weights is .*; it must be"),
     (dict(class_weights=(0.0, 0)), "objective.class_weights is .*; it must be .* not all 0"),
     (dict(class_weights=()), "objective.class_weights is .*; it must be"),
@@ -124,3 +132,11 @@ def test_options_do_not_import_jax():
     code = "import sys, vit_jax.objectives.options; print({'jax', 'numpy'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(("text", "value"), [("tuned", "tuned"), ("(0.5, 0.2)", (0.5, 0.2)), ("0.3", 0.3)])
+def test_options_that_take_numbers_or_words_are_read_from_the_command_line(text, value):
+    config = default_config()
+    config.objective.name = "multi_label"
+    apply_override(config, f"objective.thresholds={text}")
+    assert config.objective.thresholds == value

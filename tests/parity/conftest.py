@@ -23,9 +23,9 @@ def pytest_generate_tests(metafunc):
 
 
 def _of(path, wanted, ours):
-    """Whether a case is to be run; of our own folder, what other tests use (`aux`, timm's tags) is not."""
+    """Whether a case is to be run; of our own folder, what other tests use (`aux`, `metric`, timm's tags) is not."""
     about = json.loads(path.read_text())
     family = about.get("family") if isinstance(about, dict) else None
     if wanted:
         return family in wanted
-    return not ours or (family not in (None, "aux"))
+    return not ours or (family not in (None, "aux", "metric"))

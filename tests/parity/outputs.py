@@ -4,10 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.models.embedding import Patches, unpatchify
-from vit_jax.models.mae import MaskedAutoencoder, random_masking
-from vit_jax.models.text import ImageTextModel
+from vit_jax.evaluation.probes.base import accuracy
+from vit_jax.evaluation.probes.fewshot import least_squares
+from vit_jax.evaluation.probes.knn import knn_scores
+from vit_jax.evaluation.probes.rank import rankme, singular_values
+from vit_jax.models.mae.model import MaskedAutoencoder, random_masking
+from vit_jax.models.text.model import ImageTextModel
+from vit_jax.models.vit.embedding import Patches
+from vit_jax.models.vit.patches import unpatchify
 from vit_jax.objectives import dino_losses
+from vit_jax.training.devices.mesh import batch_sharding, make_mesh
 
 CAPTURE = ("embedded", "blocks", "attention", "encoded", "pooled", "pre_logits")
 
@@ -39,9 +45,14 @@ def computation(name, about, inputs, model):
 def function_values(name, about, inputs):
     """Return by name what our functions without parameters make of a case's inputs."""
     given = {key[len("in.") :]: jnp.asarray(value) for key, value in inputs.items() if key.startswith("in.")}
-    return jax.jit(lambda given: FUNCTIONS[name](given, about["config"]))(given)
+    return FUNCTIONS[name](given, about["config"])
 
 
+def compiled(function):
+    return lambda inputs, config: jax.jit(lambda given: function(given, config))(inputs)
+
+
+@compiled
 def self_distillation(inputs, config):
     """Some steps of DINO's losses; the teacher's scores grow by 0.1 from one to the next."""
     (start, end, warmup), momentum, temperature = config["warmup"], config["momentum"], config["student_temp"]
@@ -63,7 +74,32 @@ def self_distillation(inputs, config):
     return found | {"koleo": dino_losses.koleo_loss(inputs["feat"])}
 
 
-FUNCTIONS = {"dino_losses_lightly": self_distillation}
+def probes(inputs, config):
+    """Votes of neighbours, few-shot classifiers and effective ranks of frozen features."""
+    given, classes = {name: np.asarray(values) for name, values in inputs.items()}, config["classes"]
+    rows = batch_sharding(make_mesh({"data": -1, "fsdp": 1, "tensor": 1}))
+    bank, labels, query, truth = (given[name] for name in ("bank", "bank_labels", "query", "query_labels"))
+    found = {}
+    settings = {"ks": config["k"], "temperature": config["temperature"]}
+    for k, scores in knn_scores(bank, labels, query, classes, rows, **settings).items():
+        found[f"knn_scores.k{k}"], found[f"knn_top1.k{k}"] = scores, scores.argmax(axis=1)
+        found[f"knn_accuracy.k{k}"] = accuracy(scores.argmax(axis=1), truth)
+    cyclic = np.arange(len(given["wide_bank"])) % classes
+    wide = given["wide_bank"], cyclic, given["wide_query"], truth[: len(given["wide_query"])]
+    for kind, (x, y, asked, right) in {"tall": (bank, labels, query, truth), "wide": wide}.items():
+        for l2 in config["l2"]:
+            fitted, name = least_squares(x, y, classes, l2), f"fewshot_{kind}.l2_{l2}"
+            kernel, bias = fitted.affine
+            scores = asked @ kernel + bias
+            found[f"{name}.weights"], found[f"{name}.scores"] = fitted.weights, scores
+            found[f"{name}.accuracy"] = accuracy(scores.argmax(axis=1), right)
+    for name in ("bank", "low_rank"):
+        found[f"rankme.{name}"] = rankme(given[name])
+        found[f"singular_values.{name}"] = singular_values(given[name])
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+FUNCTIONS = {"dino_losses_lightly": self_distillation, "probe_knn_fewshot": probes}
 
 
 def image_model(model, inputs, about):

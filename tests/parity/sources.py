@@ -4,14 +4,15 @@ import json
 import re
 import shutil
 
-from vit_jax.models.resnet_config import ResNetConfig
-from vit_jax.models.vit_config import ViTConfig
+from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.vit.resnet_config import ResNetConfig
 
 # A published architecture of timm's class; its arguments stand in the case.
 ARCHITECTURES = {
     "beit_timm": "beit_base_patch16_224",
     "dinov3_timm": "vit_base_patch16_dinov3",
     "eva02_timm": "eva02_base_patch14_224",
+    "eva02_timm_postnorm": "eva02_enormous_patch14_clip_224",
     "deit_timm_distilled": "deit_base_distilled_patch16_224",
     "vit_timm_reg4_swiglu": "vit_giant_patch14_reg4_dinov2",
 }

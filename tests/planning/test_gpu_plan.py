@@ -40,7 +40,7 @@ def test_what_does_not_fit_gpus_is_refused_with_what_would(config_file):  # noqa
     assert "DOES NOT FIT" in process.stdout
     line = process.stderr.splitlines()[-1]
     assert re.search(
-        r"does not fit h100-1: a GPU would need [\d.]+ GiB of 59\.32, [\d.]+ of them for \w+\[[\d,]+\]", line
+        r"does not fit h100-1: a GPU would need [\d.]+ GiB of 59\.32, [\d.]+ of it for \w+\[[\d,]+\]", line
     )
     assert re.search(r"would help: .*(model\.remat=|accumulation=)", line)
 

@@ -13,7 +13,7 @@ from vit_jax.planning.advice import more_of_the_card
 from vit_jax.planning.chips import CHIPS, parse_hardware
 from vit_jax.planning.hlo import Collective
 from vit_jax.planning.network import bandwidth, seconds
-from vit_jax.training.hardware import peak_flops
+from vit_jax.training.devices.hardware import peak_flops
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def test_without_the_compiler_of_gpus_the_command_is_said(monkeypatch):
     # A package that is there, in another version than jaxlib.
     monkeypatch.setattr(topology, "_PLUGINS", ("pytest",))
     with pytest.raises(
-        ConfigError, match=r"with pytest, which is \S+ but must be \S+ as jaxlib is; pip install"
+        ConfigError, match=r"with pytest, which is \S+ but must be \S+, like jaxlib; run pip install"
     ):
         topology.prepare_environment(parse_hardware("h100-8"))
 

@@ -17,7 +17,7 @@ from vit_jax.planning.plan import planned_experiment
 from vit_jax.planning.stand_in import stand_ins
 from vit_jax.training.config import load_config
 from vit_jax.training.experiment import build
-from vit_jax.training.memory import activation_bytes, largest_tensors, state_bytes
+from vit_jax.training.guard.memory import activation_bytes, largest_tensors, state_bytes
 
 TINY = (
     "model.name=vit_tiny_patch16_224",
@@ -84,7 +84,7 @@ def test_operations_are_those_of_the_tables(model, gmacs):
     config.data.train_transforms = config.data.eval_transforms = ""
     config.evaluation.baselines = ()
     experiment, _ = planned_experiment(config, jax.devices()[:1])
-    assert experiment.objective.train_flops == pytest.approx(3 * 2 * gmacs * 1e9, rel=0.01)
+    assert experiment.task.objective.train_flops == pytest.approx(3 * 2 * gmacs * 1e9, rel=0.01)
 
 
 def test_remat_accumulation_and_mesh_need_less(config_file):
@@ -125,12 +125,12 @@ def test_meshes_to_compare_divide_the_batch(config_file):
 def test_data_that_is_not_here_has_its_size(tmp_path):
     path = f"data.path={tmp_path}"
     config = load_config("configs/vit_s16_i1k.py", [path])
-    train, evaluation = stand_ins(config, None, None)
+    train, evaluation = stand_ins(config.data, None, None)
     assert (len(train), train.num_classes, len(evaluation)) == (round(1_281_167 * 0.99), 1000, 50_000)
     config = load_config("configs/vit_s16_i1k.py", [path, "data.name=birds"])
-    with pytest.raises(ConfigError, match=r"its size is not known; say it with --records N\."):
-        stand_ins(config, None, None)
-    assert len(stand_ins(config, 1000, 10)[0]) == 990
+    with pytest.raises(ConfigError, match=r"its size is not known; give it with --records N\."):
+        stand_ins(config.data, None, None)
+    assert len(stand_ins(config.data, 1000, 10)[0]) == 990
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_what_cannot_fit_is_refused(config_file):
     assert process.returncode == 6
     line = process.stderr.splitlines()[-1]
     assert re.search(
-        r"does not fit v5e-1: a chip would need [\d.]+ GiB of 15\.75, [\d.]+ of them for \w+/.*blocks/mlp",
+        r"does not fit v5e-1: a chip would need [\d.]+ GiB of 15\.75, [\d.]+ of it for \w+/.*blocks/mlp",
         line,
     )
     assert "would help: " in line

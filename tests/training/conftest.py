@@ -3,7 +3,7 @@
 import pytest
 
 from vit_jax.training import loop
-from vit_jax.training.metrics import Clock
+from vit_jax.training.report.metrics import Clock
 
 
 @pytest.fixture

@@ -22,10 +22,12 @@ KNOWN = {
     ("training/loop.py", "event or process"): 1,  # checkpoints.wait(): phase checkpoint
     ("training/run.py", "event or process"): 2,  # the same
     ("checkpoints/finishing.py", "future"): 4,  # one that is done; three inside of checkpoints.wait()
-    ("models/placement.py", "queue"): 6,  # a ContextVar, not a queue
+    ("models/layers/placement.py", "queue"): 6,  # a ContextVar, not a queue
+    ("models/layers/freezing.py", "queue"): 1,  # the same
+    ("training/report/writers/base.py", "queue"): 1,  # a daemon's own: nobody waits for it
     ("objectives/images.py", "collective outside a step"): 1,  # phase other: the report
     ("data/prepare/parallel.py", "future"): 2,  # those that are done
-    ("inference/features.py", "future"): 2,  # threads that decode one image each
+    ("inference/stream.py", "future"): 1,  # threads that decode one image after another
 }
 
 

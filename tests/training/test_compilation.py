@@ -18,8 +18,8 @@ from vit_jax import trees
 from vit_jax.checkpoints.fingerprint import fingerprint
 from vit_jax.commands import source
 from vit_jax.errors import Preempted
-from vit_jax.training import compilation
-from vit_jax.training.compilation import kept_programs
+from vit_jax.training.devices import compilation
+from vit_jax.training.devices.compilation import kept_programs
 from vit_jax.training.experiment import build
 from vit_jax.training.step import compile_step
 
@@ -188,7 +188,7 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path):
         compile_anew()
     (line,) = told
     assert line.startswith(
-        f"compiled programs are not kept: {tmp_path}/file/cache cannot be written: Not a dir"
+        f"compiled programs are not cached: {tmp_path}/file/cache cannot be written: Not a dir"
     )
     assert "\n" not in line
 
@@ -217,7 +217,7 @@ def test_damaged_programs_are_compiled_again_and_told_once(tmp_path, capsys):
         np.testing.assert_array_equal(compile_anew(), expected)
         np.testing.assert_array_equal(compile_anew(), expected)
     err = capsys.readouterr().err
-    assert err.startswith(f"compiled programs in {tmp_path} cannot all be used and are compiled again: ")
+    assert err.startswith(f"compiled programs in {tmp_path} are partly unusable and are recompiled: ")
     assert err.count("\n") == 1
 
 
@@ -254,8 +254,8 @@ def test_the_state_is_donated_whole_and_has_its_dtypes(mesh, first_moment):
     assert numbers == size * (4 + 4 + 4 + (2 if first_moment == "bfloat16" else 4))
 
     state = experiment.init()
-    with closing(experiment.train_batches(0)) as batches:
-        batch = loop.shard_batch(next(batches), experiment.mesh)
+    with closing(experiment.data.train_batches(0)) as batches:
+        batch = experiment.devices.put(next(batches))
     old = jax.tree.leaves(state)
     state, _ = step(state, batch)
     assert all(leaf.is_deleted() for leaf in old)

@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 from vit_jax.data.section import Part, mixture_parts
 from vit_jax.errors import ConfigError
-from vit_jax.models.vit_config import ViTConfig
-from vit_jax.training import config as configs
-from vit_jax.training.config_rules import DURATIONS, OPEN_SECTIONS, RANGES
-from vit_jax.training.defaults import default_config, flatten
+from vit_jax.models.vit.config import ViTConfig
+from vit_jax.training.config import load as configs
+from vit_jax.training.config.defaults import default_config, flatten
+from vit_jax.training.config.rules import DURATIONS, OPEN_SECTIONS, RANGES
 
 KEYS = sorted(flatten(default_config()))
 
@@ -99,12 +99,12 @@ def test_json_that_is_no_configuration(tmp_path, text, expected):
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
-        ("https://example.org/config.py", "address"),
+        ("https://example.org/config.py", "is a URL"),
         ("config.yaml", "FILE.py"),
         ("digits", "FILE.py"),
         ("nowhere/config.py", "does not exist"),
         ("{folder}/experimnt.py", "Did you mean 'experiment.py'"),
-        ("{folder}/zzzzzzzz.py", "There are experiment.py"),
+        ("{folder}/zzzzzzzz.py", "That folder has experiment.py"),
         ("{folder}/config.json:arg", "takes no argument"),
     ],
 )
@@ -121,7 +121,7 @@ def test_files_that_cannot_be_loaded(tmp_path, spec, expected):
         ("config.optimizer.learning_rat = 3", "'optimizer.learning_rat' is not .* 'optimizer.learning_rate'"),
         ("config.seed = config.optimizer.learnin_rate", "line 5.*'learnin_rate'.* 'learning_rate'"),
         ("config.seed = config['optimizer']['learnin_rate']", "line 5.*'learnin_rate'.* 'learning_rate'"),
-        ("config = dict(config)", "returned dict; it must return default_config"),
+        ("config = dict(config)", "returned dict; it must return a modified default_config"),
         ("config.seed == ==", "line 5: invalid syntax"),
         ("config.data = 3", "data is 3; it must be a section"),
         ("del config.seed", "seed is missing"),
@@ -217,7 +217,7 @@ def test_overrides_are_read_by_the_type_of_the_key(tmp_path, override, expected)
         ("optimizer.frozen=head", "optimizer.frozen is 'head'"),
         ("optimizer.frozen='head'", "optimizer.frozen is 'head'"),
         ("optimizer.frozen=('(',)", "not a regular expression"),
-        ("optimizer.frozen=(1,)", "a pattern must be text"),
+        ("optimizer.frozen=(1,)", "a pattern must be a string"),
         ("optimizer.learning_rate_multipliers=('head',)", "pair"),
         ("optimizer.learning_rate_multipliers=(('head', -1),)", "factor"),
         ("optimizer.name=adam", "'adamw'"),
@@ -241,6 +241,7 @@ def test_overrides_are_read_by_the_type_of_the_key(tmp_path, override, expected)
         ("model.width=100", "width"),
         ("model.name=vit_tiny_patch16", "vit_tiny_patch16"),
         ("model.pool=cl", "pool is 'cl'"),
+        ("model.weights=teacher", "model.weights is 'teacher', but there is no model.checkpoint"),
         ("objective.name=class", "'classification'"),
         ("objective.mask_ratio=0.5", "objective.mask_ratio is not an option of 'classification'"),
         ("objective.label_smoothing=2", "objective.label_smoothing is 2"),
@@ -329,7 +330,7 @@ def test_resuming_refuses_what_changes_training():
         configs.check_resumable(old, new)
     text = str(caught.value)
     assert "optimizer.learning_rate: 0.001 -> 0.5; seed: 0 -> 1" in text
-    assert "--allow-change optimizer.learning_rate --allow-change seed" in text
+    assert "allow_change=['optimizer.learning_rate', 'seed']" in text
     assert "log.every" not in text
     with pytest.raises(ConfigError, match="seed: 0 -> 1") as caught:
         configs.check_resumable(old, new, ["optimizer"])
@@ -343,12 +344,42 @@ def test_resuming_allows_what_is_harmless_and_tells_what_changes_rounding():
     new.checkpoint.staging = "/content/staging"
     assert configs.check_resumable(default_config(), new) == []
     notices = configs.check_resumable(default_config(), changed(mesh__fsdp=4))
-    assert notices == ["mesh.fsdp: 1 -> 4 (not bitwise the same from here)"]
+    assert notices == ["mesh.fsdp: 1 -> 4 (not bitwise the same from here on)"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("schedule.milestones", ("5 minutes",), "schedule.milestones is '5 minutes'; it must be a number"),
+        ("optimizer.delay", ("head",), r"optimizer.delay has 'head'; each entry must be a pattern, when its"),
+        (
+            "optimizer.delay",
+            (("he(ad", 5),),
+            "optimizer.delay has 'he\\(ad', which is not a regular expression",
+        ),
+        ("optimizer.delay", (("head", "soon"),), "optimizer.delay is 'soon'; it must be a number"),
+        ("optimizer.weight_decay_end", 0.4, "weight_decay_end is 0.4, but the decay is constant"),
+        ("schedule.power", 0.0, "schedule.power is 0.0; it must be above 0"),
+    ],
+)
+def test_schedules_that_say_nothing(key, value, message):
+    config = default_config()
+    section, name = key.split(".")
+    config[section][name] = value
+    with pytest.raises(ConfigError, match=message):
+        configs.validate(config)
+
+
+def test_clipping_of_each_tensor_needs_a_norm():
+    config = default_config()
+    config.optimizer.update(clip_per_tensor=True, clip_norm=0.0)
+    with pytest.raises(ConfigError, match=r"clip_per_tensor is on, but .*clip_norm is 0"):
+        configs.validate(config)
 
 
 def test_data_options_that_exclude_each_other():
     mixture = ({"source": "digits"},)
-    with pytest.raises(ConfigError, match=r"data\.balanced is on, but data\.mixture has weights"):
+    with pytest.raises(ConfigError, match=r"data\.balanced is on, but data\.mixture has its own weights"):
         configs.validate(changed(data__mixture=mixture, data__balanced=True))
     with pytest.raises(ConfigError, match=r"data\.cache is 'encoded', but 3 worker processes"):
         configs.validate(changed(data__cache="encoded", data__num_workers=3))

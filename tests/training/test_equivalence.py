@@ -10,7 +10,6 @@ import pytest
 from tests.tiny import assert_trees_close, randomised
 from vit_jax.training.config import default_config, validate
 from vit_jax.training.experiment import build
-from vit_jax.training.mesh import shard_batch
 from vit_jax.training.step import compile_step
 from vit_jax.trees import flatten
 
@@ -66,13 +65,13 @@ def initial(experiment):
 def train(objective, mesh):
     """Parameters and metrics after two steps."""
     experiment = build(configuration(objective, mesh), devices=jax.devices()[: int(np.prod(mesh))])
-    assert tuple(experiment.mesh.shape.values()) == mesh
+    assert tuple(experiment.devices.mesh.shape.values()) == mesh
     state = initial(experiment)
     step = compile_step(experiment.step, jax.tree.map(lambda x: x.sharding, state), None)
-    batches = experiment.train_batches(0)
+    batches = experiment.data.train_batches(0)
     metrics = {}
     for _ in range(2):
-        state, metrics = step(state, shard_batch(next(batches), experiment.mesh))
+        state, metrics = step(state, experiment.devices.put(next(batches)))
     batches.close()
     return state.params, {name: float(value) for name, value in metrics.items()}
 

@@ -12,15 +12,18 @@ from tests.images import COLOURS, colour_folder
 from tests.runs import run as command
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.errors import CheckpointError, ConfigError
+from vit_jax.inference.evaluating import evaluate_workdir
 from vit_jax.inference.features import FeatureExtractor
 from vit_jax.inference.predictor import Predictor
-from vit_jax.inference.workdir import evaluate_workdir
-from vit_jax.models.registry import model_config, model_functions
+from vit_jax.models.registry import create_model, model_config, model_functions
 from vit_jax.training.config import default_config, validate
+from vit_jax.training.config.model import problem_changed
 from vit_jax.training.experiment import build
 from vit_jax.training.loop import train
+from vit_jax.training.report.beginning import beginning
 from vit_jax.trees import flatten
-from vit_jax.weights.load import open_pretrained
+from vit_jax.weights.load import load, open_pretrained
+from vit_jax.weights.save import save
 
 # Three blocks of width 32 for 32 pixels and 7 classes, as timm writes them.
 REFERENCE = Path(__file__).parent.parent / "reference" / "vit_timm_token.safetensors"
@@ -62,7 +65,7 @@ def run(compile_cache, images, tmp_path_factory):
 def test_step_0_is_the_checkpoint(images, changes):
     config = configuration(images, mesh__fsdp=2, sharding__min_size=0, **changes)
     experiment = build(config)
-    assert experiment.model.num_classes == len(COLOURS)
+    assert experiment.task.model.num_classes == len(COLOURS)
     state = experiment.init()
     loaded, ours = flatten(open_pretrained(REFERENCE, num_classes=3).params()), flatten(state.params)
     for path, leaf in loaded.items():
@@ -71,7 +74,7 @@ def test_step_0_is_the_checkpoint(images, changes):
         path for path in ours if path.startswith("lora/")
     }
     assert any(path.startswith("lora/") for path in ours) == bool(changes)
-    shardings = jax.tree.map(lambda x: x.sharding, experiment.abstract_state)
+    shardings = experiment.devices.state_shardings
     assert jax.tree.all(jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state, shardings))
     assert not state.params["blocks"]["mlp"]["fc1"]["kernel"].sharding.is_fully_replicated
     if changes:
@@ -80,12 +83,38 @@ def test_step_0_is_the_checkpoint(images, changes):
 
 def test_size_channels_and_transforms_follow_the_model(images):
     experiment = build(configuration(images, model__image_size=48, model__in_channels=1))
-    assert experiment.transforms[0] == "decode(1)|random_resized_crop((48, 48), scale=(0.5, 1.0))|flip_lr"
-    assert experiment.transforms[1].endswith("center_crop(48)")
+    assert (
+        experiment.data.transforms[0] == "decode(1)|random_resized_crop((48, 48), scale=(0.5, 1.0))|flip_lr"
+    )
+    assert experiment.data.transforms[1].endswith("center_crop(48)")
     assert experiment.abstract_batch()["image"].shape == (8, 48, 48, 1)
-    report = str(experiment.pretrained.report)
+    report = str(experiment.task.pretrained.report)
     assert "4x4 -> 6x6" in report
     assert "channels 3 -> 1" in report
+
+
+def test_the_loss_decides_what_outputs_mean_and_a_change_is_told(images, tmp_path):
+    save(load(REFERENCE, num_classes=3, problem="multi_label", verbose=False), tmp_path / "checkpoint", "hf")
+    kept, same, new = (
+        build(configuration(images, tmp_path / "checkpoint")),
+        build(configuration(images, tmp_path / "checkpoint", objective__loss="bce")),
+        build(configuration(images, objective__loss="sigmoid")),
+    )
+    assert tuple(x.task.model.problem for x in (kept, same, new)) == (
+        "single_label",
+        "multi_label",
+        "multi_label",
+    )
+    (line,) = problem_changed(kept.task.pretrained, kept.task.model)
+    assert "the head's outputs were multi_label; objective.loss trains them as single_label" in line
+    assert (
+        problem_changed(same.task.pretrained, same.task.model)
+        == problem_changed(new.task.pretrained, new.task.model)
+        == []
+    )
+    with pytest.raises(ConfigError, match=r"model\.problem is 'regression', but objective\.loss 'softmax'"):
+        configuration(images, model__problem="regression")
+    configuration(images, model__problem="multi_label", objective__loss="sigmoid")
 
 
 def test_only_factors_and_head_are_trained(run):
@@ -105,7 +134,10 @@ def test_the_report_is_told_once(images, tmp_path, capfd):
     )
     train(config, tmp_path / "run")
     err = capfd.readouterr().err
-    assert "18 parameters loaded" in err
+    table = err[: err.index("adamw")].splitlines()
+    assert table[0].endswith(": 18 arrays loaded")
+    assert table[1] == f"  new      {'head/bias, head/kernel':<40} zero"
+    assert "\\n" not in err
     assert "adamw: 0 parameters decayed, 99 parameters not decayed, 44,928 parameters frozen" in err
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "4")
     train(config, tmp_path / "run")
@@ -114,7 +146,7 @@ def test_the_report_is_told_once(images, tmp_path, capfd):
     assert summary["flops_per_second"] is None  # most of the backward pass was left out
     again = capfd.readouterr().err
     assert again.startswith("resuming after step 2")
-    assert "parameters loaded" not in again
+    assert "arrays loaded" not in again
 
 
 def test_a_run_goes_on_without_the_checkpoint(run, tmp_path):
@@ -134,7 +166,7 @@ def test_and_is_evaluated_and_used_without_it(run, images):
     predictor = Predictor.load(workdir)
     assert predictor.objective.data.class_names == COLOURS
     assert "lora" not in predictor.params
-    source = result.experiment.eval_source
+    source = result.experiment.data.eval_source
     hits = [
         predictor.predict([example["image"]])[0].classes[0] == COLOURS[example["label"]]
         for example in map(source.__getitem__, range(len(source)))
@@ -193,3 +225,24 @@ def test_what_is_refused(images, tmp_path):
         build(configuration(images, model__width=64))
     with pytest.raises(ConfigError, match=r"'widht' is not a model option\. Did you mean 'width'"):
         configuration(images, model__widht=64)
+
+
+def test_masked_autoencoding_goes_on_with_an_encoder(tmp_path):
+    options = dict(in_channels=1, width=16, depth=1, heads=2, mlp_dim=32, num_classes=3)
+    encoder = create_model("vit_mu_patch4_8", position="sincos2d_mae", **options)
+    save(encoder, tmp_path / "encoder")
+    config = default_config()
+    config.objective = dict(name="mae", decoder_width=16, decoder_depth=1, decoder_heads=2)
+    config.model = dict(checkpoint=str(tmp_path / "encoder"))
+    config.data.update(batch_size=8, eval_batch_size=8)
+    experiment = build(config)
+    params = experiment.init().params
+    np.testing.assert_array_equal(params["encoder"]["patch_embed"]["kernel"], encoder.patch_embed.kernel[...])
+    assert "head" not in params["encoder"]
+    told = "\n".join(beginning(experiment))
+    assert "new      decoder" in told
+    assert "head" in told
+    save(create_model("vit_mu_patch4_8", **options), tmp_path / "other")
+    config.model = dict(checkpoint=str(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="position is 'sincos2d_mae', but 'learned' in the checkpoint"):
+        build(config)

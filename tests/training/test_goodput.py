@@ -3,14 +3,15 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from tests.training.test_loop import configuration, loop
 from vit_jax.commands.train import _summary_text
 from vit_jax.errors import Preempted, ResourceError
-from vit_jax.training.goodput import FILE, Attempt, Attempts, goodput
-from vit_jax.training.metrics import PHASES, Clock
+from vit_jax.training.report.goodput import FILE, Attempt, Attempts, goodput
+from vit_jax.training.report.metrics import PHASES, Clock
 
 
 class Timer:
@@ -164,10 +165,11 @@ def test_what_the_command_says(report, text):
         "seconds": {"step": 1.0},
         "goodput": report,
         "images_per_second": None,
+        "stopped_early": None,
         "checkpoint": "c",
     }
-    assert _summary_text(summary).splitlines()[1:3] == ["time: step 1.0 s", text]
-    assert "goodput" not in _summary_text(summary | {"goodput": None})
+    assert _summary_text(summary, Path("run")).splitlines()[1:3] == ["time: step 1.0 s", text]
+    assert "goodput" not in _summary_text(summary | {"goodput": None}, Path("run"))
 
 
 # ---- of runs

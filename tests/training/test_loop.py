@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +18,21 @@ from PIL import Image
 
 from tests.runs import Once
 from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.checkpoints.files import checksum
 from vit_jax.checkpoints.fingerprint import fingerprint
-from vit_jax.data.arrays import ArraySource
+from vit_jax.data.base import Selection
+from vit_jax.data.sources.arrays import ArraySource
 from vit_jax.errors import (
     CheckpointError,
     ConfigError,
+    DataError,
     Preempted,
 )
 from vit_jax.training import loop
 from vit_jax.training.config import default_config, to_json, validate
-from vit_jax.training.metrics import Clock
-from vit_jax.training.report import performance, write_report
+from vit_jax.training.guard.replay import replay
+from vit_jax.training.report.metrics import Clock
+from vit_jax.training.report.report import performance, write_report
 
 STEPS, LOG_EVERY, EVAL_EVERY, SAVE_EVERY = 10, 3, 4, 2
 
@@ -62,10 +67,10 @@ def programs(compile_cache):
     built, compiled = {}, {}
     real_build, real_compile = loop.build, loop.compile_step
 
-    def build_once(config, sources=None, earlier=None):
-        key = (to_json(config), sources)
+    def build_once(config, sources=None, earlier=None, objective=None):
+        key = (to_json(config), sources, objective)
         if key not in built:
-            built[key] = real_build(config, sources, earlier=earlier)
+            built[key] = real_build(config, sources, earlier=earlier, objective=objective)
         return built[key]
 
     def compile_once(step, *shardings):
@@ -212,9 +217,8 @@ def test_a_finished_run_started_again_only_reports(finished, copy):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     result = loop.train(configuration(), copy)
     assert_same_run(result, copy, finished)
-    summary = finished[0].summary | {"checkpoint": str(copy / "checkpoints" / str(STEPS))}
-    assert result.summary == summary
-    assert json.loads((copy / "summary.json").read_text()) == summary
+    assert result.summary == finished[0].summary  # which is true wherever the workdir lies
+    assert json.loads((copy / "summary.json").read_text()) == result.summary
     for path, content in before.items():
         if path.name not in ("summary.json",) and "tensorboard" not in path.parts:
             assert path.read_bytes() == content, path
@@ -231,7 +235,7 @@ def test_a_finished_run_started_again_only_reports(finished, copy):
     [
         (
             dict(optimizer__learning_rate=0.5),
-            r"optimizer.learning_rate: 0.001 -> 0.5.*--allow-change optimizer",
+            r"optimizer.learning_rate: 0.001 -> 0.5.*allow_change=.'optimizer",
         ),
         (dict(model__width=32), "model.width: 16 -> 32"),
         (dict(seed=1), "seed: 0 -> 1"),
@@ -246,12 +250,14 @@ def test_a_changed_configuration_is_refused(copy, changes, message):
 
 @pytest.mark.usefixtures("nothing_compiled")
 def test_what_cannot_be_allowed(copy):
-    with pytest.raises(CheckpointError, match="belongs to another model or configuration: params/"):
+    with pytest.raises(CheckpointError, match="belongs to a different model or configuration: params/"):
         loop.train(configuration(model__width=32), copy, allow_change=["model.width"])
-    with pytest.raises(ConfigError, match=r"duration is '8 steps', 8 steps, but the run has already made 10"):
+    with pytest.raises(
+        ConfigError, match=r"duration is '8 steps', 8 steps, but the run is already at step 10"
+    ):
         loop.train(configuration(duration="8 steps"), copy, allow_change=["duration"])
     with pytest.raises(
-        ConfigError, match=r"--allow-change durations: there is no such key. Did you mean 'duration'"
+        ConfigError, match=r"allow_change=.'durations'.: there is no such key. Did you mean 'duration'"
     ):
         loop.train(configuration(duration="8 steps"), copy, allow_change=["durations"])
 
@@ -266,6 +272,72 @@ def test_allowed_and_harmless_changes_go_on(finished, copy, capsys):
     assert "changed: duration: '10 steps' -> '11 steps' (allowed)" in printed
     assert "resuming after step 10" in printed
     assert "log.every" not in printed
+
+
+# ---- other data
+
+
+def records(count=40, shift=0):
+    """Made-up records that are not those of the configuration."""
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8)
+    return ArraySource(images, (np.arange(count) + shift) % 6)
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_other_data_are_refused(finished, copy):
+    own = finished[0].experiment.data.opened
+    for sources, said in (
+        ((records(), own[1]), "training data: 40 records as before, but with other contents"),
+        (
+            (own[0], records(30)),
+            "started with different data: evaluation data: 40 records before, 30 now. Use another",
+        ),
+    ):
+        with pytest.raises(DataError, match=said):
+            loop.train(configuration(), copy, sources=sources)
+    with pytest.raises(ConfigError, match=r"data\.size: 40 -> 41"):
+        loop.train(configuration(data__size=41), copy)
+
+
+def test_records_that_have_moved_are_the_same(finished, copy, capsys):
+    moved = configuration(data__path="elsewhere")  # which made-up records do not read
+    assert loop.train(moved, copy).metrics == finished[0].metrics
+    assert "changed: data.path: '' -> 'elsewhere' (allowed)" in capsys.readouterr().err
+    with pytest.raises(DataError, match="training data: 40 records as before, but with other contents"):
+        loop.train(moved, copy, sources=(records(), finished[0].experiment.data.opened[1]))
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_a_step_is_not_made_again_with_other_data(finished, copy):
+    with pytest.raises(
+        DataError, match="was trained on different data: evaluation data: 40 records before, 30 now"
+    ):
+        replay(copy, 3, sources=(finished[0].experiment.data.opened[0], records(30)))
+
+
+def test_allowed_data_go_on_and_are_the_run_s_from_then_on(finished, copy, capsys):
+    changes, given = dict(duration="11 steps"), (records(), finished[0].experiment.data.opened[1])
+    result = loop.train(configuration(**changes), copy, sources=given, allow_change=("data", "duration"))
+    assert result.step == 11
+    assert "changed: training data: 40 records as before, but with other contents" in capsys.readouterr().err
+    with pytest.raises(DataError, match="training data: 40 records as before"):
+        loop.train(configuration(**changes), copy)
+    assert loop.train(configuration(**changes), copy, sources=given).metrics == result.metrics
+
+
+def test_a_finished_run_is_evaluated_again_on_other_data(finished, copy):
+    given = (finished[0].experiment.data.opened[0], records())
+    result = loop.train(configuration(), copy, sources=given, allow_change=iter(["data"]))
+    assert result.metrics != finished[0].metrics
+
+
+def test_runs_of_earlier_versions_go_on_with_a_notice(finished, copy, capsys):
+    for path in copy.glob("checkpoints/*/metadata/metadata"):
+        metadata = json.loads(path.read_text())
+        assert metadata.pop("data")["training"]["records"] == 40
+        path.write_text(json.dumps(metadata | {"checksum": checksum(metadata)}))
+    assert loop.train(configuration(), copy).metrics == finished[0].metrics
+    assert "did not record its training data: the data cannot be compared" in capsys.readouterr().err
 
 
 # ---- damaged checkpoints
@@ -328,7 +400,7 @@ def test_metrics(finished):
     assert evaluations[-1] == {"step": 10} | {f"eval/{k}": v for k, v in finished[0].metrics.items()}
     # Counts of 40 records: padding has not been counted.
     assert finished[0].metrics["accuracy"] * 40 == pytest.approx(round(finished[0].metrics["accuracy"] * 40))
-    schedule = finished[0].experiment.schedule
+    schedule = finished[0].experiment.optimisation.schedule
     assert written[-2]["train/learning_rate"] == pytest.approx(float(schedule(9)), rel=1e-5)
     events = b"".join(path.read_bytes() for path in (finished[1] / "tensorboard").iterdir())
     for name in (b"train/loss", b"eval/accuracy"):
@@ -344,10 +416,10 @@ def test_summary(finished):
     assert set(summary["seconds"]) == {"compile", "data_wait", "step", "evaluation", "checkpoint", "other"}
     assert all(seconds > 0 for seconds in summary["seconds"].values())
     assert 0.95 * wall - 0.05 < sum(summary["seconds"].values()) <= wall + 0.01
-    assert summary["checkpoint"] == str(workdir / "checkpoints" / str(STEPS))
+    assert summary["checkpoint"] == f"checkpoints/{STEPS}"
     trained = summary["seconds"]["step"] + summary["seconds"]["data_wait"]
     assert summary["images_per_second"] == pytest.approx(STEPS * 16 / trained, rel=0.05)
-    flops = result.experiment.objective.train_flops
+    flops = result.experiment.task.objective.train_flops
     assert summary["train_flops_per_image"] == flops > 0
     assert summary["flops_per_second"] == pytest.approx(flops * summary["images_per_second"])
     assert summary["mfu"] is None  # CPUs have no published peak
@@ -360,8 +432,29 @@ def test_summary(finished):
     assert summary["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+def test_a_result_fits_on_a_screen(finished, tmp_path):
+    result = finished[0]
+    lines = repr(result).splitlines()
+    assert len(lines) <= 10
+    assert all(len(line) <= 200 for line in lines)
+    for part in (
+        f"step         {STEPS} of {STEPS}",
+        f"accuracy {result.metrics['accuracy']:.4f}",
+        str(result.workdir),
+    ):
+        assert part in repr(result)
+    html = result._repr_html_()
+    assert html.count("<tr>") == len(lines) - 1
+    assert "<img" not in html
+    (tmp_path / "a.png").write_bytes(b"png")
+    pictured = dataclasses.replace(result, workdir=tmp_path, summary=result.summary | {"figure": "a.png"})
+    assert "data:image/png;base64,cG5n" in pictured._repr_html_()
+    odd = dataclasses.replace(result, workdir=Path("<b>"))
+    assert "<b>" not in odd._repr_html_()
+
+
 def test_utilisation_where_the_peak_is_known(finished, monkeypatch):
-    monkeypatch.setattr("vit_jax.training.report.peak_flops", lambda device: 1e9)
+    monkeypatch.setattr("vit_jax.training.report.report.peak_flops", lambda device: 1e9)
     clock = Clock(iter(range(100)).__next__)
     with clock("step"):
         pass
@@ -379,17 +472,58 @@ def test_report(finished, tmp_path):
     images, labels = rng.integers(0, 256, (20, 8, 8, 1), dtype=np.uint8), np.arange(20) % 6
     names = ("cat", "a/b c", "é", "d", "e", "f")
     source = ArraySource(images, labels, names)
-    experiment = dataclasses.replace(experiment, config=config, train_source=source, eval_source=source)
+    data = dataclasses.replace(experiment.data, train_source=source, eval_source=source)
+    experiment = dataclasses.replace(experiment, config=config, data=data)
     added = write_report(experiment, result.state, tmp_path)
     assert added["baselines"] == {"nearest_neighbour": 1.0}
-    assert added["figure"] == str(tmp_path / "illustration.png")
-    with Image.open(added["figure"]) as image:
-        assert image.format == "PNG"
+    assert added["figure"] == "illustration.png"
+    for name in ("illustration", "report"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert image.format == "PNG"
     samples = sorted(path.name for path in (tmp_path / "samples").iterdir())
-    assert samples == ["0_cat.png", "1_a_b_c.png", "2__.png"]
-    for index, name in enumerate(samples):
+    assert samples == ["0_cat.png", "1__.png", "2_e.png"]  # spread over the classes
+    for index, name in zip((0, 2, 4), samples):
         with Image.open(tmp_path / "samples" / name) as image:
             np.testing.assert_array_equal(np.asarray(image), images[index, ..., 0])
+
+
+def test_the_report_is_of_the_whole_set_and_its_metrics_those_of_the_evaluation(finished, tmp_path):
+    result = finished[0]
+    write_report(result.experiment, result.state, tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    source = result.experiment.data.eval_source
+    assert report["split"] == result.experiment.data.section.eval_split
+    assert report["records"] == len(source)
+    assert report["accuracy"] == result.metrics["accuracy"]
+    assert report["top5_accuracy"] == result.metrics["top5_accuracy"]
+    assert [one["records"] for one in report["classes"]] == np.bincount(source.labels).tolist()
+    assert [one["class"] for one in report["classes"]] == list(source.class_names)
+    assert sum(count for *_, count in report["confusion"]) == len(source)
+
+
+def test_illustrated_are_mistakes_of_the_whole_set_first(finished, tmp_path, monkeypatch):
+    """A folder's first batch is of one class."""
+    result, drawn = finished[0], []
+    experiment = result.experiment
+    config = experiment.config.copy_and_resolve_references()
+    config.evaluation.illustrate, config.data.eval_batch_size = 12, 16
+    order = np.argsort(experiment.data.eval_source.labels, kind="stable")
+    source = Selection(experiment.data.eval_source, order)
+    data = dataclasses.replace(experiment.data, section=config.data, eval_source=source)
+    experiment = dataclasses.replace(experiment, config=config, data=data)
+    monkeypatch.setattr(
+        "vit_jax.training.report.report.draw", lambda picture, path: drawn.append(picture) or path
+    )
+    write_report(experiment, result.state, tmp_path)
+    (picture,) = drawn
+    assert picture.title == "Predictions: 12 of the 40 records of split 'test', mistakes first"
+    right = [example.right for example in picture.examples]
+    assert right == sorted(right)
+    assert False in right
+    names = {source.name_of(index): source.labels[index] for index in range(len(source))}
+    assert {names[example.record] for example in picture.examples} == set(range(6))
+    samples = {path.name.split("_")[1] for path in (tmp_path / "samples").iterdir()}
+    assert samples == {f"{label}.png" for label in range(6)}
 
 
 def test_the_loop_moves_nothing_by_accident(tmp_path, monkeypatch):

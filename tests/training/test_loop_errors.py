@@ -8,8 +8,8 @@ from tests.tiny import randomised
 from tests.training.test_loop import configuration, lines
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.fingerprint import fingerprint
-from vit_jax.data.arrays import ArraySource
 from vit_jax.data.base import Selection, Source
+from vit_jax.data.sources.arrays import ArraySource
 from vit_jax.errors import (
     ConfigError,
     DataError,
@@ -46,16 +46,16 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     config = configuration(
         data__train_transforms="", accumulation=1, objective__mixup=0.0, checkpoint__every=1, ema__decay=0.0
     )
-    healthy = ArraySource(np.full((16, 8, 8, 1), 50, np.uint8), np.zeros(16, int), num_classes=6)
+    healthy = ArraySource(np.full((16, 8, 8, 1), 50, np.uint8), np.arange(16) % 6, num_classes=6)
     # Some record that is first read in step 4.
-    batches = build(config, (Poisoned([]), healthy)).train_batches(0)
+    batches = build(config, (Poisoned([]), healthy)).data.train_batches(0)
     first = [next(batches)["image"] for _ in range(4)]
     batches.close()
     images = Poisoned([])._images
     bad = next(i for i in range(64) if (images[i] == first[3]).all((1, 2, 3)).any())
     message = (
-        r"^step 4: loss nan, gradient norm nan; its update was left out, and recorded in .*/incidents/step_4.json; the "
-        r"newest checkpoint is step 3\."
+        r"^step 4: loss nan, gradient norm nan; its update was skipped, and the step recorded in "
+        r".*/incidents/step_4.json; the newest checkpoint is step 3\."
     )
     with pytest.raises(DivergedError, match=message) as caught:
         loop.train(config, tmp_path, sources=(Poisoned([bad]), healthy))
@@ -86,13 +86,14 @@ class Unreadable(Poisoned):
 
 def test_records_that_cannot_be_read_are_skipped_and_counted(tmp_path, capsys):
     config = configuration(ema__decay=0.0, log__every=5, data__eval_transforms="flip_lr(0.0)")
-    healthy = ArraySource(np.full((16, 8, 8, 1), 50, np.uint8), np.zeros(16, int), num_classes=6)
+    healthy = ArraySource(np.full((16, 8, 8, 1), 50, np.uint8), np.arange(16) % 6, num_classes=6)
     loop.train(config, tmp_path, sources=(Unreadable({0, 7}), healthy))
     told = capsys.readouterr().err
     # 160 rows are two and a half epochs of 64 records.
     counts = [line["train/skipped_records"] for line in lines(tmp_path) if "train/skipped_records" in line]
     assert counts[-1] >= 4
-    assert counts[-1] == told.count("skipped: record 0 is gone") + told.count("skipped: record 7 is gone")
+    # Counted each time, told once.
+    assert (told.count("skipped: record 0 is gone"), told.count("skipped: record 7 is gone")) == (1, 1)
     with pytest.raises(DataError, match="record 0 is gone"):
         build(configuration(data__bad_records="error"), (Unreadable({0}), healthy))
     # In evaluation the first one is an error: what is not counted would flatter.
@@ -106,11 +107,19 @@ def test_records_that_cannot_be_read_are_skipped_and_counted(tmp_path, capsys):
 def test_what_has_no_image_is_refused_by_name():
     crops = "multi_crop(8, 4, 2, global_transforms='', local_transforms='')"
     with pytest.raises(
-        ConfigError, match=r"train_transforms leave global_crops, local_crops and no image, which obj"
+        ConfigError, match=r"train_transforms leave global_crops, local_crops but no image, which obj"
     ):
         build(configuration(data__train_transforms=crops))
     with pytest.raises(ConfigError, match=r"eval_transforms leave global_crops"):
         build(configuration(data__eval_transforms=crops))
+
+
+@pytest.mark.parametrize("which", ["train", "eval"])
+def test_channels_mean_the_same_in_training_and_evaluation(which):
+    with pytest.raises(
+        ConfigError, match=f"data.{which}_transforms are '.*hsv'.*; put hsv into both or into neither"
+    ):
+        build(configuration(**{f"data__{which}_transforms": "to_channels(3)|hsv"}))
 
 
 def test_more_than_an_image_goes_to_the_step(tmp_path):
@@ -120,6 +129,22 @@ def test_more_than_an_image_goes_to_the_step(tmp_path):
 
 
 # ---- what is refused before anything is compiled
+
+
+def test_plain_sequences_are_trained_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "resume", lambda *_: pytest.fail("far enough"))
+    images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 1), dtype=np.uint8)
+    records = [(image, f"class {index % 6}") for index, image in enumerate(images)]
+    with pytest.raises(pytest.fail.Exception, match="far enough"):
+        loop.train(
+            configuration(data__train_transforms="", data__eval_transforms=""),
+            tmp_path,
+            sources=(records, records[:9]),
+        )
+    with pytest.raises(
+        DataError, match="record 1 of the evaluation records has label 'class 7', which is none of the 6"
+    ):
+        loop.train(configuration(), tmp_path, sources=(records, [records[0], (images[0], "class 7")]))
 
 
 def sources(train_size=8, eval_size=8, classes=6, eval_classes=6, records=32):
@@ -166,7 +191,12 @@ REFUSED = {
         ConfigError,
         "data.eval_batch_size is 12; it must be",
     ),
-    "mesh": (dict(mesh__data=3), None, ConfigError, "mesh is data=3 fsdp=1 tensor=1, which does not make 8"),
+    "mesh": (
+        dict(mesh__data=3),
+        None,
+        ConfigError,
+        "mesh is data=3 fsdp=1 tensor=1, which does not multiply to 8",
+    ),
     "warmup": (dict(schedule__warmup=11), None, ConfigError, "schedule.warmup is 11 steps"),
     "frozen": (dict(optimizer__frozen=("blocs",)), None, ConfigError, "optimizer.frozen has 'blocs'"),
     "classes": (
@@ -175,12 +205,12 @@ REFUSED = {
         ConfigError,
         "num_classes is 6 and the data has 5 classes",
     ),
-    "eval classes": ({}, sources(eval_classes=7), DataError, "class 6 of the data to evaluate on is '6'"),
+    "eval classes": ({}, sources(eval_classes=7), DataError, "has 6 classes and the evaluation data has 7"),
     "no records": (
         {},
         sources(records=0),
         DataError,
-        "data to eval on has no records; check data.eval_split",
+        "data.eval_split selects no records; choose another split",
     ),
     "train size": (
         dict(data__train_transforms="resize(12)"),
@@ -239,6 +269,6 @@ def test_float_images_and_other_sizes_are_trained_on():
 
 def test_some_devices_can_be_chosen():
     experiment = build(configuration(mesh__data=2), devices=jax.devices()[2:4])
-    assert list(experiment.mesh.devices.flat) == jax.devices()[2:4]
+    assert list(experiment.devices.mesh.devices.flat) == jax.devices()[2:4]
     params = randomised(experiment.abstract_state.params)
     assert fingerprint(params)  # shapes are as ever

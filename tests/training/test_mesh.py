@@ -9,7 +9,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from tests.libtpu import needs_libtpu, printed_with_libtpu
 from vit_jax.errors import ConfigError
-from vit_jax.training import mesh as meshes
+from vit_jax.training.devices import mesh as meshes
 
 
 def _make(data=-1, fsdp=1, tensor=1, devices=None):
@@ -49,11 +49,11 @@ def test_chosen_devices():
         ((-1, -1, 1), "data=-1 fsdp=-1 tensor=1; only one axis can be -1"),
         (
             (3, 1, 1),
-            "data=3 fsdp=1 tensor=1, which does not make 8 devices; possible are data=8 fsdp=1 tensor=1",
+            "data=3 fsdp=1 tensor=1, which does not multiply to 8 devices; possible are data=8 fsdp=1 tensor=1",
         ),
         ((-1, 1, 3), "possible are data=2 fsdp=1 tensor=4; data=4 fsdp=1 tensor=2"),
         ((4, 4, 1), "possible are data=4 fsdp=2 tensor=1; data=2 fsdp=4 tensor=1"),
-        ((16, 1, 1), "does not make 8"),
+        ((16, 1, 1), "does not multiply to 8"),
     ],
 )
 def test_impossible_sizes(asked, message):
@@ -161,11 +161,14 @@ class Arranged:
     [
         (
             (1, 8, 1),
-            r"data=1 fsdp=8 tensor=1, but the 8 devices are 2 slices, and mesh.data must be a multiple of that; "
+            r"data=1 fsdp=8 tensor=1, but the 8 devices are in 2 slices, and mesh.data must be a multiple of that; "
             r"possible are data=2 fsdp=4 tensor=1;",
         ),
         ((-1, 4, 2), r"data=1 fsdp=4 tensor=2, but .* possible are data=2 fsdp=2 tensor=2;"),
-        ((3, 1, 1), r"does not make 8 devices; possible are data=2 fsdp=1 tensor=4;|data=4 fsdp=1 tensor=2"),
+        (
+            (3, 1, 1),
+            r"does not multiply to 8 devices; possible are data=2 fsdp=1 tensor=4;|data=4 fsdp=1 tensor=2",
+        ),
     ],
 )
 def test_slices_are_not_mixed(asked, message):
@@ -175,7 +178,7 @@ def test_slices_are_not_mixed(asked, message):
 
 def test_slices_have_one_size():
     with pytest.raises(
-        ConfigError, match=r"the 6 devices are slices of 4, 2 devices; they must be of one size"
+        ConfigError, match=r"the 6 devices are slices of 4, 2 devices; all slices must have the same size"
     ):
         _make(-1, 1, 1, devices=sorted(_two_slices(4, 2), key=lambda device: device.id))
 
@@ -195,7 +198,7 @@ import collections, itertools, json
 import jax
 from jax.experimental.topologies import get_topology_desc
 from vit_jax.errors import ConfigError
-from vit_jax.training.mesh import make_mesh
+from vit_jax.training.devices.mesh import make_mesh
 
 found = {}
 for name, slices in (("v5e:2x2", 1), ("v5e:2x2", 2), ("v5e:2x4", 4), ("v6e:4x4", 2), ("v5p:2x2x2", 2)):
@@ -229,7 +232,7 @@ def test_meshes_of_real_topologies():
         slices, fsdp, tensor = map(int, case.split()[1:])
         if isinstance(outcome, str):
             refused += 1
-            assert f"are {slices} slices, and mesh.data must be a multiple" in outcome
+            assert f"are in {slices} slices, and mesh.data must be a multiple" in outcome
             continue
         (data, *inside), rows, complete = outcome
         assert inside == [fsdp, tensor]

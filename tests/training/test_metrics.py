@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vit_jax.errors import ResourceError
-from vit_jax.training.metrics import Clock, MetricWriter, write_summary
-from vit_jax.training.progress import Progress
+from vit_jax.training.report.metrics import Clock, MetricWriter, write_summary
+from vit_jax.training.report.progress import Progress
 
 
 def lines(path):
@@ -92,11 +92,14 @@ def events(directory):
     return records
 
 
-def test_tensorboard_events(tmp_path):
+def test_tensorboard_events(tmp_path, caplog):
     with MetricWriter(tmp_path) as writer:
         writer.write(1, {"loss": 0.5, "odd": float("nan")}, "train")
         writer.write(2, {"loss": 0.25}, "train")
-    records = [record for record in events(tmp_path / "tensorboard") if b"train/loss" in record]
+    assert caplog.records == []  # tensorboardX warns of what is not finite
+    written = events(tmp_path / "tensorboard")
+    assert not any(b"train/odd" in record for record in written)
+    records = [record for record in written if b"train/loss" in record]
     assert [struct.pack("<f", value) in record for record, value in zip(records, (0.5, 0.25))] == [True, True]
 
 
@@ -188,6 +191,38 @@ def test_plain_lines_where_there_is_no_terminal():
     ]
 
 
+def test_a_line_after_the_first_step_and_now_and_then():
+    timer, stream = Timer(), io.StringIO()
+    losses = iter([{}, {"loss": 2.0}, {"loss": 1.0}, {"loss": 0.5}])
+    with Progress(100, images_per_step=64, stream=stream, timer=timer) as progress:
+        for step in range(1, 71):
+            timer.now += 1
+            progress.glance(step, lambda: next(losses))
+            if step == 30:
+                progress.log(30, {"loss": 1.5})
+    assert stream.getvalue().splitlines() == [
+        "step 2/100  loss 2",  # nothing was known after the first call, and no time of a step
+        "step 30/100  loss 1.5  images/s 64  left 01:10",
+        "step 60/100  loss 1  images/s 64  left 00:40",
+    ]
+
+
+def test_a_bar_shows_the_loss_from_the_first_steps():
+    timer, stream = Timer(), Terminal()
+    losses = iter([{"loss": 2.25}, {"loss": 2.125}])
+    with Progress(100, images_per_step=8, stream=stream, timer=timer) as progress:
+        for step, wait in enumerate((5.0, 0.01, 0.3), 1):
+            timer.now += wait
+            progress.glance(step, lambda: next(losses))
+        assert next(losses, None) is None  # looked at twice, not at every step
+        assert "loss=2.25" in stream.getvalue()
+        assert "loss=2.12" in stream.getvalue()
+        progress.log(4, {"loss": 1.5})
+        timer.now += 100
+        progress.glance(5, lambda: pytest.fail("the bar keeps what was logged"))
+    assert "loss=1.5" in stream.getvalue()
+
+
 def test_a_bar_on_a_terminal_starts_where_the_run_resumes():
     stream = Terminal()
     with Progress(100, step=40, images_per_step=8, stream=stream) as progress:
@@ -245,5 +280,5 @@ def test_lines_wait_while_the_workdir_is_away(tmp_path, caplog):
         workdir.rename(hidden)
         writer.write(5, {"loss": 5.0})
     assert "its last 1 lines are lost" in caplog.text
-    assert "events stay in" in caplog.text
+    assert "event files remain in" in caplog.text
     assert not workdir.exists()

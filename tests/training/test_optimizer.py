@@ -10,14 +10,17 @@ import pytest
 
 from vit_jax import trees
 from vit_jax.errors import ConfigError
+from vit_jax.models.mae.config import MaeConfig
 from vit_jax.models.registry import model_functions
-from vit_jax.models.vit_config import ViTConfig
-from vit_jax.training import mesh as meshes
-from vit_jax.training import sharding
-from vit_jax.training.optimizer import NAMES, make_optimizer, summary, treatments
+from vit_jax.models.vit.config import ViTConfig
+from vit_jax.training.devices import mesh as meshes
+from vit_jax.training.devices import sharding
+from vit_jax.training.optimizer import NAMES, make_optimizer, summary
+from vit_jax.training.parts.treatments import treatments
 
 REFERENCE = pathlib.Path(__file__).parents[1] / "reference" / "aux_schedules_optim.npz"
 DEPTH, WIDTH = 3, 4
+NETWORK = ViTConfig(width=8, depth=DEPTH, heads=2)
 
 
 def _section(**changes):
@@ -29,11 +32,17 @@ def _section(**changes):
         momentum=0.9,
         nesterov=False,
         weight_decay=0.0,
+        weight_decay_schedule="constant",
+        weight_decay_end=0.0,
         decay=(r"kernel$",),
         clip_norm=0.0,
+        clip_per_tensor=False,
         layer_decay=1.0,
+        layer_decay_rule="beit",
         trained=(),
         frozen=(),
+        frozen_blocks=0,
+        trained_blocks=-1,
         learning_rate_multipliers=(),
         weight_decay_multipliers=(),
         first_moment_dtype="float32",
@@ -70,7 +79,7 @@ def _part(tree, *names):
 
 def _run(section, params, gradients, rate=1e-2):
     """Return parameters after one update per gradient, and the last state; under jit."""
-    optimizer = make_optimizer(section, lambda step: jnp.float32(rate), params)
+    optimizer = make_optimizer(section, lambda step: jnp.float32(rate), params, NETWORK)
 
     @jax.jit
     def step(params, state, gradient):
@@ -118,7 +127,7 @@ def test_layer_decay_is_timms():
         "attn.qkv.weight": "attn/qkv/kernel",
         "mlp.fc1.weight": "mlp/fc1/kernel",
     }
-    table = treatments(_section(layer_decay=0.75, weight_decay=0.05), _tree())
+    table = treatments(_section(layer_decay=0.75, weight_decay=0.05), _tree(), NETWORK)
     with np.load(REFERENCE) as case:
         for theirs, ours in names.items():
             np.testing.assert_allclose(
@@ -149,7 +158,7 @@ def test_layers_of_a_model_with_every_option():
     )
     params = jax.eval_shape(model_functions(config).init, jax.random.key(0))
     layers: dict[float, set[str]] = {}
-    for path, treatment in treatments(_section(layer_decay=0.5), params).items():
+    for path, treatment in treatments(_section(layer_decay=0.5), params, config).items():
         for rate in treatment.rate.flat:
             layers.setdefault(float(rate), set()).add(path.split("/")[0])
     assert layers == {
@@ -163,7 +172,7 @@ def test_layers_of_a_model_with_every_option():
 def test_layer_decay_of_an_encoder_with_a_decoder():
     params = _tree(prefix="encoder/") | {"decoder": {"blocks": {"norm1": {"scale": jnp.zeros((7, 4))}}}}
     params["decoder"]["mask_token"] = jnp.zeros((1, 4))
-    table = treatments(_section(layer_decay=0.5), params)
+    table = treatments(_section(layer_decay=0.5), params, MaeConfig(NETWORK, NETWORK))
     assert table["encoder/pos_embed"].rate == 0.5**4
     np.testing.assert_array_equal(table["encoder/blocks/norm1/scale"].rate, [[0.125], [0.25], [0.5]])
     assert table["encoder/norm/scale"].rate == 1
@@ -177,7 +186,7 @@ def test_layer_decay_scales_the_rate_only():
     whole, _ = _run(section, params, [gradient])
     scaled, _ = _run(section | dict(layer_decay=0.5), params, [gradient])
     whole, scaled, before = (trees.flatten(tree) for tree in (whole, scaled, params))
-    for path, treatment in treatments(section | dict(layer_decay=0.5), params).items():
+    for path, treatment in treatments(section | dict(layer_decay=0.5), params, NETWORK).items():
         expected = before[path] + (whole[path] - before[path]) * treatment.rate
         np.testing.assert_allclose(scaled[path], expected, rtol=1e-5, atol=1e-6)
 
@@ -289,6 +298,69 @@ def test_clipping():
         np.testing.assert_array_equal(b, a - g)
 
 
+def test_clipping_of_each_tensor_of_each_block():
+    params, gradient = (_part(_tree(seed), "head", "blocks") for seed in (0, 1))
+    section = _section(name="sgd", momentum=0.0, clip_norm=0.5, clip_per_tensor=True)
+    after, _ = _run(section, params, [gradient], rate=1.0)
+    flat = [trees.flatten(tree) for tree in (params, after, gradient)]
+    for path in flat[0]:
+        old, new, expected = (part[path] for part in flat)
+        rows = zip(old, new, expected) if path.startswith("blocks/") else [(old, new, expected)]
+        for before, moved, g in rows:
+            np.testing.assert_allclose(
+                before - moved, g * min(1, 0.5 / np.linalg.norm(g)), rtol=1e-4, atol=1e-6
+            )
+
+
+@pytest.mark.parametrize(("name", "middle"), [("linear", 0.25), ("cosine", 0.25)])
+def test_weight_decay_goes_from_one_value_to_another(name, middle):
+    section = _section(
+        name="sgd",
+        momentum=0.0,
+        weight_decay=0.1,
+        weight_decay_schedule=name,
+        weight_decay_end=0.4,
+        weight_decay_multipliers=(("head", 2.0),),
+    )
+    params = {"kernel": jnp.ones((2, 2)), "head": {"kernel": jnp.ones(3)}, "bias": jnp.ones(3)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    optimizer = make_optimizer(section, lambda step: jnp.float32(1), params, total_steps=8)
+    state, found = optimizer.init(params), []
+    for _ in range(10):
+        updates, state = jax.jit(optimizer.update)(zeros, state, params)
+        assert not updates["bias"].any()
+        np.testing.assert_allclose(updates["head"]["kernel"][0], 2 * updates["kernel"][0, 0], rtol=1e-6)
+        found.append(-float(updates["kernel"][0, 0]))
+    np.testing.assert_allclose([found[0], found[4], found[8], found[9]], [0.1, middle, 0.4, 0.4], rtol=1e-5)
+    straight = 0.1 + 0.3 * 2 / 8
+    assert (found[2] == pytest.approx(straight, rel=1e-5)) == (name == "linear")
+    assert "8 parameters decayed" not in summary(section, params)
+    assert "7 parameters decayed, 3 parameters not decayed" in summary(
+        section | dict(weight_decay=0.0), params
+    )
+
+
+def test_parameters_that_start_later_have_a_rate_of_their_own():
+    section = _section(name="sgd", momentum=0.0)
+    params = {"encoder": {"kernel": jnp.ones(2)}, "head": {"kernel": jnp.ones(2)}}
+    late = [("^encoder/", lambda step: jnp.where(step < 2, 0.0, 0.5)), ("kernel", lambda step: 7.0)]
+    optimizer = make_optimizer(section, lambda step: jnp.float32(1), params, late=late[:1])
+    state, rates = optimizer.init(params), []
+    for _ in range(3):
+        updates, state = optimizer.update(params, state, params)
+        rates.append([-float(updates[part]["kernel"][0]) for part in ("encoder", "head")])
+    assert rates == [[0, 1], [0, 1], [0.5, 1]]
+    updates, _ = make_optimizer(section, lambda step: jnp.float32(1), params, late=late).update(
+        params, optimizer.init(params), params
+    )
+    assert [-float(updates[part]["kernel"][0]) for part in ("encoder", "head")] == [
+        0,
+        7,
+    ]  # the first that matches
+    with pytest.raises(ConfigError, match=r"optimizer\.delay has 'encodr', which matches no parameter"):
+        make_optimizer(section, lambda step: 1.0, params, late=[("encodr", lambda step: 0.0)])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_first_moment_in_bfloat16(name):
     params = jax.eval_shape(_tree)
@@ -323,7 +395,7 @@ def test_schedule_counts_steps():
 def test_sharded_state(name):
     params, gradient = _tree(0), _tree(1)
     section = _section(name=name, weight_decay=0.1, clip_norm=1.0, layer_decay=0.8, frozen=("pos_embed",))
-    optimizer = make_optimizer(section, lambda step: jnp.float32(1e-2), params)
+    optimizer = make_optimizer(section, lambda step: jnp.float32(1e-2), params, NETWORK)
     mesh = meshes.make_mesh(dict(data=2, fsdp=2, tensor=2))
     specs = sharding.parameter_specs(params, mesh, sharding.RULES, min_size=8)
     state_shape = jax.eval_shape(optimizer.init, params)
@@ -354,7 +426,9 @@ def test_summary():
     rest = trees.count(params) - decayed - frozen
     text = f"adamw: {decayed} parameters decayed, {rest} parameters not decayed, {frozen} parameters frozen"
     assert summary(section, params) == text
-    assert summary(section | dict(layer_decay=0.5), params) == f"{text}; learning rate times 0.0625 to 1"
+    assert summary(section | dict(layer_decay=0.5), params, NETWORK) == (
+        f"{text}; learning rate multiplied by 0.0625 to 1, layers numbered as in beit"
+    )
 
 
 @pytest.mark.parametrize(
@@ -367,13 +441,13 @@ def test_summary():
         (dict(frozen=("^block/attn/",)), "optimizer.frozen .* Did you mean 'blocks/attn'"),
         (
             dict(decay=("weight$",)),
-            "optimizer.decay has 'weight\\$', which matches no parameter. They are under",
+            "optimizer.decay has 'weight\\$', which matches no parameter. Parameters are under",
         ),
         (
             dict(learning_rate_multipliers=(("heads", 2.0),)),
             "optimizer.learning_rate_multipliers has 'heads'",
         ),
-        (dict(learning_rate_multipliers=(("head", 0.0),)), "factor of 0; name it in optimizer.frozen"),
+        (dict(learning_rate_multipliers=(("head", 0.0),)), "factor of 0; list it in optimizer.frozen"),
         (
             dict(weight_decay_multipliers=(("bias", 2.0),)),
             "weight_decay_multipliers, for parameters that decay, has 'bias', which matches",
@@ -388,5 +462,6 @@ def test_mistakes(changes, message):
 
 
 def test_layer_decay_needs_blocks():
+    params = {"kernel": jnp.ones((2, 2))}
     with pytest.raises(ConfigError, match=r"optimizer\.layer_decay is 0.5, but the model has no stack"):
-        make_optimizer(_section(layer_decay=0.5), lambda step: 1.0, {"kernel": jnp.ones((2, 2))})
+        make_optimizer(_section(layer_decay=0.5), lambda step: 1.0, params, NETWORK)

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.training.peers import _is_lost_contact
+from vit_jax.training.guard.peers import _is_lost_contact
 
 GLOO = "UNKNOWN: Gloo AllGather failed: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:2987"
 

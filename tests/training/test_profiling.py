@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.test_loop import configuration, loop
 from vit_jax.errors import ConfigError
-from vit_jax.training.profiling import Profile, parse_steps
+from vit_jax.training.report.profiling import Profile, parse_steps
 
 # The profiler is one for a process, and what thousands of tests leave in this one is not its business.
 PROFILED = """
@@ -57,13 +57,15 @@ def test_what_is_no_range_of_steps(text):
 
 @pytest.mark.parametrize("text", ["0", "0:5", "6:5"])
 def test_steps_out_of_order(text):
-    with pytest.raises(ConfigError, match="the first step must be at least 1 and not after the last"):
+    with pytest.raises(ConfigError, match="FIRST must be at least 1 and not above LAST"):
         parse_steps(text)
 
 
 @pytest.mark.usefixtures("nothing_compiled")
 def test_steps_that_the_run_does_not_have_are_refused_before_compiling(tmp_path):
-    with pytest.raises(ConfigError, match=r"--profile 9:11: the run has 10 steps; choose some of them."):
+    with pytest.raises(
+        ConfigError, match=r"--profile 9:11: the run has 10 steps; choose a range within them."
+    ):
         loop.train(configuration(), tmp_path / "run", profile=(9, 11))
     assert not (tmp_path / "run").exists()
 
@@ -75,10 +77,10 @@ def test_a_trace_is_there_and_changes_nothing(tmp_path):
     traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     assert len(traces) == 1
     assert b"jit_step" in traces[0].read_bytes()
-    assert f"profile of the steps from 3 to 5: {tmp_path}/run/profile\n" in process.stderr
+    assert f"profile of steps 3 to 5: {tmp_path}/run/profile\n" in process.stderr
     written = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("run", "plain")]
     assert written[0] == written[1]
-    assert "nothing was profiled: step 5 had been made before" in process.stderr
+    assert "nothing was profiled; step 5 was already done" in process.stderr
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ def test_a_resumed_run_traces_what_is_left(pretended, tmp_path):
     told = []
     make_steps(Profile((2, 4), tmp_path, 9), range(4, 10), told.append)
     assert pretended == ["start", "stop"]
-    assert told == [f"profile of the steps from 4 to 4: {tmp_path}"]
+    assert told == [f"profile of steps 4 to 4: {tmp_path}"]
 
 
 def test_processes_on_one_machine_do_not_write_the_same_files(monkeypatch, tmp_path):
@@ -113,7 +115,7 @@ def test_processes_on_one_machine_do_not_write_the_same_files(monkeypatch, tmp_p
         monkeypatch.setattr(jax, "process_count", lambda count=count: count)
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
         make_steps(Profile((1, 1), tmp_path, 9), (1, 2), folders.append)
-    told = f"profile of the steps from 1 to 1: {tmp_path}"
+    told = f"profile of steps 1 to 1: {tmp_path}"
     assert folders == [str(tmp_path), told, f"{tmp_path}/process_0", told, f"{tmp_path}/process_3", told]
 
 
@@ -127,7 +129,7 @@ def test_an_error_ends_the_trace(pretended, tmp_path):
     with pytest.raises(OSError, match="the disk"):
         make_steps(Profile((2, 8), tmp_path, 9), numbers(), told.append)
     assert pretended == ["start", "stop"]
-    assert told == [f"profile of the steps from 2 to 3: {tmp_path}"]
+    assert told == [f"profile of steps 2 to 3: {tmp_path}"]
     # Ended before its first step, it has nothing to tell.
     with pytest.raises(OSError, match="the disk"):
         make_steps(Profile((5, 8), tmp_path, 9), numbers(), told.append)

@@ -8,10 +8,10 @@ from jax.sharding import AbstractMesh
 from tests.training.test_equivalence import configuration
 from tests.training.test_sharding import MIN_SIZE, shapes_of
 from vit_jax.errors import ConfigError
+from vit_jax.training.devices.mesh import AXES
+from vit_jax.training.devices.replication import Whole, check_replicated, left_whole, notes, possible_fsdp
+from vit_jax.training.devices.sharding import RULES, placements
 from vit_jax.training.experiment import build
-from vit_jax.training.mesh import AXES
-from vit_jax.training.replication import Whole, check_replicated, left_whole, notes, possible_fsdp
-from vit_jax.training.sharding import RULES, placements
 
 
 def mesh_of(data, fsdp, tensor=1):
@@ -45,12 +45,12 @@ def test_the_error_names_tensors_bytes_and_sizes_that_work():
     qkv, out = 40 * 1408 * 3 * 1408 * 4, 40 * 1408 * 1408 * 4
     assert message.startswith("mesh.fsdp=256 leaves 31.")
     assert (
-        "of parameter bytes whole on every device, more than sharding.max_replicated 0.02: "
+        "of parameter bytes replicated on every device, more than sharding.max_replicated 0.02: "
         f"blocks/attn/qkv/kernel (40, 1408, 3, 16, 88) {qkv:,} bytes, "
         f"blocks/attn/out/kernel (40, 16, 88, 1408) {out:,} bytes, "
     ) in message
     assert message.endswith(
-        "mesh.fsdp can be 2, 4, 8, 16, 32, 64 or 128 here, for example data=2 fsdp=128 tensor=1, or raise "
+        "mesh.fsdp may be 2, 4, 8, 16, 32, 64 or 128 here, for example data=2 fsdp=128 tensor=1, or raise "
         "sharding.max_replicated."
     )
     check_replicated(giant, mesh_of(2, 128), RULES, MIN_SIZE, 0.02)
@@ -87,7 +87,7 @@ def test_notes_are_few_and_only_where_something_fell_back():
     assert notes(so400m, placements(so400m, mesh_of(8, 1), RULES, MIN_SIZE)) == []
     told = notes(so400m, placements(so400m, mesh_of(1, 32), RULES, MIN_SIZE))
     assert told[0] == (
-        "sharding: blocks/mlp/fc1/kernel (27, 1152, 4304): 4304 does not divide by fsdp=32, 1152 divided instead"
+        "sharding: blocks/mlp/fc1/kernel (27, 1152, 4304): 4304 is not divisible by fsdp=32, 1152 sharded instead"
     )
     assert len(told) < 6
     tiny = shapes_of("tiny")
@@ -101,13 +101,15 @@ def test_a_run_is_refused_before_anything_is_compiled_and_tells_what_fell_back()
     config.model.update(width=24, mlp_dim=20, heads=2)
     config.sharding.max_replicated = 0.1
     experiment = build(config)
-    assert "sharding: blocks/mlp/fc1/bias (1, 20): 20 does not divide by fsdp=8, replicated" in (
-        experiment.sharding_notes
+    assert "sharding: blocks/mlp/fc1/bias (1, 20): 20 is not divisible by fsdp=8, replicated" in (
+        experiment.devices.notes
     )
     config.model.update(width=20)
     config.sharding.max_replicated = 0.02
-    with pytest.raises(ConfigError, match=r"mesh.fsdp=8 leaves .* whole .* mesh.fsdp can be 2 or 4 here"):
+    with pytest.raises(
+        ConfigError, match=r"mesh.fsdp=8 leaves .* replicated .* mesh.fsdp may be 2 or 4 here"
+    ):
         build(config)
     config.sharding.max_replicated = 1.0
-    assert build(config).sharding_notes
-    assert build(configuration("plain", (8, 1, 1))).sharding_notes == ()
+    assert build(config).devices.notes
+    assert build(configuration("plain", (8, 1, 1))).devices.notes == ()

@@ -13,11 +13,11 @@ from jax.sharding import PartitionSpec as P
 from vit_jax import trees
 from vit_jax.errors import ConfigError
 from vit_jax.models.registry import model_functions
-from vit_jax.models.vit_config import SIZES, ViTConfig
+from vit_jax.models.vit.config import SIZES, ViTConfig
 from vit_jax.objectives.mae import Mae
-from vit_jax.objectives.options import MaeOptions
-from vit_jax.training import mesh as meshes
-from vit_jax.training import sharding
+from vit_jax.objectives.mae.options import MaeOptions
+from vit_jax.training.devices import mesh as meshes
+from vit_jax.training.devices import sharding
 
 MIN_SIZE = 2**18
 
@@ -90,13 +90,13 @@ def test_golden(model, sizes, golden):
 def test_what_does_not_divide_is_reported():
     text = sharding.report(shapes_of("so400m"), _mesh(1, 32, 1), sharding.RULES, MIN_SIZE)
     assert (
-        "  blocks/mlp/fc1/kernel (27, 1152, 4304): 4304 does not divide by fsdp=32, 1152 divided instead"
+        "  blocks/mlp/fc1/kernel (27, 1152, 4304): 4304 is not divisible by fsdp=32, 1152 sharded instead"
         in text
     )
     text = sharding.report(shapes_of("tiny"), _mesh(1, 1, 2), sharding.RULES, MIN_SIZE)
-    assert "  blocks/attn/qkv/kernel (12, 192, 3, 3, 64): 3 does not divide by tensor=2, replicated" in text
+    assert "  blocks/attn/qkv/kernel (12, 192, 3, 3, 64): 3 is not divisible by tensor=2, replicated" in text
     text = sharding.report(shapes_of("giant"), _mesh(1, 256, 1), sharding.RULES, MIN_SIZE)
-    assert "1408 does not divide by fsdp=256, replicated" in text
+    assert "1408 is not divisible by fsdp=256, replicated" in text
     total = trees.count(shapes_of("base"))
     text = sharding.report(shapes_of("base"), _mesh(8, 1, 1), sharding.RULES, MIN_SIZE)
     assert text == f"{total:,} parameters, {total:,} on each device"
@@ -120,7 +120,7 @@ def test_first_rule_wins():
         ),
         (
             [("decoder$", "fsdp"), *sharding.RULES],
-            "matches no parameter. They are under blocks, class_token, head,",
+            "matches no parameter. Parameters are under blocks, class_token, head,",
         ),
         ([("head/kernel", "fsd"), *sharding.RULES], "'fsd' is not one of replicate, stacked"),
         (

@@ -13,18 +13,25 @@ from tests.test_configs import CASES, load
 from tests.training.test_sharding import EVERYTHING
 from vit_jax import trees
 from vit_jax.errors import ConfigError
-from vit_jax.models import names
-from vit_jax.models.lora import Lora
+from vit_jax.models.families import sharding_rules
+from vit_jax.models.layers.lora import Lora
+from vit_jax.models.names import resolve as names
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.adapted import Adapted
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.registry import build_objective
-from vit_jax.training.mesh import AXES
-from vit_jax.training.model import resolve_model
+from vit_jax.training.config.model import resolve_model
+from vit_jax.training.devices.mesh import AXES
+from vit_jax.training.devices.replication import check_replicated, left_whole
+from vit_jax.training.devices.sharding import (
+    RULES,
+    divided_specs,
+    parameter_specs,
+    placements,
+    state_shardings,
+)
 from vit_jax.training.optimizer import make_optimizer
-from vit_jax.training.replication import check_replicated, left_whole
-from vit_jax.training.sharding import RULES, divided_specs, parameter_specs, placements, state_shardings
 from vit_jax.training.state import init_state
 
 MIN_SIZE = 2**18
@@ -46,8 +53,8 @@ def shapes_only(abstract):
 
 
 def distinct(named):
-    """Of models whose parameters have the same names and shapes, the first."""
-    return {name: tree for name, tree in {shapes_only(tree): (name, tree) for name, tree in named}.values()}
+    """Of models whose parameters have the same names and shapes, the last."""
+    return dict({shapes_only(tree): (name, tree) for name, tree in named}.values())
 
 
 @functools.cache
@@ -58,21 +65,38 @@ def models():
 
 
 @functools.cache
+def parameters():
+    """All parameters of all models as flat trees, those of the same name and shape once: nothing else places them."""
+    trees_of, seen = [], {}
+    for abstract in models().values():
+        for path, leaf in trees.flatten(abstract).items():
+            shapes = seen.setdefault(path, [])
+            if leaf.shape not in shapes:
+                if len(shapes) == len(trees_of):
+                    trees_of.append({})
+                trees_of[len(shapes)][path] = leaf
+                shapes.append(leaf.shape)
+    return trees_of
+
+
+@functools.cache
 def states():
-    """Abstract states of all configurations, with a moving average for those without one, too."""
-    found = []
+    """Flat abstract states of all configurations, all with a moving average, and their rules."""
+    found, rules = [], {}
     for case in CASES:
         config = load(case)
-        model, _ = resolve_model(config)
+        model, _ = resolve_model(config.model)
         objective = build_objective(
             parse_options(config.objective.to_dict()), model, DataInfo(model.num_classes)
         )
         if config.lora.rank:
             objective = Adapted(objective, Lora(**config.lora.to_dict()))
         params = jax.eval_shape(objective.init, jax.random.key(0))[0]
-        optimizer = make_optimizer(config.optimizer, lambda step: jnp.float32(1.0), params)
-        found.append((case, jax.eval_shape(functools.partial(init_state, objective, optimizer, 0, True))))
-    return distinct(found)
+        optimizer = make_optimizer(config.optimizer, lambda _: jnp.float32(1), params, objective.network)
+        state = jax.eval_shape(functools.partial(init_state, objective, optimizer, 0, True))
+        found.append((case, state))
+        rules[case] = (*sharding_rules(objective.network), *RULES)
+    return {case: (trees.flatten(state), rules[case]) for case, state in distinct(found).items()}
 
 
 def check(specs, shapes, sizes):
@@ -97,14 +121,13 @@ def test_all_models_and_configs_are_here():
 
 @pytest.mark.parametrize("devices", DEVICES)
 def test_every_model(devices):
-    for name, abstract in models().items():
-        flat = trees.flatten(abstract)
+    for flat in parameters():
         shapes = {path: leaf.shape for path, leaf in flat.items()}
         for mesh in meshes(devices):
-            placed = placements(abstract, mesh, RULES, MIN_SIZE)
+            placed = placements(flat, mesh, RULES, MIN_SIZE)
             assert placed.keys() == shapes.keys()
             check({path: one.spec for path, one in placed.items()}, shapes, mesh.shape)
-            divided = divided_specs(abstract, mesh, RULES, MIN_SIZE)
+            divided = divided_specs(flat, mesh, RULES, MIN_SIZE)
             check(divided, shapes, mesh.shape)
             for path, (spec, notes, tactic) in placed.items():
                 small = flat[path].size < MIN_SIZE
@@ -112,21 +135,24 @@ def test_every_model(devices):
                 assert not (small and "fsdp" in spec)
                 # Nothing large is left whole in silence.
                 if not small and mesh.shape["fsdp"] > 1 and "fsdp" in tactic and "fsdp" not in spec:
-                    assert "replicated" in notes[-1], (name, path)
+                    assert "replicated" in notes[-1], (path, shapes[path])
                 if small or mesh.shape["data"] == 1:
                     assert divided[path] == spec
 
 
 @pytest.mark.parametrize("devices", DEVICES)
 def test_every_config(devices):
-    for state in states().values():
-        shapes = {path: leaf.shape for path, leaf in trees.flatten(state).items()}
+    for state, rules in states().values():
+        shapes = {path: leaf.shape for path, leaf in state.items()}
+        params = {
+            path.removeprefix("params/"): leaf for path, leaf in state.items() if path.startswith("params/")
+        }
         for mesh in meshes(devices):
-            specs = parameter_specs(state.params, mesh, RULES, MIN_SIZE)
-            divided = divided_specs(state.params, mesh, RULES, MIN_SIZE)
-            placed = trees.flatten(state_shardings(state, specs, mesh, divided))
+            specs = parameter_specs(params, mesh, rules, MIN_SIZE)
+            divided = divided_specs(params, mesh, rules, MIN_SIZE)
+            placed = state_shardings(state, specs, mesh, divided)
             check({path: sharding.spec for path, sharding in placed.items()}, shapes, mesh.shape)
-            for path, spec in trees.flatten(specs).items():
+            for path, spec in specs.items():
                 assert placed[f"params/{path}"].spec == spec
                 assert placed[f"ema/{path}"].spec == divided[path]
 

@@ -17,9 +17,9 @@ from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.registry import build_objective
 from vit_jax.training.config import default_config
-from vit_jax.training.mesh import AXES
+from vit_jax.training.devices.mesh import AXES
+from vit_jax.training.devices.sharding import RULES, divided_specs, parameter_specs, state_shardings
 from vit_jax.training.optimizer import make_optimizer
-from vit_jax.training.sharding import RULES, divided_specs, parameter_specs, state_shardings
 from vit_jax.training.state import init_state
 from vit_jax.trees import flatten
 

@@ -12,9 +12,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from tests.tiny import assert_trees_close, labelled, randomised, tiny
 from vit_jax.checkpoints.fingerprint import not_finite
-from vit_jax.objectives.base import DataInfo, LossOutput
-from vit_jax.objectives.options import ClassificationOptions, MaeOptions
+from vit_jax.objectives.base import DataInfo, LossOutput, Objective
+from vit_jax.objectives.classification.options import ClassificationOptions
+from vit_jax.objectives.mae.options import MaeOptions
 from vit_jax.objectives.registry import build_objective
+from vit_jax.training.parts.treatments import Frozen
 from vit_jax.training.state import TrainState, init_state
 from vit_jax.training.step import Ema, compile_step, make_step
 from vit_jax.trees import flatten
@@ -76,7 +78,7 @@ def test_a_microbatch_without_weight_does_not_spoil_the_rest():
 
 
 @dataclasses.dataclass(frozen=True)
-class Pull:
+class Pull(Objective):
     """Loss `scale * sum(w)` plus noise of its key: the gradient is `scale`, and keys show in the metrics."""
 
     model: Any = None
@@ -95,6 +97,9 @@ class Pull:
 
     def after_update(self, params, buffers, step):
         return {"seen": buffers["seen"] + 1000 * (step + 1).astype(jnp.float32)}
+
+    def evaluate(self, params, buffers, batch):
+        return {"count": batch["mask"].sum()}
 
 
 def pull(scales, *, steps=1, seed=0, **options):
@@ -125,6 +130,59 @@ def test_one_update_by_hand():
 def test_buffers_go_through_all_microbatches_and_are_updated_once():
     ((state, _),) = pull([1.0, 2.0, 3.0, 4.0], accumulation=4)
     np.testing.assert_allclose(state.buffers["seen"], 10 + 1000)
+
+
+class Bounded(Pull):
+    """Also sums, a bound, progress and a frozen number, beside a buffer that the loss leaves alone."""
+
+    moment: Any = None
+
+    def at(self, moment):
+        now = Bounded()
+        object.__setattr__(now, "moment", moment)
+        return now
+
+    def init(self, key):
+        params, buffers = super().init(key)
+        return params, buffers | {"total": jnp.zeros(()), "kept": jnp.full((), jnp.inf)}
+
+    def loss(self, params, buffers, batch, key):
+        loss, out = super().loss(params, buffers, batch, key)
+        sums = {"total": self.moment.constants["factor"] * batch["scale"].sum()}
+        return loss, dataclasses.replace(out, sums=sums)
+
+    def combine(self, buffers, sums):
+        return buffers | {"total": buffers["total"] + sums["total"]}
+
+    def project(self, params):
+        return jax.tree.map(lambda w: jnp.maximum(w, 0.9), params)
+
+    def after_update(self, params, buffers, step):
+        progress = step / self.moment.total + self.moment.per_epoch
+        return buffers | {"seen": jnp.asarray(progress, jnp.float32) + 0 * params["w"].sum()}
+
+
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+def test_sums_bounds_progress_and_frozen_numbers(accumulation):
+    objective, optimizer = Bounded(), optax.sgd(0.1)
+    step = make_step(
+        objective, optimizer, lambda step: 0.1, seed=0, accumulation=accumulation, total=2, per_epoch=7
+    )
+    state = init_state(objective, optimizer, 0, with_ema=False)
+    for number in range(2):
+        batch = {"scale": jnp.asarray([1.0, 2.0, 3.0, 4.0])}
+        with jax.numpy_dtype_promotion("standard"):
+            state, metrics = jax.jit(step)(state, batch, {"factor": jnp.float32(10)})
+        # A buffer that is not finite and not the loss's to change is nobody's business.
+        assert float(metrics["finite"]) == 1
+        np.testing.assert_allclose(state.params["w"], 0.9)
+        np.testing.assert_allclose(state.buffers["total"], 100 * (number + 1))
+        np.testing.assert_allclose(state.buffers["seen"], number / 2 + 7)
+        assert np.isinf(state.buffers["kept"])
+    with jax.numpy_dtype_promotion("standard"):
+        after, metrics = jax.jit(step)(state, batch, {"factor": jnp.float32(np.nan)})
+    assert float(metrics["finite"]) == 0  # for the sums
+    np.testing.assert_allclose(after.buffers["total"], 200)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -262,7 +320,9 @@ def test_parameters_that_are_not_trained_have_no_gradient(accumulation):
     frozen = {path for path in paths if not path.startswith("head/")}
     options = dict(seed=0, accumulation=accumulation)
     runs = [
-        jax.jit(make_step(objective, optimizer, lambda step: 0.1, frozen=names, **options))(state, batch)
+        jax.jit(
+            make_step(objective, optimizer, lambda step: 0.1, frozen=Frozen(frozenset(names)), **options)
+        )(state, batch)
         for names in (frozen, ())
     ]
     (alone, own), (whole, every) = runs

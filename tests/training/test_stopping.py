@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from vit_jax.errors import Preempted
-from vit_jax.training.stopping import EARLY, StopRequest
+from vit_jax.training.guard.stopping import EARLY, StopRequest
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -56,7 +56,7 @@ def test_before_the_first_step_there_is_nothing_to_save(received):
 
 COMPILING = """
 import hashlib
-from vit_jax.training.stopping import StopRequest
+from vit_jax.training.guard.stopping import StopRequest
 with StopRequest():
     print("now", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # as a compilation: minutes in which no Python runs here

@@ -1,4 +1,4 @@
-"""A parent tells how the process that trains has ended, and starts it again while that helps."""
+"""A parent tells how the training process has ended, and starts it again while that helps."""
 
 import os
 import signal
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vit_jax.training import supervisor
-from vit_jax.training.supervisor import newest_step, process_name, supervise
+from vit_jax.training.guard import supervisor
+from vit_jax.training.guard.supervisor import newest_step, process_name, supervise
 
 ENDS_BY = "import os, sys; os.kill(os.getpid(), int(sys.argv[1]))"
 # Counts its starts in a file; makes a checkpoint in the first few, and ends with a status, at last with 0.
@@ -66,7 +66,7 @@ def test_it_gives_up_without_progress_and_only_then(tmp_path, capfd):
     # Seven checkpoints, one more than restarts without any would be: each begins the count anew.
     assert counted(tmp_path, 7, 75) == (75, 7 + supervisor.WITHOUT_PROGRESS + 1)
     assert capfd.readouterr().err.splitlines()[-1] == (
-        "vit-jax: the toy was started 6 times without a new checkpoint since step 70; given up. See its output for "
+        "vit-jax: the toy was started 6 times without a new checkpoint since step 70; giving up. See its output for "
         "why it ends."
     )
 
@@ -99,17 +99,18 @@ def test_a_process_without_a_sign_of_life_is_killed(tmp_path, capfd, monkeypatch
     began = time.monotonic()
     assert supervise(["-c", code], "the toy", tmp_path, restart=False) == 75
     assert 1.5 <= time.monotonic() - began < 20
-    assert capfd.readouterr().err.startswith("vit-jax: the toy gave no sign of life for ")
+    assert capfd.readouterr().err.startswith("vit-jax: the toy did not respond for ")
 
 
 def test_the_process_ends_with_its_parent(tmp_path):
     inner = (
-        "import os, sys, time\nfrom vit_jax.training.supervisor import end_with_supervisor\nend_with_supervisor()\n"
+        "import os, sys, time\nfrom vit_jax.training.guard.supervisor import end_with_supervisor\n"
+        "end_with_supervisor()\n"
         "open(sys.argv[1] + '.new', 'w').write(str(os.getpid()))\nos.rename(sys.argv[1] + '.new', sys.argv[1])\n"
         "time.sleep(60)"
     )
     outer = (
-        "import pathlib, sys\nfrom vit_jax.training.supervisor import supervise\n"
+        "import pathlib, sys\nfrom vit_jax.training.guard.supervisor import supervise\n"
         "supervise(['-c', *sys.argv[1:]], 'x', pathlib.Path('none'), restart=False)"
     )
     told = tmp_path / "pid"
@@ -136,4 +137,4 @@ def test_progress_is_the_largest_number(tmp_path):
 def test_names_of_processes():
     assert process_name(4, 1, {}) == "process 1 of 4"
     assert process_name(None, None, {"SLURM_PROCID": "3", "SLURM_NTASKS": "8"}) == "process 3 of 8"
-    assert process_name(None, None, {}) == "the process that trains"
+    assert process_name(None, None, {}) == "the training process"

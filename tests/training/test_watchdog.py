@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from vit_jax.training import watchdog
-from vit_jax.training.watchdog import Watchdog
+from vit_jax.training.guard import watchdog
+from vit_jax.training.guard.watchdog import Watchdog
 
 STUCK = """
 import time
-from vit_jax.training.watchdog import Watchdog
+from vit_jax.training.guard.watchdog import Watchdog
 with Watchdog(0.2, 60.0) as dog:
     dog.step = 7
     dog.enter("step")
@@ -29,7 +29,7 @@ def test_a_phase_that_takes_too_long_ends_the_process_with_a_stack_and_a_line():
     *stack, line = ended.stderr.splitlines()
     assert 'File "<string>", line 8 in <module>' in "\n".join(stack)
     assert line.startswith("vit-jax: stuck for ")
-    assert "s in step (making a step) at step 7; watchdog.step_limit allows 0.2." in line
+    assert "s in step (running a step) at step 7; watchdog.step_limit allows 0.2." in line
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from tests.libtpu import needs_libtpu, printed_with_libtpu
 from tests.tiny import assert_trees_close
 from tests.training.test_equivalence import configuration, initial
 from vit_jax.checkpoints.checkpoints import Checkpoints
+from vit_jax.training.devices.mesh import AXES
+from vit_jax.training.devices.sharding import RULES, divided_specs
 from vit_jax.training.experiment import build
-from vit_jax.training.mesh import AXES, shard_batch
-from vit_jax.training.sharding import RULES, divided_specs
 from vit_jax.training.step import compile_step
 from vit_jax.trees import flatten
 
@@ -80,17 +80,17 @@ def experiment_of(mesh, zero1, accumulation=1):
 
 
 def compiled(experiment):
-    shardings = jax.tree.map(lambda x: x.sharding, experiment.abstract_state)
+    shardings = experiment.devices.state_shardings
     return compile_step(experiment.step, shardings, None)
 
 
 def two_steps(experiment):
-    state, step, batches = initial(experiment), compiled(experiment), experiment.train_batches(0)
+    state, step, batches = initial(experiment), compiled(experiment), experiment.data.train_batches(0)
     average = jax.tree.map(lambda x, there: jax.device_put(x + 1, there.sharding), state.params, state.ema)
     state = dataclasses.replace(state, ema=average)
     metrics = {}
     for _ in range(2):
-        state, metrics = step(state, shard_batch(next(batches), experiment.mesh))
+        state, metrics = step(state, experiment.devices.put(next(batches)))
     batches.close()
     return state, {name: float(value) for name, value in metrics.items()}
 

@@ -6,11 +6,11 @@ import numpy as np
 
 from tests.tiny import TINY, parameters
 from vit_jax import trees
-from vit_jax.models.encoder_config import replace
+from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.mae.config import MaeConfig
 from vit_jax.models.preprocessing import CLIP, IMAGENET, INCEPTION, Preprocessing
-from vit_jax.models.resnet_config import ResNetConfig
-from vit_jax.models.text_config import ImageTextConfig, TextConfig
-from vit_jax.models.vit_config import MaeConfig
+from vit_jax.models.text.config import ImageTextConfig, TextConfig
+from vit_jax.models.vit.resnet_config import ResNetConfig
 from vit_jax.weights.load import open_pretrained
 from vit_jax.weights.save import save_parameters
 

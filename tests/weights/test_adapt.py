@@ -1,8 +1,12 @@
 """A checkpoint in another size: classes, images, patches, channels, parts."""
 
+from pathlib import Path
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.reference.cases import assert_close
 from tests.tiny import parameters, pixels, run
 from tests.weights.checks import refused
 from tests.weights.models import (
@@ -20,10 +24,13 @@ from tests.weights.models import (
 )
 from vit_jax import trees
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.models.encoder_config import replace
-from vit_jax.models.relative import RelativePositions
-from vit_jax.models.resample import resample_patch_kernel, resample_positions
-from vit_jax.weights.adapt import adapt_channels
+from vit_jax.models.adaptation import adapt_channels
+from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.layers.positions.relative import RelativePositions
+from vit_jax.models.layers.positions.resample import resample_patch_kernel, resample_positions
+from vit_jax.models.names.resolve import resolve
+from vit_jax.models.vit.embedding import position_table
+from vit_jax.weights.adapt import changes
 from vit_jax.weights.load import load, open_pretrained
 
 
@@ -70,7 +77,7 @@ def test_no_classes_drop_the_head(source):
 def test_the_report_says_it_all(source):
     report = open_pretrained(source, num_classes=3, image_size=24, in_channels=1).report
     assert str(report).splitlines() == [
-        f"{source}: 18 parameters loaded",
+        f"{source}: 18 arrays loaded",
         f"  changed  {'patch_embed/kernel':<40} channels 3 -> 1",
         f"  changed  {'pos_embed':<40} 4x4 -> 6x6, bicubic",
         f"  new      {'head/bias, head/kernel':<40} zero",
@@ -118,6 +125,41 @@ def test_patches_of_another_size(source, method):
     if method == "flexi":  # what a patch of one colour becomes stays the same
         sums = [np.asarray(kernel).sum((0, 1)) for kernel in (flat(PLAIN)["patch_embed/kernel"], expected)]
         assert np.allclose(*sums, atol=1e-4)
+
+
+FLEXIVIT = dict(np.load(Path(__file__).parent.parent / "reference" / "flexivit_timm.npz"))
+
+
+RESIZED = [
+    key.removesuffix(".patch") for key in FLEXIVIT if key.startswith("out.") and key.endswith(".patch")
+]
+
+
+@pytest.mark.parametrize("name", RESIZED)
+def test_flexivit_is_resized_as_timm_does_when_it_loads(name):
+    """By timm's `checkpoint_filter_fn(..., interpolation="bilinear", antialias=False)`, as its FlexiViTs are."""
+    size, patch = ([int(side) for side in part.split("x")] for part in name.split(".")[1:])
+    config = replace(resolve("flexivit_small")[1], width=8, heads=2, image_size=32, patch_size=8)
+    target = replace(config, image_size=size, patch_size=patch)
+    found = changes(config, target)
+    table, kernel = FLEXIVIT["in.pos_embed"][0], FLEXIVIT["in.patch"].transpose(2, 3, 1, 0)
+    ours = {
+        "pos_embed": found["pos_embed"][0](table) if "pos_embed" in found else table,
+        "patch": found["patch_embed/kernel"][0](kernel) if "patch_embed/kernel" in found else kernel,
+    }
+    theirs = {
+        "pos_embed": FLEXIVIT[f"{name}.pos_embed"][0],
+        "patch": FLEXIVIT[f"{name}.patch"].transpose(2, 3, 1, 0),
+    }
+    for what, array in ours.items():
+        assert_close(array, theirs[what], 2e-5 * np.abs(theirs[what]).max(), what)
+    if "pos_embed" in found:
+        assert found["pos_embed"][1].endswith("bilinear")
+        # While it runs, it is resized bicubically with antialiasing, as timm's models all are.
+        running = position_table(config, jnp.asarray(table), target.grid)
+        bicubic = resample_positions(table, config.grid, target.grid, "bicubic", True)
+        assert np.array_equal(running, bicubic)
+        assert not np.allclose(running, ours["pos_embed"], atol=1e-2)
 
 
 def test_grey_images_give_what_they_gave_in_colour(source):

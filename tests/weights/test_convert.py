@@ -17,7 +17,7 @@ from tests.weights.models import (
 )  # fmt: skip
 from vit_jax.cli import main
 from vit_jax.errors import ConfigError
-from vit_jax.models.encoder_config import replace
+from vit_jax.models.layers.encoder_config import replace
 from vit_jax.weights.convert import convert
 from vit_jax.weights.load import open_pretrained
 
@@ -27,7 +27,7 @@ def test_formats_convert_into_each_other(tmp_path):
     write(config, tmp_path / "a", "timm", class_names=("cat", "dog", "owl"))
     for source, target, format in (("a", "b", "hf"), ("b", "c", "orbax"), ("c", "d", "timm")):
         said = convert(tmp_path / source, tmp_path / target, format)
-        assert "parameters loaded" in said
+        assert "arrays loaded" in said
     pretrained = open_pretrained(tmp_path / "d")
     assert pretrained.class_names == ("cat", "dog", "owl")
     assert computing(pretrained.config) == computing(config)

@@ -10,8 +10,9 @@ from tests.weights.torch_writer import save_zip, state_dict
 from vit_jax import trees
 from vit_jax.errors import CheckpointError
 from vit_jax.models.functional import parameters as parameters_of
-from vit_jax.models.vit_config import ViTConfig
-from vit_jax.weights.layouts import dino_head, timm
+from vit_jax.models.vit.config import ViTConfig
+from vit_jax.weights.layouts.meta import dino_head
+from vit_jax.weights.layouts.timm import vit as timm
 from vit_jax.weights.load import load, open_pretrained
 from vit_jax.weights.save import save
 

@@ -10,8 +10,8 @@ import pytest
 from tests.weights.checks import refused
 from tests.weights.servers import publish, serve
 from vit_jax.errors import ResourceError
-from vit_jax.weights import download
-from vit_jax.weights.fetch import default_cache, fetch
+from vit_jax.weights.remote import download
+from vit_jax.weights.remote.fetch import default_cache, fetch
 
 CONTENT = bytes(range(256)) * 20_000  # several network packets
 REPOSITORY = {

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from tests.weights.checks import refused, same
 from vit_jax.errors import ResourceError
-from vit_jax.weights.files import open_checkpoint
+from vit_jax.weights.formats.files import open_checkpoint
 
 ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, np.float16)}
 
@@ -56,7 +56,7 @@ def test_several_files_with_an_index(tmp_path):
 @pytest.mark.parametrize("file", ["../x", "/etc/passwd", "..", "a\\b", "a/b", "", 3])
 def test_an_index_stays_in_its_folder(tmp_path, file):
     index(tmp_path, {"a": file})
-    refused(lambda: open_checkpoint(tmp_path), "no file of its folder")
+    refused(lambda: open_checkpoint(tmp_path), "not a file in its folder")
 
 
 @pytest.mark.parametrize("places", [None, {}, ["a"]])
@@ -93,7 +93,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "no safetensors"),
+        (b"", "not a safetensors"),
         (b"\x93NUMPY\x01\x00", "single numpy array"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"<!DOCTYPE html>", "web page"),
@@ -122,6 +122,6 @@ def test_damaged_documents_are_named(tmp_path, text):
 
 
 def test_reading_needs_no_jax():
-    code = "import sys, vit_jax.weights.files; sys.exit(any(m in sys.modules for m in "
+    code = "import sys, vit_jax.weights.formats.files; sys.exit(any(m in sys.modules for m in "
     code += "('jax', 'torch', 'huggingface_hub', 'fsspec', 'aiohttp')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

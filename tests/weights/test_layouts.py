@@ -23,14 +23,14 @@ from tests.weights.models import (
     opened,
     write,
 )  # fmt: skip
-from vit_jax.models import names as model_names
-from vit_jax.models.encoder_config import replace
+from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.mae.config import MaeConfig
+from vit_jax.models.names import resolve as model_names
 from vit_jax.models.preprocessing import IMAGENET, INCEPTION
-from vit_jax.models.vit_config import MaeConfig
-from vit_jax.weights import safetensors_format
-from vit_jax.weights.files import open_checkpoint
-from vit_jax.weights.layouts.timm_config import with_arguments
-from vit_jax.weights.layouts.timm_shapes import heads_of
+from vit_jax.weights.formats import safetensors_format
+from vit_jax.weights.formats.files import open_checkpoint
+from vit_jax.weights.layouts.timm.config import with_arguments
+from vit_jax.weights.layouts.timm.shapes import heads_of
 from vit_jax.weights.load import open_pretrained
 
 

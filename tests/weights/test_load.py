@@ -26,12 +26,13 @@ from tests.weights.models import (
 )
 from vit_jax import trees
 from vit_jax.errors import ConfigError
-from vit_jax.models.encoder_config import replace
-from vit_jax.models.text_config import ImageTextConfig
-from vit_jax.weights import safetensors_format, target
-from vit_jax.weights.files import open_checkpoint
+from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.text.config import ImageTextConfig
+from vit_jax.weights import target
+from vit_jax.weights.formats import safetensors_format
+from vit_jax.weights.formats.files import open_checkpoint
+from vit_jax.weights.formats.tensors import RawCheckpoint, Tensor
 from vit_jax.weights.load import load, open_pretrained
-from vit_jax.weights.tensors import RawCheckpoint, Tensor
 from vit_jax.weights.understand import understand
 
 
@@ -82,7 +83,7 @@ def test_unknown_arrays(source, tmp_path):
     line = refused(lambda: open_pretrained(folder), "holds 'extra' (3,), which the model does not have")
     assert "ignore=['extra']" in line
     assert open_pretrained(folder, ignore="ex*").report.dropped == {"extra": "unknown, ignored"}
-    with pytest.raises(ConfigError, match="ignore has 'head', which matches nothing unknown or missing"):
+    with pytest.raises(ConfigError, match="ignore has 'head', which matches no unknown or missing array"):
         open_pretrained(folder, ignore=("extra", "head"))
 
 
@@ -101,7 +102,7 @@ def test_nothing_of_the_model(tmp_path):
     safetensors_format.write(
         tmp_path / "a.safetensors", [("a", (1,), np.dtype("f4"))], lambda _: np.zeros(1, np.float32), {}
     )
-    refused(lambda: load(tmp_path / "a.safetensors"), "no known library names like this, such as 'a'")
+    refused(lambda: load(tmp_path / "a.safetensors"), "whose names no known library uses, such as 'a'")
 
 
 def test_a_model_for_files_that_do_not_say_theirs(source, tmp_path):
@@ -113,7 +114,7 @@ def test_a_model_for_files_that_do_not_say_theirs(source, tmp_path):
     with pytest.raises(ConfigError, match="model is a ImageTextConfig"):
         open_pretrained(tmp_path, model=CLIP_PAIR)
     write(PLAIN, tmp_path / "hf", "hf", ignore=())
-    with pytest.raises(ConfigError, match="says itself what model it holds"):
+    with pytest.raises(ConfigError, match="itself tells what model it holds"):
         open_pretrained(tmp_path / "hf", model=PLAIN)
 
 

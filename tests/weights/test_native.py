@@ -10,8 +10,8 @@ from tests.weights.models import GOOGLE, PLAIN, assert_same, flat, opened, write
 from vit_jax import trees
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.models.config_json import config_to_json
-from vit_jax.models.encoder_config import replace
-from vit_jax.models.lora import Lora
+from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.layers.lora import Lora
 from vit_jax.weights.load import open_pretrained
 from vit_jax.weights.native import is_native
 
@@ -40,6 +40,10 @@ def test_the_newest_checkpoint_or_the_one_named(tmp_path):
 def test_averaged_parameters_are_what_is_loaded(tmp_path):
     train(tmp_path, lambda _: {"params": parameters(PLAIN, 0), "ema": parameters(PLAIN, 1)})
     assert_same(flat(PLAIN, 1), opened(tmp_path)[1])
+    report = open_pretrained(tmp_path).report
+    assert (report.weights, report.other_weights) == ("ema", ("params",))
+    assert_same(flat(PLAIN, 0), opened(tmp_path, weights="params")[1])
+    refused(lambda: open_pretrained(tmp_path, weights="raw"), "has no weights 'raw'; it has 'ema', 'params'")
 
 
 @pytest.mark.parametrize("part", ["params", "ema"])
@@ -72,7 +76,7 @@ def test_what_is_no_checkpoint(tmp_path):
     refused(lambda: open_pretrained(tmp_path), "holds no checkpoint yet")
     with Checkpoints(tmp_path / "old" / "checkpoints") as checkpoints:
         checkpoints.save(1, {"params": {"w": np.zeros(2, np.float32)}}, {}, {})
-    refused(lambda: open_pretrained(tmp_path / "old"), "does not say what model it holds")
+    refused(lambda: open_pretrained(tmp_path / "old"), "does not tell what model it holds")
     with Checkpoints(tmp_path / "odd" / "checkpoints") as checkpoints:
         checkpoints.save(1, {"params": {"w": np.zeros(2, np.float32)}}, {"model": {"wide": 3}}, {})
     refused(lambda: open_pretrained(tmp_path / "odd"), "describes no model: 'wide' is not a model option")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.weights.checks import damages, refused, same
-from vit_jax.weights import npz_format
-from vit_jax.weights.zip_archive import Archive
+from vit_jax.weights.formats import npz_format
+from vit_jax.weights.formats.zip_archive import Archive
 
 NUMBERS = ["bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"]
 
@@ -102,7 +102,7 @@ def test_headers_that_say_no_array_of_numbers(tmp_path, text, data, why):
 
 
 def test_other_members_are_refused(tmp_path):
-    refused(lambda: open_npz(member(tmp_path / "x", header(), b"\0" * 8, name="a.txt")), "no array")
+    refused(lambda: open_npz(member(tmp_path / "x", header(), b"\0" * 8, name="a.txt")), "not an array")
     refused(lambda: open_npz(member(tmp_path / "x", header(), b"\0" * 8, version=b"\x09\x00")), "header")
     refused(
         lambda: open_npz(member(tmp_path / "x", header(), b"\0" * 8, method=zipfile.ZIP_BZIP2)), "deflated"

@@ -168,7 +168,7 @@ def test_short_side_alone_keeps_the_middle():
     config = dict(size=dict(shortest_edge=25), resample=0)
     expected = Preprocessing(*HALF, "nearest", 0.8, "center", "down")
     assert from_hf(config, (20, 20)) == (expected, (20, 20))
-    with pytest.raises(CheckpointError, match="keeps other shares of height and width"):
+    with pytest.raises(CheckpointError, match="keeps different shares of height and width"):
         from_hf(config, (20, 16))
 
 
@@ -307,7 +307,11 @@ def square(config):
         (square, dict(size=dict(shortest_edge=8, longest_edge=9)), "it must have height and width, or short"),
         (square, dict(size="224"), "size is '224'; it must be height and width in pixels"),
         (square, dict(size=[1, 2, 3]), "size is [1, 2, 3]"),
-        (square, dict(size=8, do_center_crop=True, crop_size=dict(height=4, width=8)), "keeps other shares"),
+        (
+            square,
+            dict(size=8, do_center_crop=True, crop_size=dict(height=4, width=8)),
+            "keeps different shares",
+        ),
         (square, dict(image_mean=None, image_std=[math.nan]), "image_std is [nan]"),
         (square, dict(rescale_factor=-1), "rescale_factor is -1; it must be a number above 0"),
         (square, "text", "preprocessor_config.json is a str; it must be an object"),

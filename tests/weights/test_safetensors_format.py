@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.weights.checks import damages, refused, same
 from vit_jax.errors import ResourceError
-from vit_jax.weights import safetensors_format
+from vit_jax.weights.formats import safetensors_format
 
 DTYPES = [dtype.name for dtype in safetensors_format.DTYPES.values()]
 
@@ -99,7 +99,7 @@ def test_names_a_folder_that_cannot_be_written(tmp_path):
         (b"", "header"),
         (b"\x00" * 7, "header"),
         (raw({}, length=2**63), "more than the file"),
-        (raw(b"[]"), "no JSON object"),
+        (raw(b"[]"), "not a JSON object"),
         (raw(b"{" * 5000), "JSON"),
         (raw(b'{"a":' * 5000), "JSON"),
         (raw(b'{"\xff": 1}'), "JSON"),

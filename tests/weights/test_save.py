@@ -1,10 +1,13 @@
-"""What is written is read again, bit for bit, by whatever format; what a format cannot say is said."""
+"""What is written is read again, bit for bit, by whatever format; what a format cannot express is said."""
+
+import json
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 from tests.tiny import functions, parameters, pixels
+from tests.weights.checks import refused
 from tests.weights.models import (
     BEIT,
     CLIP_PAIR,
@@ -24,8 +27,9 @@ from tests.weights.models import (
     write,
 )
 from vit_jax.errors import ConfigError
-from vit_jax.models.encoder_config import replace
+from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.preprocessing import IMAGENET, INCEPTION, Preprocessing
+from vit_jax.models.text.config import ImageTextConfig
 from vit_jax.weights.load import load, open_pretrained
 from vit_jax.weights.save import LIBRARIES, save
 
@@ -64,7 +68,30 @@ ROUND_TRIPS = {
         "dinov3 gated": replace(DINOV3, mlp="swiglu", activation="silu"),
         "mae": MAE,
         "clip": CLIP_PAIR,
+        "metaclip": replace(CLIP_PAIR, text=replace(CLIP_PAIR.text, eos_token=2)),
         "siglip": SIGLIP_PAIR,
+        "clip image": replace(CLIP_PAIR.image, num_classes=0, head_bias=False),
+        "clip image projected": CLIP_PAIR.image,
+        "clip classifier": replace(CLIP_PAIR.image, pool="mean", pool_norm="none", num_classes=5, head_bias=True),
+        "clip text": replace(CLIP_PAIR.text, num_classes=0),
+        "clip text projected": CLIP_PAIR.text,
+        "clip text, first": replace(CLIP_PAIR.text, pool="first", eos_token=0),
+        "clip features": replace(
+            CLIP_PAIR.image, pool="mean", pool_norm="none", num_classes=0, head_bias=True
+        ),
+        "clip text, highest": replace(CLIP_PAIR.text, pool="argmax", eos_token=2),
+        "siglip image": SIGLIP_PAIR.image,
+        "siglip classifier": replace(SIGLIP_PAIR.image, pool="mean", num_classes=5),
+        "siglip features": replace(SIGLIP_PAIR.image, pool="mean"),
+        "siglip2 image": replace(SIGLIP_PAIR.image, resample="bilinear", resample_antialias=True),
+        "siglip text": SIGLIP_PAIR.text,
+        "distilled, one head": replace(PLAIN, distillation_token=True, distillation_head=False),
+        "distilled pooler": replace(
+            PLAIN, distillation_token=True, distillation_head=False, num_classes=0, representation_size=24
+        ),
+        "data2vec": replace(BEIT, num_classes=0, pool_norm="none"),
+        "pixels of another stride": replace(PLAIN, num_classes=192, pool="patches", mask_token=True),
+        "dinov3 without registers": replace(DINOV3, register_tokens=0),
     },
     "npz": {
         "google": GOOGLE,
@@ -145,20 +172,38 @@ def test_preprocessing_travels(format, preprocessing, tmp_path):
     ("config", "format", "lost", "why"),
     [
         (replace(PLAIN, pool="cls_mean"), "timm", "", "timm has no pool 'cls_mean'"),
-        (replace(PLAIN, norm_epsilon=1e-3), "timm", "norm_epsilon", "timm cannot say norm_epsilon 0.001"),
-        (replace(PLAIN, pool="mean"), "hf", "pool", "transformers cannot say pool mean, which becomes cls"),
-        (PLAIN, "npz", "activation", "Google's npz cannot say activation gelu"),
+        (replace(PLAIN, norm_epsilon=1e-3), "timm", "norm_epsilon", "timm cannot express norm_epsilon 0.001"),
+        (
+            replace(PLAIN, pool="mean"),
+            "hf",
+            "pool",
+            "transformers cannot express pool mean, which becomes cls",
+        ),
+        (PLAIN, "npz", "activation", "Google's npz cannot express activation gelu"),
         (
             replace(PLAIN, qk_norm=True),
             "hf",
             "blocks/attn",
             "transformers has no place for blocks/attn/k_norm/bias",
         ),
-        (replace(PLAIN, in_channels=2), "npz", "", "Google's npz cannot say"),
+        (replace(PLAIN, in_channels=2), "npz", "", "Google's npz cannot express"),
         (MAE, "timm", "", "timm has no Mae"),
-        (MAE, "npz", "", "Google's npz holds image encoders"),
+        (MAE, "npz", "", "Google's npz has no Mae; load one part of it"),
         (CLIP_PAIR, "npz", "", "has no place for"),
-        (SIGLIP_PAIR.text, "hf", "", "transformers has no model of a text tower alone"),
+        (
+            replace(CLIP_PAIR.image, head_bias=True),
+            "hf",
+            "",
+            "transformers' CLIP classifies the mean of patches",
+        ),
+        (replace(SIGLIP_PAIR.image, num_classes=5), "hf", "", "transformers' SigLIP classifies the mean"),
+        (
+            ImageTextConfig(SIGLIP_PAIR.image, replace(CLIP_PAIR.text, num_classes=32)),
+            "hf",
+            "",
+            "no pair of one CLIP tower and one SigLIP tower",
+        ),
+        (replace(PLAIN, distillation_token=True, distillation_head=False), "timm", "", "read both tokens"),
         (HYBRID, "hf", "", "transformers has no place for backbone"),
     ],
 )
@@ -172,7 +217,59 @@ def test_what_a_format_cannot_say_is_an_error(config, format, lost, why, tmp_pat
         ignore = (lost, "preprocessing.mean", "preprocessing.std") if format == "npz" else (lost,)
         ignore += ("qk_norm",) if "qk" in why or "k_norm" in why else ()
         said = write(config, target, format, ignore=ignore)
-        assert f"not said by {LIBRARIES[format]}: {lost}" in said
+        assert f"not expressed by {LIBRARIES[format]}: {lost}" in said
+
+
+@pytest.mark.parametrize(
+    ("problem", "classes", "word"),
+    [
+        ("single_label", 5, "single_label_classification"),
+        ("multi_label", 5, "multi_label_classification"),
+        ("regression", 5, "regression"),
+        ("regression", 1, "regression"),
+        ("single_label", 1, "multi_label_classification"),
+    ],
+)
+def test_what_outputs_mean_travels(problem, classes, word, tmp_path):
+    config = replace(PLAIN, problem=problem, num_classes=classes)
+    assert config.problem == (problem if classes > 1 or problem == "regression" else "multi_label")
+    for format in ("timm", "hf", "orbax"):
+        write(config, tmp_path / format, format)
+        assert open_pretrained(tmp_path / format).config.problem == config.problem, format
+        headless = open_pretrained(tmp_path / format, num_classes=0).config.problem
+        assert (headless, open_pretrained(tmp_path / format, num_classes=3).config.problem) == (
+            "single_label",
+            "single_label",
+        )
+    about = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert about["problem_type"] == word
+    said = write(replace(GOOGLE, problem=problem, num_classes=classes), tmp_path / "model.npz", "npz")
+    lost = (classes > 1 and problem != "single_label") or (classes == 1 and problem == "regression")
+    assert ("not expressed by Google's npz: problem" in said) == lost
+    for format in ("timm", "hf"):
+        path = tmp_path / format / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "problem_type": "multilabel"}))
+        refused(
+            lambda path=path: open_pretrained(path.parent), "problem_type 'multilabel'; it must be one of"
+        )
+
+
+def test_one_label_of_which_nothing_is_said_is_a_sigmoid(tmp_path):
+    write(replace(PLAIN, num_classes=1), tmp_path, "hf")
+    about = json.loads((tmp_path / "config.json").read_text())
+    for said in (None, "single_label_classification"):
+        (tmp_path / "config.json").write_text(json.dumps({**about, "problem_type": said}))
+        assert open_pretrained(tmp_path).config.problem == "multi_label"
+
+
+def test_a_trained_head_is_not_to_be_lost(tmp_path):
+    with pytest.raises(ConfigError, match=r"no place for head_distillation/bias; choose another format\.$"):
+        write(
+            replace(GOOGLE, distillation_token=True),
+            tmp_path / "m.npz",
+            "npz",
+            ignore=("distillation_token",),
+        )
 
 
 def test_an_entry_that_loses_nothing_is_an_error(tmp_path):

@@ -54,8 +54,8 @@ from tests.weights.torch_writer import (
     whole,
 )
 from vit_jax.errors import CheckpointError
-from vit_jax.weights.files import open_checkpoint
-from vit_jax.weights.pickle_reader import read_pickle
+from vit_jax.weights.formats.files import open_checkpoint
+from vit_jax.weights.formats.pickle_reader import read_pickle
 
 FILES = Path(__file__).parent.parent / "reference" / "torch"
 EIGHT = np.arange(8, dtype=np.float32)
@@ -180,7 +180,7 @@ def test_views_beyond_their_storage(tmp_path, offset, shape, strides):
 
 def test_storages_of_another_size(tmp_path):
     tensor = view("0", "Float", 8, 0, (8,), (1,))
-    refused(lambda: opened(tmp_path / "x", tensor, {"0": b"\0" * 31}), "has not 32 bytes")
+    refused(lambda: opened(tmp_path / "x", tensor, {"0": b"\0" * 31}), "does not have 32 bytes")
     refused(lambda: opened(tmp_path / "x", tensor, {"1": b"\0" * 32}), "missing")
     content = {"a": tensor}
     refused(lambda: tensors(save_legacy(tmp_path / "x", content, {"0": b"\0" * 31}, {"0": 8})), "ends before")

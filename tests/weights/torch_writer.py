@@ -8,8 +8,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from vit_jax.weights.pickle_reader import KINDS
-from vit_jax.weights.torch_format import MAGIC, PROTOCOL
+from vit_jax.weights.formats.pickle_reader import KINDS
+from vit_jax.weights.formats.torch_format import MAGIC, PROTOCOL
 
 
 @dataclass
@@ -95,10 +95,12 @@ def whole(key, array):
     return view(key, kind, array.size, 0, array.shape, [s // array.itemsize for s in array.strides])
 
 
-def state_dict(arrays):
-    """A state dict of contiguous tensors, and the storages they need."""
-    tensors = OrderedDict((name, whole(str(i), array)) for i, (name, array) in enumerate(arrays.items()))
-    return tensors, {str(i): array.tobytes() for i, array in enumerate(arrays.values())}
+def state_dict(arrays, first=0):
+    """A state dict of contiguous tensors, and the storages they need, numbered from `first`."""
+    tensors = OrderedDict(
+        (name, whole(str(i), array)) for i, (name, array) in enumerate(arrays.items(), first)
+    )
+    return tensors, {str(i): array.tobytes() for i, array in enumerate(arrays.values(), first)}
 
 
 def save_zip(path, content, storages, prefix="archive/", method=zipfile.ZIP_STORED, members=()):

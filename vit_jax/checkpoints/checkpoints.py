@@ -40,7 +40,8 @@ from vit_jax.checkpoints.quiet_orbax import quiet_orbax
 from vit_jax.checkpoints.retention import kept
 from vit_jax.checkpoints.setting_aside import make_room
 from vit_jax.checkpoints.staging import staging_folder
-from vit_jax.errors import CheckpointError, DivergedError, ResourceError, VitError, choose
+from vit_jax.errors import CheckpointError, DivergedError, ResourceError, VitError, argument, choose
+from vit_jax.paths import expanded
 from vit_jax.processes import from_main, is_main, together, wait_for_all
 from vit_jax.version import __version__
 
@@ -89,14 +90,14 @@ class Checkpoints:
         choose(monitor_mode, ("max", "min"), "monitor_mode")
         if "://" in str(directory):
             raise ResourceError(
-                f"checkpoint directory {directory} is an address; mount it and give its path."
+                f"checkpoint directory {directory} is a URL; mount it and give the local path."
             )
-        self.directory = Path(directory).absolute()
+        self.directory = Path(expanded(directory)).absolute()
         self.monitor, self.monitor_mode = monitor, monitor_mode
         if staging and jax.process_count() > 1:
             raise ResourceError(
-                f"checkpoint.staging is {staging!r}, but {jax.process_count()} processes must write to one disk; leave "
-                "it empty and give a workdir on a disk that they share."
+                f"checkpoint.staging is {staging!r}, but {jax.process_count()} processes must write to one disk; "
+                "leave it empty and give a workdir on a disk that they share."
             )
         self.staging = staging_folder(staging, self.directory) if staging else None
         self._root = self.staging or self.directory  # where steps are written
@@ -195,8 +196,8 @@ class Checkpoints:
             there = self.steps()
             raise DivergedError(
                 f"the state after step {step} is not finite in {bad[0]}{more} and was not saved; the newest checkpoint "
-                f"is {f'step {there[-1]}' if there else 'not written yet'}. If what it began with is finite, replace "
-                "this machine; else begin with another checkpoint."
+                f"is {f'step {there[-1]}' if there else 'not written yet'}. If the weights it started from are "
+                "finite, replace this machine; otherwise start from another checkpoint."
             )
         stored = {
             **metadata,
@@ -311,8 +312,8 @@ class Checkpoints:
         if not reasons:
             return None
         raise CheckpointError(
-            f"no intact checkpoint in {self.directory}: {' '.join(reasons)} Nothing was changed; put back a copy "
-            "of the files, or begin again in another --workdir."
+            f"no intact checkpoint in {self.directory}: {' '.join(reasons)} Nothing was changed; restore the "
+            f"files from a copy, or start over in another {argument('workdir')}."
         )
 
     def _paths(self) -> list[Path]:
@@ -346,8 +347,8 @@ class Checkpoints:
             return False
         if there != mark:
             raise CheckpointError(
-                f"checkpoint {self._root / str(step)} holds another state (fingerprint {there}, not "
-                f"{mark}); move it away or use another --workdir."
+                f"checkpoint {self._root / str(step)} holds a different state (fingerprint {there}, not "
+                f"{mark}); move it away or use another {argument('workdir')}."
             )
         return True
 

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 
 from vit_jax import trees
 from vit_jax.checkpoints import fingerprint
-from vit_jax.errors import CheckpointError, ResourceError, VitError
+from vit_jax.errors import CheckpointError, ResourceError, VitError, argument
 from vit_jax.paths import read_file
 from vit_jax.processes import together
 
@@ -45,7 +45,7 @@ PARTS = (STATE, METADATA, "_CHECKPOINT_METADATA", "commit_success.txt")
 _NEEDED: dict[str, type] = {"step": int, "fingerprint": str, "arrays": dict, "metrics": dict}
 _KINDS: dict[str, type] = {
     **{"config": dict, "model": dict, "class_names": list, "eval_transforms": str, "monitor": str},
-    **{"monitor_mode": str},
+    **{"monitor_mode": str, "classes_named": bool},
 }
 MAX_METADATA = 100_000_000  # bytes; a line of about 100 for each array
 
@@ -147,7 +147,7 @@ def read_metadata(path: Path) -> Metadata:
             raise CheckpointError(f"{file} is damaged: its {key!r} is {str(metadata.get(key))[:80]!r}.")
     for name, entry in metadata["arrays"].items():
         if not _is_entry(entry):
-            raise CheckpointError(f"{file} is damaged: it says of {name!r} {str(entry)[:80]!r}.")
+            raise CheckpointError(f"{file} is damaged: its entry for {name!r} is {str(entry)[:80]!r}.")
     return metadata
 
 
@@ -166,9 +166,9 @@ def check_described(metadata: Metadata, where: object) -> Metadata:
         if value is not None and not isinstance(value, kind):
             raise CheckpointError(f"{where} is damaged: its {key!r} is {str(value)[:80]!r}.")
     if not all(isinstance(name, str) for name in metadata.get("class_names") or ()):
-        raise CheckpointError(f"{where} is damaged: a name of a class is no text.")
+        raise CheckpointError(f"{where} is damaged: a class name is not a string.")
     if not all(isinstance(value, int | float) for value in metadata["metrics"].values()):
-        raise CheckpointError(f"{where} is damaged: a metric is no number.")
+        raise CheckpointError(f"{where} is damaged: a metric is not a number.")
     return metadata
 
 
@@ -246,7 +246,7 @@ def read_arrays(
     # A name that Orbax's own index has lost is not an error to it: the request comes back unfilled.
     lost = [name for name in names if not isinstance(loaded.get(name), kind)]
     if lost:
-        raise CheckpointError(f"its index is damaged, it has lost {some(lost)}.")
+        raise CheckpointError(f"its index is damaged and lacks {some(lost)}.")
     return loaded
 
 
@@ -294,7 +294,7 @@ def _compare(path: Path, stored: dict[str, list[Any]], wanted: dict[str, Any]) -
     there = {name: f"{dtype}{tuple(shape)}" for name, (dtype, shape, _) in stored.items()}
     here = {name: f"{leaf.dtype}{tuple(leaf.shape)}" for name, leaf in wanted.items()}
     differences = [f"{name} is missing there" for name in here if name not in there]
-    differences += [f"{name} is only there" for name in there if name not in here]
+    differences += [f"{name} exists only there" for name in there if name not in here]
     differences += [
         f"{name} is {there[name]} there and {here[name]} here"
         for name in here
@@ -302,8 +302,8 @@ def _compare(path: Path, stored: dict[str, list[Any]], wanted: dict[str, Any]) -
     ]
     if differences:
         raise MismatchError(
-            f"checkpoint {path} belongs to another model or configuration: {some(differences)}. "
-            "Use its own configuration, or another --workdir."
+            f"checkpoint {path} belongs to a different model or configuration: {some(differences)}. "
+            f"Use the configuration it was saved with, or another {argument('workdir')}."
         )
 
 

@@ -124,7 +124,8 @@ class Finisher:
             together("checkpoint read back", partial(_verify_when_visible, path, metadata, share))
         except CheckpointError as error:
             raise CheckpointError(
-                f"checkpoint {path} was written but reads back wrong: {error} Steps saved before are intact; check the "
+                f"checkpoint {path} was written but cannot be read back correctly: {error} Steps saved before are "
+                "intact; check the "
                 "disk and the memory of this machine."
             ) from error
         if is_main():
@@ -192,11 +193,11 @@ class Finisher:
                 begun = begun or time.monotonic()
                 if error.errno in LASTING or time.monotonic() - begun > PATIENCE:
                     raise ResourceError(
-                        f"{trouble}. Make it writable, then start again on this machine to go on from there."
+                        f"{trouble}. Make it writable, then start again on this machine to resume from there."
                     ) from error
                 if delay == FIRST_DELAY:
                     self._report(
-                        f"{trouble}; training goes on, the copy is tried for {PATIENCE / 60:.0f} min."
+                        f"{trouble}; training continues, and the copy is retried for {PATIENCE / 60:.0f} min."
                     )
                 self._prune(self._staging)  # Local disks fill up, too.
                 self._hurry.wait(delay)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vit_jax.errors import ResourceError, WorkdirBusy
+from vit_jax.errors import ResourceError, WorkdirBusy, argument
 
 FILE = "run.lock"
 BEAT = 10.0  # seconds between two entries
@@ -48,7 +48,9 @@ class WorkdirLock:
     def __enter__(self) -> "WorkdirLock":
         workdir = self._path.parent
         if workdir.exists() and not workdir.is_dir():
-            raise ResourceError(f"workdir {workdir} is a file, not a folder; give another --workdir.")
+            raise ResourceError(
+                f"workdir {workdir} is a file, not a folder; give another {argument('workdir')}."
+            )
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -108,7 +110,8 @@ class WorkdirLock:
         if holder is not None:
             who = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
         return WorkdirBusy(
-            f"workdir {self._path.parent} is in use by {who}; wait until it has ended, or give another --workdir."
+            f"workdir {self._path.parent} is in use by {who}; wait until that run has ended, or give another "
+            f"{argument('workdir')}."
         )
 
     def _keep_beating(self) -> None:

@@ -36,4 +36,4 @@ def _set_aside(path: Path, report: Callable[[str], None]) -> None:
         count += 1
         target = path.with_name(f"{path.name}{SET_ASIDE}{count}")
     path.rename(target)
-    report(f"{path} is not an intact checkpoint and is now {target}.")
+    report(f"{path} is not an intact checkpoint and was renamed to {target}.")

@@ -26,7 +26,7 @@ def staging_folder(staging: str, directory: Path) -> Path:
       ResourceError: it is an address, or inside of the folder that it stands in for.
     """
     if "://" in staging:
-        raise ResourceError(f"checkpoint.staging {staging} is an address; it must be a local folder.")
+        raise ResourceError(f"checkpoint.staging {staging} is a URL; it must be a local folder.")
     folder = Path(staging).expanduser().absolute()
     if folder == directory.parent or directory.parent in folder.parents:
         raise ResourceError(
@@ -60,7 +60,7 @@ def copy_verified(source: Path, target: Path) -> None:
             digests[copy] = _copy(path, copy)
     for copy, digest in digests.items():
         if _digest(copy) != digest:
-            raise OSError(errno.EIO, f"{copy} reads back differently than it was written")
+            raise OSError(errno.EIO, f"{copy} does not read back as it was written")
     beside.rename(target)
 
 

@@ -5,42 +5,55 @@ import json
 import os
 from typing import Any
 
+from vit_jax.commands.source import batch_sizes_of
 from vit_jax.errors import ConfigError, choose
-from vit_jax.models.encoder_config import STORAGES
+from vit_jax.models.layers.encoder_config import STORAGES
 
-HELP = "measure a model on this machine: images a second, latency, memory"
+HELP = "measure a model on this machine: images per second, latency, memory"
 DTYPES = ("float32", "bfloat16")
 _GIB = 2**30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("model", help="name, see vit-jax models")
+    parser.add_argument("model", help="model name; `vit-jax models` lists them")
     parser.add_argument(
-        "--batch-sizes", default="1,8,32", metavar="N,N,...", help="images at once (default 1,8,32)"
+        "--batch-sizes", default="1,8,32", metavar="N,N,...", help="batch sizes to measure (default 1,8,32)"
     )
-    parser.add_argument("--train", action="store_true", help="training steps instead of prediction")
-    parser.add_argument("--dtype", default="float32", help="of computing: float32 (default) or bfloat16")
+    parser.add_argument("--train", action="store_true", help="measure training steps instead of prediction")
+    parser.add_argument(
+        "--dtype", default="float32", help="dtype of computation: float32 (default) or bfloat16"
+    )
     parser.add_argument(
         "--storage",
         default="float32",
-        help="of parameters in prediction: float32 (default), bfloat16 or int8",
+        help="how parameters are stored in prediction: float32 (default), bfloat16 or int8",
     )
-    parser.add_argument("--image-size", type=int, metavar="N", help="pixels; by default the model's own")
-    parser.add_argument("--classes", type=int, default=1000, metavar="N", help="default 1000")
     parser.add_argument(
-        "--seconds", type=float, default=5.0, metavar="S", help="for each batch size (default 5)"
+        "--image-size", type=int, metavar="N", help="image size in pixels (default the model's own)"
+    )
+    parser.add_argument(
+        "--classes", type=int, default=1000, metavar="N", help="number of classes (default 1000)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=5.0,
+        metavar="S",
+        help="seconds to measure each batch size (default 5)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and print."""
-    sizes = _sizes(arguments.batch_sizes)
+    sizes = batch_sizes_of(arguments)
     choose(arguments.dtype, DTYPES, "--dtype")
     choose(arguments.storage, STORAGES, "--storage")
     if arguments.storage != "float32" and arguments.train:
-        raise ConfigError("--storage is for prediction; parameters are float32 when a model is trained.")
+        raise ConfigError(
+            "--storage applies to prediction, and training keeps parameters in float32; leave out --storage or --train."
+        )
     if not 0 < arguments.seconds <= 3600:
         raise ConfigError(f"--seconds is {arguments.seconds:g}; it must be above 0 and at most 3600.")
     config = _config(arguments)
@@ -70,20 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _sizes(text: str) -> list[int]:
-    words = text.split(",")
-    if not all(word.strip().isdecimal() and 0 < int(word) <= 2**20 for word in words):
-        raise ConfigError(f"--batch-sizes is {text!r}; it must be whole numbers from 1, such as 1,8,32.")
-    return [int(word) for word in words]
-
-
 def _config(arguments: argparse.Namespace) -> Any:
-    from vit_jax.models.names import resolve
-    from vit_jax.models.vit_config import ViTConfig, replace
+    from vit_jax.models.families import is_image_encoder
+    from vit_jax.models.layers.encoder_config import replace
+    from vit_jax.models.names.resolve import resolve
 
     name, config = resolve(arguments.model)
-    if not isinstance(config, ViTConfig):
-        raise ConfigError(f"model {name!r} is not one image encoder; name one, see vit-jax models.")
+    if not is_image_encoder(config):
+        raise ConfigError(f"model {name!r} is not an image encoder; name one that `vit-jax models` lists.")
     changes: dict[str, Any] = {"num_classes": arguments.classes, "dtype": arguments.dtype}
     if arguments.image_size is not None:
         changes["image_size"] = arguments.image_size

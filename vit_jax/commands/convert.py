@@ -8,13 +8,35 @@ HELP = "write a checkpoint in another library's format"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("source", metavar="IN", help="timm/..., gs://..., a file, a folder, a workdir")
-    parser.add_argument("target", metavar="OUT", help="the file or folder to write")
     parser.add_argument(
-        "--format", required=True, choices=("timm", "hf", "npz", "orbax"), help="hf is transformers' layout"
+        "source", metavar="IN", help="checkpoint to read: timm/..., gs://..., a file, a folder or a workdir"
+    )
+    parser.add_argument("target", metavar="OUT", help="file or folder to write")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=("timm", "hf", "npz", "orbax"),
+        help="format to write; hf is the layout of transformers",
     )
     parser.add_argument(
-        "--ignore", action="append", default=[], metavar="FIELD", help="what the format may lose of the model"
+        "--weights",
+        metavar="NAME",
+        help="which weights to take from a file that holds several sets: teacher, state_dict_ema, ...",
+    )
+    parser.add_argument(
+        "--part", help="which part to write of a model that has several: image, text or encoder"
+    )
+    parser.add_argument(
+        "--eval-transforms",
+        metavar="TEXT",
+        help="preprocessing to record for readers of the file; by default the run's evaluation transforms",
+    )
+    parser.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="what may be lost: a property that the format cannot hold, or an array of the file; repeatable",
     )
 
 
@@ -24,5 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ["JAX_PLATFORMS"] = "cpu"
     from vit_jax.weights.convert import convert
 
-    print(convert(arguments.source, arguments.target, arguments.format, ignore=arguments.ignore))
+    options = dict(
+        ignore=arguments.ignore,
+        weights=arguments.weights,
+        part=arguments.part,
+        eval_transforms=arguments.eval_transforms,
+    )
+    print(convert(arguments.source, arguments.target, arguments.format, **options))
     return 0

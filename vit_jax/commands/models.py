@@ -5,25 +5,34 @@ import json
 
 from vit_jax.errors import ConfigError
 
-HELP = "list models"
+HELP = "list models and published weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("pattern", nargs="?", default="*", help="name, or wildcards: 'vit_*_patch16_*'")
+    parser.add_argument(
+        "pattern",
+        nargs="?",
+        default="*",
+        help="a name or a pattern: 'vit_*_patch16_*', 'ViT-B*', 'timm/*', 'facebook/*'",
+    )
+    parser.add_argument("--pretrained", action="store_true", help="list published weights with their tags")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the models that match."""
+    from vit_jax.models.families import image_config
     from vit_jax.models.flops import forward_flops, parameter_count
-    from vit_jax.models.names import list_models, resolve
-    from vit_jax.models.towers import image_config
+    from vit_jax.models.names.resolve import list_models, resolve
 
-    names = list_models(arguments.pattern)
-    if not names and any(wildcard in arguments.pattern for wildcard in "*?["):
-        raise ConfigError(f"no model matches {arguments.pattern!r}; `vit-jax models` lists all.")
-    names = names or [resolve(arguments.pattern)[0]]  # an alias, or a size that is not listed
+    if any(wildcard in arguments.pattern for wildcard in "*?["):
+        names = list_models(arguments.pattern, arguments.pretrained)
+        if not names:
+            raise ConfigError(f"no model matches {arguments.pattern!r}; `vit-jax models` lists them all.")
+    else:  # one model by any of its names, perhaps of a size that is not listed
+        name = resolve(arguments.pattern)[0]
+        names = (list_models(f"{name}.*", pretrained=True) if arguments.pretrained else []) or [name]
     rows = []
     for name in names:
         config = resolve(name)[1]

@@ -9,26 +9,36 @@ from vit_jax.errors import ConfigError, ResourceError
 if TYPE_CHECKING:
     from vit_jax.planning.chips import Hardware
 
-HELP = "say whether a run fits hardware that is not here, and what it costs"
+HELP = "tell whether a run fits hardware that you do not have at hand, and what it costs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="configuration, Python or JSON")
     parser.add_argument(
-        "--hardware", required=True, metavar="NAME", help="v5e-256, v5p-128, 2xv5e-256, h100-8, ..."
+        "--hardware",
+        required=True,
+        metavar="NAME",
+        help="hardware to plan for: v5e-256, v5p-128, 2xv5e-256, h100-8, ...",
     )
-    parser.add_argument("--records", type=int, metavar="N", help="training records, if the data is not here")
-    parser.add_argument("--classes", type=int, metavar="N", help="classes, if the data is not here")
+    parser.add_argument(
+        "--records",
+        type=int,
+        metavar="N",
+        help="number of training records, if the data is not on this machine",
+    )
+    parser.add_argument(
+        "--classes", type=int, metavar="N", help="number of classes, if the data is not on this machine"
+    )
     parser.add_argument("--sweep", action="store_true", help="compare meshes and remat policies")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.epilog = "--config.KEY=VALUE changes a key of the configuration, e.g. --config.mesh.fsdp=16"
+    parser.epilog = "--config.KEY=VALUE overrides a key of the configuration, e.g. --config.mesh.fsdp=16"
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Compile the training step for the hardware and print what it needs and costs."""
     from vit_jax.planning.chips import parse_hardware
-    from vit_jax.training.config import load_config
+    from vit_jax.training.config.load import load_config
 
     for option in ("records", "classes"):
         value = getattr(arguments, option)
@@ -67,7 +77,7 @@ def _plan(config: Any, hardware: "Hardware", arguments: argparse.Namespace) -> i
         each = "GPU" if plan.gpu else "chip"
         raise ResourceError(
             f"{plan.model} does not fit {hardware.name}: a {each} would need {plan.memory['peak'] / 2**30:.1f} GiB of "
-            f"{plan.memory['capacity'] / 2**30:.2f}, {size / 2**30:.2f} of them for {what}; would help: "
+            f"{plan.memory['capacity'] / 2**30:.2f}, {size / 2**30:.2f} of it for {what}; what would help: "
             f"{'; or '.join(advice)}."
         )
     return 0

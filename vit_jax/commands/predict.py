@@ -1,34 +1,49 @@
 """`vit-jax predict`."""
 
 import argparse
-import json
-import os
 from typing import Any
 
-from vit_jax.commands.source import add_source, add_storage, kept_programs, source_of
-from vit_jax.errors import ConfigError, DataError, printable
+from vit_jax.commands.images import LeftOut, add_images, images_of, say
+from vit_jax.commands.source import add_source, add_storage, kept_programs, source_of, which_of
+from vit_jax.errors import ConfigError, DivergedError
 
-HELP = "classify images"
+HELP = "predict the classes, values or masks of images"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_source(parser, exported=True)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    add_images(parser)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON per image")
     parser.add_argument(
-        "--classes", metavar="A,B,...", help="names to choose from, of a --checkpoint of CLIP or SigLIP"
+        "--output",
+        metavar="PATH",
+        help="write the predictions instead of printing them: FILE.csv, FILE.jsonl or FILE.parquet, "
+        "or a folder for masks and overlays",
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="A,B,...",
+        help="class names for zero-shot classification with a CLIP or SigLIP --checkpoint",
     )
     parser.add_argument(
         "--template",
         action="append",
         default=[],
         metavar="TEXT",
-        help="how names stand in text: 'a photo of a {}.'",
+        help="prompt for a class name, such as 'a photo of a {}.'; repeat for an ensemble",
     )
-    parser.add_argument("--tokenizer", metavar="NAME", help="where the text's tokenizer is, if not beside it")
+    parser.add_argument(
+        "--tokenizer", metavar="NAME", help="the tokenizer to use, if there is none beside the checkpoint"
+    )
     add_storage(parser)
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many classes (default 5)")
+    parser.add_argument(
+        "--top",
+        type=int,
+        metavar="K",
+        help="give the K most probable classes (default 5; where an image may have several labels: those that reach "
+        "their threshold)",
+    )
 
 
 def _predictor(arguments: argparse.Namespace) -> Any:
@@ -38,19 +53,23 @@ def _predictor(arguments: argparse.Namespace) -> Any:
     if arguments.classes is None:
         for name, given in (("--template", arguments.template), ("--tokenizer", arguments.tokenizer)):
             if given:
-                raise ConfigError(f"{name} is about texts; give the names to choose from with --classes.")
+                raise ConfigError(
+                    f"{name} applies to zero-shot classification; give the class names with --classes."
+                )
         from vit_jax.inference.predictor import Predictor
 
-        return Predictor.load(source, arguments.step, best=arguments.best).stored(arguments.storage)
+        return Predictor.load(source, **which_of(arguments)).stored(arguments.storage)
     if arguments.storage != "float32":
-        raise ConfigError("--storage is for classifiers; leave it out beside --classes.")
+        raise ConfigError("--storage cannot be combined with --classes; leave one out.")
     if not isinstance(source, str):
-        raise ConfigError("--classes needs --checkpoint, of CLIP or SigLIP; a training has its own classes.")
+        raise ConfigError("--classes needs a CLIP or SigLIP --checkpoint; a --workdir has its own classes.")
     from vit_jax.inference.zero_shot import TEMPLATES, ZeroShotClassifier
 
     names = [name.strip() for name in arguments.classes.split(",")]
     templates = tuple(arguments.template) or TEMPLATES
-    return ZeroShotClassifier.load(source, names, templates, tokenizer=arguments.tokenizer)
+    return ZeroShotClassifier.load(
+        source, names, templates, tokenizer=arguments.tokenizer, weights=arguments.weights
+    )
 
 
 def _exported(arguments: argparse.Namespace) -> Any:
@@ -62,38 +81,59 @@ def _exported(arguments: argparse.Namespace) -> Any:
     ):
         if given:
             raise ConfigError(
-                f"{name} cannot be changed of what was exported; leave it out beside --exported."
+                f"{name} cannot be combined with --exported: what was exported is fixed; leave it out."
             )
-    from vit_jax.inference.exported import ExportedPredictor
+    from vit_jax.inference.export.exported import ExportedPredictor
 
     return ExportedPredictor.load(arguments.exported)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the most probable classes of each image."""
-    if arguments.top < 1:
+    """Print or write the prediction of each image, as they come."""
+    if arguments.top is not None and arguments.top < 1:
         raise ConfigError(f"--top is {arguments.top}; it must be at least 1.")
-    for image in arguments.images:
-        if not os.path.isfile(image):
-            reason = "is not a file" if os.path.exists(image) else "does not exist"
-            raise DataError(f"image {image!r} {reason}; give paths of image files.")
+    if arguments.output is not None:
+        if arguments.json:
+            raise ConfigError(
+                "--json cannot be combined with --output; leave one out (--output FILE.jsonl writes JSON lines)."
+            )
+        from vit_jax.inference.tables import check_target
+
+        check_target(arguments.output)
+    paths = images_of(arguments)
+    from vit_jax.data.images.image_files import left_out_text
+    from vit_jax.data.sources.pictures import find
+
+    files, others = find(paths)
+    if others:
+        say(left_out_text(others))
     predictor = _predictor(arguments)
-    with kept_programs(arguments):
-        predictions = predictor.predict(arguments.images, arguments.top)
-    if arguments.json:
-        rows = [
-            {
-                "image": p.image,
-                "predictions": [
-                    {"class": name, "probability": chance} for name, chance in zip(p.classes, p.probabilities)
-                ],
-            }
-            for p in predictions
-        ]
-        print(json.dumps(rows, indent=2))
-        return 0
-    width = max(len(p.image) for p in predictions)
-    for p in predictions:
-        chances = "   ".join(f"{name} {chance:.1%}" for name, chance in zip(p.classes, p.probabilities))
-        print(printable(f"{p.image:<{width}}   {chances}"))
+    output = predictor.output if arguments.top is None else predictor.output.best(arguments.top)
+    from vit_jax.inference.writing import write_to
+    from vit_jax.objectives.outputs.base import NOT_FINITE
+
+    left_out, not_finite = LeftOut(), 0
+    target = write_to(
+        arguments.output,
+        output,
+        files,
+        predictor.original,
+        errors=arguments.bad == "skip",
+        as_json=arguments.json,
+    )
+    with kept_programs(arguments), target as write:
+        options = {"bad": arguments.bad, "max_megapixels": arguments.max_megapixels}
+        for p in predictor.stream(files, arguments.top, progress=True, **options):
+            if p.error == NOT_FINITE:
+                not_finite += 1
+            elif p.error:
+                left_out.tell(p.error)
+            write(p)
+    if arguments.output is not None:
+        print(f"{arguments.output}: {len(files):,} images")
+    left_out.check(len(files))
+    if not_finite:
+        raise DivergedError(
+            f"{NOT_FINITE} for {not_finite:,} of {len(files):,} images; use another checkpoint of the run."
+        )
     return 0

@@ -10,56 +10,61 @@ from vit_jax.commands.processes import add_processes, join_processes
 from vit_jax.errors import DivergedError
 
 if TYPE_CHECKING:
-    from vit_jax.training.replay import Replay
+    from vit_jax.training.guard.replay import Replay
 
-HELP = "make a step again whose numbers went wrong, and see where"
+HELP = "re-run a step that went wrong and find where its numbers broke"
 SHOWN = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="of the run")
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="workdir of the run")
     parser.add_argument(
-        "--step", type=int, metavar="N", help="which step; by default the last one recorded in DIR/incidents"
+        "--step",
+        type=int,
+        metavar="N",
+        help="step to re-run; by default the last one recorded in DIR/incidents",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_processes(parser)
     parser.epilog = (
-        "Status 0: the numbers are those of the run, bit by bit, or the run kept no record of that step; 5: they are "
-        "others."
+        "Exit status 0: the numbers equal the run's bit for bit, or the run kept no record of that step; 5: they "
+        "differ."
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what came out."""
     main = join_processes(arguments)
-    from vit_jax.training.replay import replay
+    from vit_jax.training.guard.replay import replay
 
     found = replay(arguments.workdir, arguments.step)
     if main:
         print(json.dumps(_valid(asdict(found)), indent=1) if arguments.json else _text(found))
     if found.reproduced is False:
         reason = "; ".join(found.environment) or "the code, the library versions or the machine differ"
-        raise DivergedError(f"step {found.step} has other numbers than in the run: {reason}.")
+        raise DivergedError(f"step {found.step} does not reproduce the run's numbers: {reason}.")
     return 0
 
 
 def _text(found: "Replay") -> str:
-    from vit_jax.training.incidents import describe
+    from vit_jax.training.guard.incidents import describe
 
     start = f"the checkpoint of step {found.start}" if found.start else "the beginning"
     what = (
         describe(found.kind, found.metrics)
         if found.kind
-        else f"loss {found.metrics['loss']:.6g}, update made"
+        else f"loss {found.metrics['loss']:.6g}, update applied"
     )
-    verdict = {True: ", as in the run, bit by bit", False: ", not as in the run", None: ""}[found.reproduced]
+    verdict = {True: ", bitwise equal to the run", False: ", different from the run", None: ""}[
+        found.reproduced
+    ]
     lines = [f"step {found.step}, replayed from {start}: {what}{verdict}"]
     if found.recorded is not None and not found.reproduced:
-        lines.append(f"in the run: loss {found.recorded['loss']:.9g}, now {found.metrics['loss']:.9g}")
-    lines += [f"other than in the run: {difference}" for difference in found.environment]
+        lines.append(f"loss in the run {found.recorded['loss']:.9g}, now {found.metrics['loss']:.9g}")
+    lines += [f"differs from the run: {difference}" for difference in found.environment]
     if found.first:
-        lines.append(f"first not finite: {found.first}")
+        lines.append(f"first value that is not finite: {found.first}")
     for title, rows in (("records", found.records), ("rows with activations", found.affected)):
         if rows:
             named = [f"{row['name']} (row {row['row']})" for row in rows]
@@ -68,7 +73,7 @@ def _text(found: "Replay") -> str:
         lines.append(f"microbatches whose loss is not finite: {_some(found.microbatches)}")
     if found.gradients:
         named = [
-            f"{path} of layers {', '.join(map(str, layers))}" if layers else path
+            f"{path} in layers {', '.join(map(str, layers))}" if layers else path
             for path, layers in found.gradients.items()
         ]
         lines.append(f"gradients that are not finite: {_some(named)}")

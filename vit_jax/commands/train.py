@@ -17,39 +17,48 @@ from vit_jax.commands.processes import add_processes, join_processes
 from vit_jax.errors import Preempted
 from vit_jax.paths import check_output
 
-HELP = "train or fine-tune a model, or go on with an interrupted run"
+HELP = "train or fine-tune a model, or resume an interrupted run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--config", required=True, metavar="FILE[:ARG]", help="configuration, Python or JSON")
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="where checkpoints and metrics go")
     parser.add_argument(
-        "--allow-change", action="append", default=[], metavar="KEY", help="go on although this key changed"
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="where checkpoints and metrics are written; an interrupted run there is resumed",
     )
     parser.add_argument(
-        "--profile", metavar="FIRST:LAST", help="trace these steps with JAX's profiler, to DIR/profile"
+        "--allow-change",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="resume even though this key changed",
+    )
+    parser.add_argument(
+        "--profile", metavar="FIRST:LAST", help="trace these steps with JAX's profiler into DIR/profile"
     )
     parser.add_argument(
         "--supervise",
         action="store_true",
-        help="start again, after a pause, whenever it ends with status 75 or is killed",
+        help="restart, after a pause, whenever the run exits with status 75 or is killed",
     )
     add_processes(parser)
     parser.epilog = (
-        "--config.KEY=VALUE changes a key of the configuration, e.g. --config.optimizer.learning_rate=3e-4"
+        "--config.KEY=VALUE overrides a key of the configuration, e.g. --config.optimizer.learning_rate=3e-4"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, and print what came out; in a process with a parent if there are several, or if asked for."""
     begun = time.monotonic()
-    from vit_jax.training import supervisor
-    from vit_jax.training.config import load_config
-    from vit_jax.training.distributed import find_cluster
-    from vit_jax.training.profiling import parse_steps
+    from vit_jax.training.config.load import load_config
+    from vit_jax.training.devices.distributed import find_cluster
+    from vit_jax.training.guard import supervisor
+    from vit_jax.training.report.profiling import parse_steps
 
-    check_output(arguments.workdir, "--workdir")
+    arguments.workdir = str(check_output(arguments.workdir, "--workdir"))
     if supervisor.is_worker():
         supervisor.end_with_supervisor()
         faulthandler.register(signal.SIGUSR1)
@@ -62,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
         return supervisor.supervise(arguments.again, name, checkpoints, restart=arguments.supervise)
     with _nothing_to_save():
         main = join_processes(arguments)
-        from vit_jax.training.peers import Peers
-        from vit_jax.training.watchdog import Watchdog
+        from vit_jax.training.guard.peers import Peers
+        from vit_jax.training.guard.watchdog import Watchdog
 
         limits = config.watchdog
         with (
@@ -81,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
                 peers=peers,
             )
     if main:
-        print(_summary_text(result.summary))
+        print(_summary_text(result.summary, result.workdir))
     return 0
 
 
@@ -94,7 +103,7 @@ def _nothing_to_save() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         print(
-            "vit-jax: stopped by SIGTERM; start the same command again to go on.", file=sys.stderr, flush=True
+            "vit-jax: stopped by SIGTERM; run the same command again to resume.", file=sys.stderr, flush=True
         )
         os._exit(Preempted.exit_status)
 
@@ -105,11 +114,13 @@ def _nothing_to_save() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
-def _summary_text(summary: dict[str, Any]) -> str:
+def _summary_text(summary: dict[str, Any], workdir: Path) -> str:
     from vit_jax.evaluation.baselines import BASELINES
 
     metrics = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in summary["metrics"].items())
     lines = [f"step {summary['step']}: {metrics}"]
+    if summary["stopped_early"]:
+        lines.append(f"stopped early: {summary['stopped_early']['reason']}")
     if "baselines" in summary:
         known = ", ".join(f"{BASELINES[name][0]} {value:.4f}" for name, value in summary["baselines"].items())
         lines.append(f"for comparison, on the same split: {known}")
@@ -126,9 +137,9 @@ def _summary_text(summary: dict[str, Any]) -> str:
         if summary["mfu"]:
             rate += f", MFU {summary['mfu']:.1%}"
         lines.append(f"{rate} on {summary['devices']}")
-    lines.append(f"checkpoint: {summary['checkpoint']}")
-    if "figure" in summary:
-        lines.append(f"figure: {summary['figure']}")
+    for name in ("checkpoint", "figure"):
+        if name in summary:
+            lines.append(f"{name}: {workdir / summary[name]}")
     return "\n".join(lines)
 
 

@@ -1,12 +1,14 @@
-"""What every source of labelled images offers, and the index maps over one."""
+"""What every source of records offers, and the index maps over one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from vit_jax.data.fingerprint import digest, sample_digest
 from vit_jax.data.order import shuffled
 from vit_jax.errors import DataError
 
@@ -14,22 +16,30 @@ Example = dict[str, Any]
 
 
 class Source(ABC):
-    """Random access to labelled images; picklable, so that worker processes can hold one.
+    """Random access to records, named fields each; picklable, so that worker processes can hold one.
 
     Attributes:
-      class_names: what each label means, in the order of the labels.
-      image_shape: `(h, w, c)` when every record is an array of that shape, None when records are encoded
+      fields: what each record has; see `data.fields` for what each may be.
+      class_names: what each class means, in the order of their numbers, or each of several values; empty if nothing
+        has classes or values.
+      named: whether these are names that somebody gave; False where they are numbers made up here, which say nothing
+        about what a label means.
+      image_shape: `(h, w, c)` when every image is an array of that shape, None when images are encoded
         files or differ.
-      labels: int32 `(n,)`, or None when they are unknown without reading every record.
+      labels: int32 `(n,)`, or None when they are unknown without reading every record, or there are none.
+      left_out: how many files of each kind lie beside the records and are none (`.txt`, hidden files).
     """
 
-    class_names: tuple[str, ...]
+    fields: tuple[str, ...] = ("image", "label")
+    class_names: tuple[str, ...] = ()
+    named: bool = True
     image_shape: tuple[int, int, int] | None = None
     labels: np.ndarray | None = None
+    left_out: Mapping[str, int] = MappingProxyType({})
 
     @property
     def num_classes(self) -> int:
-        """How many labels there are; they run from 0."""
+        """How many classes there are; their numbers run from 0."""
         return len(self.class_names)
 
     @abstractmethod
@@ -44,8 +54,8 @@ class Source(ABC):
           index: between 0 and the number of records.
 
         Returns:
-          `image`: uint8 `(h, w, c)`, or the bytes of an encoded image; `label`: int; `record`: where it
-          comes from, for messages.
+          The fields: `image` is uint8 `(h, w, c)`, or the bytes of an encoded image; `label` an int. And `record`,
+          where it comes from, for messages.
         """
 
     def name_of(self, index: int) -> str:
@@ -61,9 +71,16 @@ class Source(ABC):
           indices: int64 `(b,)`.
 
         Returns:
-          `image` `(b, h, w, c)` and `label` int32 `(b,)`.
+          The fields, checked: `image` `(b, h, w, c)`, `label` int32 `(b,)`.
         """
         return None
+
+    def known(self, field: str) -> np.ndarray | None:
+        """Return a target of all records, `(n, ...)`, or None if it is unknown without reading every record.
+
+        `labels` are int8, with -1 for what is not known of a record; of a `value` that is NaN.
+        """
+        return self.labels if field == "label" else None
 
     def order(self, positions: np.ndarray, seed: int) -> np.ndarray:
         """Return which record is at each position of an endless training run; by default each once an epoch.
@@ -77,6 +94,14 @@ class Source(ABC):
         """
         return shuffled(positions, len(self), seed)
 
+    def fingerprint(self) -> str:
+        """Return a checksum of the records: equal for equal ones, wherever they lie.
+
+        It is cheap, so what it looks at of a record is the source's to say (of files name and size); by default a few
+        records are read.
+        """
+        return digest(len(self), self.labels, sample_digest(self))
+
 
 class Selection(Source):
     """The records of another source at given indices, in that order; an index may come several times."""
@@ -84,8 +109,8 @@ class Selection(Source):
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray):
         self._source = source
         self._indices = np.asarray(indices, np.int64)
-        self.class_names = source.class_names
-        self.image_shape = source.image_shape
+        self.fields, self.class_names, self.named = source.fields, source.class_names, source.named
+        self.image_shape, self.left_out = source.image_shape, dict(source.left_out)
         self.labels = None if source.labels is None else source.labels[self._indices]
 
     def __len__(self) -> int:
@@ -102,6 +127,15 @@ class Selection(Source):
         """Return several records stacked, if the underlying source can."""
         return self._source.take(self._indices[indices])
 
+    def known(self, field: str) -> np.ndarray | None:
+        """Return a target of these records, if the underlying source knows it."""
+        whole = self._source.known(field)
+        return None if whole is None else whole[self._indices]
+
+    def fingerprint(self) -> str:
+        """Return a checksum of the source and of which records it are."""
+        return digest(self._source.fingerprint(), self._indices)
+
 
 def balanced(source: Source) -> Source:
     """Return a source in which every class has as many records as the largest one.
@@ -112,14 +146,18 @@ def balanced(source: Source) -> Source:
     Labels that the source does not know in advance are read, once through all records.
 
     Raises:
-      DataError: a class has no record.
+      DataError: records have no label, or a class has no record.
     """
+    if "label" not in source.fields:
+        raise DataError(
+            f"data.balanced needs records with a label, but these have {', '.join(source.fields)}; leave it out."
+        )
     labels = source.labels if source.labels is not None else _read_labels(source)
     members = [np.flatnonzero(labels == label) for label in range(source.num_classes)]
     for name, indices in zip(source.class_names, members):
         if not len(indices):
             raise DataError(
-                f"data.balanced: class {name!r} has no record to sample from; add some or remove the class."
+                f"data.balanced: class {name!r} has no records to sample from; add some or remove the class."
             )
     largest = max(len(indices) for indices in members)
     # One record of each class in turn: (largest, num_classes), read row by row.

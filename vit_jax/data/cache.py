@@ -1,11 +1,11 @@
 """Records kept in memory once they were read."""
 
 import os
-from typing import Any
 
 import numpy as np
 
 from vit_jax.data.base import Example, Source
+from vit_jax.data.fields.table import USUAL, read_fields, summed_bytes
 from vit_jax.data.transforms.base import Transform
 from vit_jax.errors import ResourceError
 
@@ -26,8 +26,9 @@ class Cached(Source):
 
     def __init__(self, source: Source, decode: Transform | None = None):
         self._source, self._decode = source, decode
-        self.class_names, self.labels = source.class_names, source.labels
-        self.image_shape = source.image_shape
+        self.fields, self.class_names, self.named = source.fields, source.class_names, source.named
+        self.labels, self._further = source.labels, not USUAL.issuperset(source.fields)
+        self.image_shape, self.left_out = source.image_shape, dict(source.left_out)
         self._limit = _SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         self._kept: dict[int, Example] = {}
         self._bytes = 0
@@ -39,6 +40,8 @@ class Cached(Source):
         example = self._kept.get(index)
         if example is None:
             example = self._source[index]
+            if self._further:
+                example = read_fields(example, self)
             if self._decode is not None:
                 example = self._decode(example, np.random.default_rng(0))
             self._keep(index, example)
@@ -52,16 +55,23 @@ class Cached(Source):
         """Return several records stacked, if the source has them in memory as they are."""
         return None if self._decode else self._source.take(indices)
 
+    def known(self, field: str) -> np.ndarray | None:
+        """Return what the source knows."""
+        return self._source.known(field)
+
     def order(self, positions: np.ndarray, seed: int) -> np.ndarray:
         """Return what the source says."""
         return self._source.order(positions, seed)
 
+    def fingerprint(self) -> str:
+        """Return that of the source."""
+        return self._source.fingerprint()
+
     def _keep(self, index: int, example: Example) -> None:
-        image: Any = example["image"]
-        self._bytes += image.nbytes if isinstance(image, np.ndarray) else len(image)
+        self._bytes += summed_bytes(example)
         if self._bytes > self._limit:
             raise ResourceError(
-                f"data.cache: {len(self._kept)} of {len(self)} records take {self._bytes / 2**30:.1f} GiB, half of "
-                "the memory; set data.cache='none'."
+                f"data.cache: {len(self._kept)} of {len(self)} records take {self._bytes / 2**30:.1f} GiB, more "
+                "than half of the memory; set data.cache='none'."
             )
         self._kept[index] = example

@@ -6,9 +6,12 @@ Grain provides threads, processes and prefetching. The unit it handles is a batc
 
 import re
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
+import numpy as np
 from absl import flags
 
 from vit_jax.data.base import Source
@@ -31,7 +34,7 @@ class Batches(Iterator[Batch]):
     Args:
       batches: what to iterate over.
       max_bad_share: of the records read, how many may be bad; up to ten are accepted in any case.
-      report: told of the first ten.
+      report: told of the first ten, of each once.
       num_workers: processes that read.
 
     Attributes:
@@ -45,9 +48,12 @@ class Batches(Iterator[Batch]):
         report: Callable[[str], None],
         num_workers: int = 0,
     ):
-        self._batches, self._max_bad_share, self._report = batches, max_bad_share, report
+        self._held, self._max_bad_share, self._report = [batches], max_bad_share, report
+        # Also when nobody closes it: left to the end of the interpreter, Grain leaves processes and memory behind.
+        self._end = weakref.finalize(self, _close, self._held)
         self._num_workers = num_workers
         self.skipped = self._read = self._given = 0
+        self._told: set[str] = set()
 
     def __next__(self) -> Batch:
         """Return the next batch.
@@ -57,29 +63,45 @@ class Batches(Iterator[Batch]):
           ResourceError: a worker process has ended.
         """
         try:
-            batch = next(self._batches)
+            batch = {name: _own(rows) for name, rows in self._next().items()}
         except RuntimeError as error:
             ended = _DEAD_WORKER.search(str(error))
             if ended is None:
                 raise
+            code = int(ended[1])
+            remedy = (
+                "lower data.num_workers or data.prefetch if memory is short"
+                if code < 0
+                else "its output tells why; data.num_workers=0 reads in this process"
+            )
             # Grain asks its workers for batches in turn.
             raise ResourceError(
                 f"worker process {self._given % self._num_workers} of {self._num_workers}, which reads data, "
-                f"{how_it_ended(int(ended[1]))}; lower data.num_workers or data.prefetch if memory is short."
+                f"{how_it_ended(code)}; {remedy}."
             ) from error
         self._given += 1
-        self._read += len(batch["label"])
-        if SKIPPED in batch:
-            self._skip(bytes(batch.pop(SKIPPED)).decode().split("\n"))
+        reasons = bytes(batch.pop(SKIPPED)).decode().split("\n") if SKIPPED in batch else []
+        # Of evaluation without its padding, which repeats records.
+        rows = int(batch["mask"].sum()) + len(reasons) if "mask" in batch else len(next(iter(batch.values())))
+        self._read += rows
+        if reasons:
+            self._skip(reasons)
         return batch
 
     def close(self) -> None:
-        """End the threads or processes that read ahead."""
-        self._batches.close()
+        """End the threads or processes that read ahead, and give back what they hold."""
+        self._end()
+
+    def _next(self) -> Batch:
+        if not self._held:
+            raise StopIteration
+        return next(self._held[0])
 
     def _skip(self, reasons: list[str]) -> None:
-        for reason in reasons[: max(0, _TOLD - self.skipped)]:
-            self._report(f"skipped: {reason}")
+        for reason in reasons:
+            if len(self._told) < _TOLD and reason not in self._told:
+                self._told.add(reason)
+                self._report(f"skipped: {reason}")
         self.skipped += len(reasons)
         if self.skipped > max(_TOLD, self._max_bad_share * self._read):
             raise DataError(
@@ -100,7 +122,7 @@ def train_batches(
     num_threads: int = 4,
     num_workers: int = 0,
     prefetch: int = 2,
-    image_shape: tuple[int, int, int] | None = None,
+    input_shape: tuple[int, ...] | None = None,
     num_classes: int | None = None,
     repeats: int = 1,
     skip_bad: bool = False,
@@ -122,7 +144,7 @@ def train_batches(
       num_workers: processes used instead of threads, for hosts with many cores. They are spawned: the program
         must guard its entry with `if __name__ == "__main__"`.
       prefetch: finished batches that may wait.
-      image_shape: `(h, w, c)` that the model takes.
+      input_shape: of an image as the model takes it, `(h, w, c)`; of any rank.
       num_classes: labels must be below; by default those of the source.
       repeats: how often a batch holds each of its records, differently transformed ("repeated augmentation", Hoffer
         et al. 2019, arXiv 1901.09335). They lie a `repeats`-th of the batch apart. As many batches as without are
@@ -132,7 +154,8 @@ def train_batches(
       report: told of the first records skipped; by default they go to standard error.
 
     Returns:
-      An iterator of `image` `(b, h, w, c)` and `label` int32 `(b,)`; `close()` ends its threads or processes.
+      An iterator of the fields of the records, `image` `(b, h, w, c)` and `label` int32 `(b,)` for example, see
+      `reader.BatchReader`; `close()` ends its threads or processes.
     """
     reader = BatchReader(
         source,
@@ -142,7 +165,7 @@ def train_batches(
         process_index,
         process_count,
         True,
-        image_shape,
+        input_shape,
         num_classes,
         repeats,
         skip_bad,
@@ -161,7 +184,7 @@ def eval_batches(
     num_threads: int = 4,
     num_workers: int = 0,
     prefetch: int = 2,
-    image_shape: tuple[int, int, int] | None = None,
+    input_shape: tuple[int, ...] | None = None,
     num_classes: int | None = None,
     skip_bad: bool = False,
     max_bad_share: float = 0.001,
@@ -174,11 +197,11 @@ def eval_batches(
 
     Args:
       source, transforms, batch_size, process_index, process_count: as in `train_batches`.
-      num_threads, num_workers, prefetch, image_shape, num_classes: as in `train_batches`.
+      num_threads, num_workers, prefetch, input_shape, num_classes: as in `train_batches`.
       skip_bad, max_bad_share, report: as in `train_batches`, but no other record takes the place.
 
     Returns:
-      An iterator of `image` `(b, h, w, c)`, `label` int32 `(b,)` and `mask` bool `(b,)`.
+      An iterator of the fields of the records and of `mask` bool `(b,)`.
     """
     reader = BatchReader(
         source,
@@ -188,13 +211,35 @@ def eval_batches(
         process_index,
         process_count,
         False,
-        image_shape,
+        input_shape,
         num_classes,
         skip_bad=skip_bad,
     )
     count = -(-len(source) // batch_size)
     batches = _prefetched(reader, 0, count, num_threads, num_workers, prefetch)
     return Batches(batches, max_bad_share, report or _to_standard_error, num_workers)
+
+
+def _close(held: list[grain.DatasetIterator[Batch]]) -> None:
+    """Close what is held and let go of it, so that nothing of it is left when the interpreter takes modules apart."""
+    if held:
+        held.pop().close()
+
+
+def _own(rows: Any) -> np.ndarray:
+    """Return rows in memory of this process, those of a worker's shared memory copied.
+
+    Shared memory that a caller still holds when the program ends, or that Grain's thread has not come to by then, would
+    be left behind; a copy costs little beside decoding.
+    """
+    shared = getattr(rows, "shm", None)
+    if shared is None:
+        return rows
+    own = np.array(rows, copy=True, subok=False)
+    if getattr(rows, "_unlink_on_del", False):
+        rows._unlink_on_del = False  # by whatever drops it, some time
+        shared.unlink()
+    return own
 
 
 def _prefetched(

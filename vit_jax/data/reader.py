@@ -7,13 +7,16 @@ at another step, and the global batch is the same, row for row, on any number of
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from vit_jax.data.arrays import label_message
 from vit_jax.data.base import Example, Source
+from vit_jax.data.fields.table import KINDS, PLANE, USUAL, check_fields, read_fields
+from vit_jax.data.geometry import IDENTITY
 from vit_jax.data.order import distinct_positions, substitute
-from vit_jax.data.transforms.base import Transform
+from vit_jax.data.sources.arrays import label_message
+from vit_jax.data.transforms.base import MisfitError, Transform
 from vit_jax.data.transforms.fusion import fused
 from vit_jax.errors import ConfigError, DataError
 
@@ -44,6 +47,10 @@ def batch_records(source: Source, step: int, batch_size: int, seed: int, repeats
 class BatchReader:
     """Reads the rows of a batch that belong to one host.
 
+    Of a source with more fields than image and label, a batch also has `id`, int32 `(b,)`, the position of each record
+    in the source. If some of them lie in the plane of the image, it has `size`, int32 `(b, 2)`, height and width of the
+    image as it was, and `geometry`, float32 `(b, 2, 3)`, where its pixels went (`data.geometry`).
+
     Attributes:
       source: where records come from.
       transforms: applied to each record, in order.
@@ -52,7 +59,7 @@ class BatchReader:
       process_index, process_count: which host of how many.
       shuffle: whether to shuffle and repeat; otherwise records come in order, once, and `mask` tells rows
         from padding.
-      image_shape: `(h, w, c)` that the model takes; None accepts any, if all are the same.
+      input_shape: of an image as the model takes it, `(h, w, c)`; None accepts any, if all are the same.
       num_classes: labels must be below; None means those of the source.
       repeats: how often a training batch holds each of its records, every time transformed anew.
       skip_bad: whether records that cannot be read are left out and said so, instead of being an error.
@@ -65,7 +72,7 @@ class BatchReader:
     process_index: int = 0
     process_count: int = 1
     shuffle: bool = False
-    image_shape: tuple[int, int, int] | None = None
+    input_shape: tuple[int, ...] | None = None
     num_classes: int | None = None
     repeats: int = 1
     skip_bad: bool = False
@@ -76,7 +83,21 @@ class BatchReader:
                 f"the batch size is {self.batch_size}; it must be a multiple of the number of hosts, "
                 f"{self.process_count}."
             )
+        check_fields(self.source.fields)
+        for transform in self.transforms:
+            if reason := transform.refusal(self.source.fields):
+                raise ConfigError(reason)
         object.__setattr__(self, "transforms", tuple(fused(self.transforms)))
+
+    @cached_property
+    def _further(self) -> bool:
+        """Whether records have more than image and label."""
+        return not USUAL.issuperset(self.source.fields)
+
+    @cached_property
+    def _plane(self) -> bool:
+        """Whether records have fields that lie in the image's plane."""
+        return not PLANE.isdisjoint(self.source.fields)
 
     def __call__(self, step: int) -> Batch:
         """Return this host's rows of a step's batch.
@@ -85,9 +106,9 @@ class BatchReader:
           step: from 0.
 
         Returns:
-          What the transforms leave, stacked: `image` `(b, h, w, c)`, `label` int32 `(b,)`, and `mask` bool `(b,)`
-          unless shuffled; `b` is `batch_size / process_count`. If records were skipped, `SKIPPED` says why: in
-          training another record has taken the place, in evaluation the mask hides it.
+          What the transforms leave, stacked: of a usual source `image` `(b, h, w, c)` and `label` int32 `(b,)`; and
+          `mask` bool `(b,)` unless shuffled; `b` is `batch_size / process_count`. If records were skipped, `SKIPPED`
+          says why: in training another record has taken the place, in evaluation the mask hides it.
 
         Raises:
           DataError: a record cannot be read or does not fit; it is named.
@@ -104,13 +125,15 @@ class BatchReader:
         return batch
 
     def _read(self, positions: np.ndarray, indices: np.ndarray) -> Batch:
-        whole = None if self.transforms else self.source.take(indices)
+        whole = None if self.transforms or self._plane else self.source.take(indices)
         if whole is None:
             batch = self._one_by_one(positions, indices)
         else:
-            batch = {**whole, "label": np.asarray(whole["label"], np.int32)}
-            batch |= {} if self.shuffle else {"mask": np.ones(len(indices), np.bool_)}
-        self._check_labels(batch["label"], indices)
+            batch = dict(whole) | ({} if self.shuffle else {"mask": np.ones(len(indices), np.bool_)})
+            batch |= {"id": indices.astype(np.int32)} if self._further else {}
+        if "label" in batch:
+            batch["label"] = np.asarray(batch["label"], np.int32)
+            self._check_labels(batch["label"], indices)
         if "image" in batch:
             self._check_shape(batch["image"].shape[1:], indices[0])
         return batch
@@ -129,17 +152,21 @@ class BatchReader:
                 try:
                     rows.put(row, self._transformed(candidate, generator))
                 except DataError as error:
-                    if not self.skip_bad or isinstance(error, _MisfitError):
+                    if not self.skip_bad or isinstance(error, MisfitError):
                         raise
-                    reasons.append(str(error))
+                    if self.shuffle or position < len(self.source):  # else padding, which repeats records
+                        reasons.append(str(error))
                 else:
                     mask[row] = True
                     break
         if not mask.any():
-            raise DataError(f"no record of a whole batch can be read; the last one: {reasons[-1]}")
+            why = f"; the last one: {reasons[-1]}" if reasons else ""
+            raise DataError(f"not one record of a batch can be read{why}")
         for array in rows.fields.values():
             array[~mask] = 0
-        batch = {**rows.fields, "label": rows.fields["label"].astype(np.int32)}
+        batch = dict(rows.fields)
+        if "geometry" in batch:
+            batch["geometry"] = batch["geometry"].astype(np.float32)
         if not self.shuffle:
             batch["mask"] = mask
         if reasons:
@@ -155,7 +182,13 @@ class BatchReader:
             raise DataError(f"{_SUBSTITUTES} records in a row cannot be read; the last one: {reasons[-1]}")
 
     def _transformed(self, index: int, generator: np.random.Generator) -> Example:
-        example = self.source[index]
+        example: Example = self.source[index]
+        if self._further:
+            example = {**read_fields(example, self.source), "id": index}
+            if self._plane:
+                example["geometry"] = IDENTITY
+                if isinstance(example.get("image"), np.ndarray):
+                    example["size"] = np.array(example["image"].shape[:2], np.int32)
         for transform in self.transforms:
             example = transform(example, generator)
         return example
@@ -164,21 +197,21 @@ class BatchReader:
         num_classes = self.source.num_classes if self.num_classes is None else self.num_classes
         bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
         if len(bad):
-            record = self.source[int(indices[bad[0]])]["record"]
+            record = self.source.name_of(int(indices[bad[0]]))
             raise DataError(label_message(record, labels[bad[0]], num_classes))
 
     def _check_shape(self, shape: tuple[int, ...], index: int) -> None:
-        if self.image_shape is not None and shape != tuple(self.image_shape):
-            height, width, channels = self.image_shape
-            raise DataError(
-                f"{self.source[int(index)]['record']} has shape {shape} after the transforms, but the model "
-                f"takes {tuple(self.image_shape)}; end them with resize(({height}, {width})) and "
-                f"to_channels({channels}), or change the model."
-            )
+        if self.input_shape is not None and shape != tuple(self.input_shape):
+            raise DataError(shape_message(self.source.name_of(int(index)), shape, self.input_shape))
 
 
-class _MisfitError(DataError):
-    """Records and transforms that do not go together: no record is to blame, so none is skipped."""
+def shape_message(record: str, shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
+    """Return what is said of an image whose shape after the transforms is not that which is wanted."""
+    *_, height, width, channels = wanted
+    return (
+        f"{record} has shape {shape} after the transforms, but the model takes {tuple(wanted)}; end them with "
+        f"resize(({height}, {width})) and to_channels({channels}), or change the model."
+    )
 
 
 class _Rows:
@@ -199,14 +232,29 @@ class _Rows:
             for key, value in example.items():
                 if key != "record":
                     array = np.asarray(value)
-                    self.fields[key] = np.empty((self._count, *array.shape), array.dtype)
+                    kind = KINDS.get(key)
+                    dtype = kind.dtype if kind is not None and kind.dtype else array.dtype
+                    self.fields[key] = np.empty((self._count, *array.shape), dtype)
         for key, rows in self.fields.items():
-            value = example[key]
+            value = example.get(key)
+            if value is None:
+                raise MisfitError(f"{example['record']} has no {key}, but {self._first} has.")
             if isinstance(value, bytes):
-                raise _MisfitError(f"{example['record']} is still encoded; begin the transforms with decode.")
-            if np.shape(value) != rows.shape[1:]:
-                raise _MisfitError(
-                    f"{example['record']} has shape {np.shape(value)} after the transforms, but {self._first} has "
-                    f"{rows.shape[1:]}; end them with a resize to one size."
+                raise MisfitError(f"{example['record']} is still encoded; begin the transforms with decode.")
+            # `np.shape` of every number and small image would take as long as copying it.
+            shape = (
+                value.shape
+                if isinstance(value, np.ndarray)
+                else ()
+                if type(value) is int
+                else np.shape(value)
+            )
+            if shape != rows.shape[1:]:
+                what = "" if key == "image" or key not in KINDS else f" {key} of"
+                rows_differ = key in KINDS and KINDS[key].of_objects
+                remedy = "pad_objects, to as many objects" if rows_differ else "a resize to one size"
+                raise MisfitError(
+                    f"{example['record']} has{what} shape {shape} after the transforms, but {self._first} "
+                    f"has {rows.shape[1:]}; end them with {remedy}."
                 )
             rows[row] = value

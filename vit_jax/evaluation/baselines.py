@@ -45,6 +45,10 @@ def check_baselines(names: tuple[str, ...], train: Source, test: Source) -> None
         choose(name, BASELINES, "evaluation.baselines")
     if not names:
         return
+    if any("label" not in source.fields for source in (train, test)):
+        raise ConfigError(
+            f"evaluation.baselines is {names}, but the data has no labels to learn; set evaluation.baselines=()."
+        )
     if any(source.take(np.arange(1)) is None for source in (train, test)):
         raise ConfigError(
             f"evaluation.baselines is {names}, but they need images in memory, as digits and arrays are; set "
@@ -54,7 +58,7 @@ def check_baselines(names: tuple[str, ...], train: Source, test: Source) -> None
     if values > MAX_VALUES:
         raise ConfigError(
             f"evaluation.baselines is {names}, but the training images have {values:,} values and {MAX_VALUES:,} "
-            "is the most for such methods; set evaluation.baselines=()."
+            "is the limit for such methods; set evaluation.baselines=()."
         )
 
 

@@ -1,23 +1,41 @@
 """Images of any kind to what a model takes, as the model's weights want it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vit_jax.data.decode import read_bytes
-from vit_jax.data.transforms.defaults import default_transforms
+from vit_jax.data.geometry import IDENTITY
+from vit_jax.data.images.decode import check_megapixels, read_bytes
+from vit_jax.data.sources.pictures import Given, Pictures, each
+from vit_jax.data.transforms.base import Transform
+from vit_jax.data.transforms.decoding import Decode
+from vit_jax.data.transforms.defaults import default_transforms, with_decoding
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import DataError
+from vit_jax.models.families import image_config, is_config
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.text_config import ImageTextConfig
-from vit_jax.models.towers import image_config
-from vit_jax.models.vit_config import MaeConfig, ViTConfig
 from vit_jax.objectives.images import channel_values
+from vit_jax.paths import expanded
 
-Picture = str | Path | bytes | np.ndarray
+FILE_CHANNELS = (1, 3)
+
+
+class Taken(NamedTuple):
+    """What a model sees of an image.
+
+    Attributes:
+      pixels: uint8 `(h, w, c)`.
+      size: height and width of the image as it was given, turned upright.
+      geometry: float32 `(2, 3)`, from its pixels to these, see `data.geometry`.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    geometry: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -28,10 +46,21 @@ class Preprocessor:
       config: the model.
       transforms: what happens to a file or array, as text. None is the model's own; text without `decode` was
         made for arrays, and whatever else comes is decoded before and resized after.
+      max_megapixels: largest area accepted of an image file, in millions of pixels; None for what the transforms say.
+      size: height and width that come out; empty for the model's, over larger ones its windows slide.
+
+    Raises:
+      ConfigError: `max_megapixels` is no such number.
     """
 
-    config: ViTConfig
+    config: Any
     transforms: str | None = None
+    max_megapixels: float | None = None
+    size: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_megapixels is not None:
+            check_megapixels(self.max_megapixels, "max_megapixels")
 
     @property
     def settings(self) -> Preprocessing:
@@ -40,64 +69,98 @@ class Preprocessor:
 
     @property
     def spec(self) -> str:
-        """The transforms as configurations write them, decoding first."""
+        """The transforms as configurations write them, decoding first; of other than 1 or 3 channels only arrays."""
         config, spec = self.config, self.transforms
+        channels = config.in_channels
         if spec is None:
-            spec = default_transforms(config.preprocessing, config.image_size, config.in_channels)[1]
-        if spec.startswith("decode"):
-            return spec
-        resizing = f"resize({config.image_size}, {config.preprocessing.interpolation!r})"
-        return "|".join(filter(None, [f"decode({config.in_channels})", spec, resizing]))
+            spec = default_transforms(config.preprocessing, config.image_size, channels)[1]
+        spec = with_decoding(spec, config.preprocessing.interpolation, config.image_size, channels)
+        return spec
 
-    def pixels(self, images: Picture | Sequence[Picture]) -> np.ndarray:
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what comes out."""
+        height, width = self.size or self.config.image_size
+        return height, width, self.config.in_channels
+
+    def limited(self, max_megapixels: float | None) -> "Preprocessor":
+        """Return the same with another limit; None keeps it."""
+        return self if max_megapixels is None else replace(self, max_megapixels=max_megapixels)
+
+    def each(self, images: Pictures) -> Iterator[Given]:
+        """Yield images one by one, not yet decoded, see `data.sources.pictures.each`."""
+        return each(images, self.config.image_size, self.config.in_channels, self._decode.max_pixels)
+
+    def take(self, given: Given) -> Taken:
+        """Return one image decoded, resized and cropped, and from where in the given one it was taken.
+
+        Raises:
+          DataError: it cannot be read, or does not come out at the model's size; it is named.
+        """
+        name, content = given
+        if isinstance(content, DataError):
+            raise content
+        if isinstance(content, Path | bytes) and self._decode.channels not in FILE_CHANNELS:
+            raise DataError(
+                f"{name} is an image file, which has 1 or 3 channels; the model takes arrays uint8 "
+                f"(h, w, {self.config.in_channels})."
+            )
+        if isinstance(content, Path):
+            content = read_bytes(content)
+        example: dict[str, Any] = {"image": content, "label": 0, "record": name, "geometry": IDENTITY}
+        rng = np.random.default_rng(0)  # evaluation transforms draw nothing from it
+        decode, *others = self._steps
+        example = decode(example, rng)
+        height, width = example["image"].shape[:2]
+        for transform in others:
+            example = transform(example, rng)
+        if example["image"].shape != self.shape:
+            raise DataError(
+                f"{name} has shape {example['image'].shape} after the transforms {self.spec!r}; the model takes "
+                f"{self.shape}."
+            )
+        geometry = np.asarray(example["geometry"], np.float32)
+        return Taken(example["image"], (height, width), geometry)
+
+    def original(self, path: str | Path) -> np.ndarray:
+        """Return an image file as it is, uint8 `(h, w, c)` with the model's channels.
+
+        Raises:
+          DataError: it cannot be read.
+        """
+        content = read_bytes(Path(expanded(path)))
+        example = {"image": content, "label": 0, "record": str(path)}
+        return self._decode(example, np.random.default_rng(0))["image"]
+
+    def pixels(self, images: Pictures) -> np.ndarray:
         """Return decoded, resized and cropped images, uint8 `(b, h, w, c)`.
 
         Args:
-          images: paths, bytes of image files, or arrays `(h, w, c)` uint8; one or several.
+          images: one or several, see `data.sources.pictures.each`.
 
         Raises:
           DataError: an image cannot be read, or does not come out at the model's size.
         """
-        transforms, expected = parse(self.spec), (*self.config.image_size, self.config.in_channels)
-        rows = []
-        for index, image in enumerate(several(images)):
-            name = name_of(image, index)
-            if not isinstance(image, str | Path | bytes | np.ndarray):
-                raise DataError(
-                    f"{name} is a {type(image).__name__}; give a path, the bytes of a file or a uint8 array."
-                )
-            if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.ndim != 3):
-                raise DataError(
-                    f"{name} is {image.dtype} of shape {image.shape}; it must be uint8 (h, w, c)."
-                )
-            pixels = read_bytes(image) if isinstance(image, str | Path) else image
-            example: dict[str, Any] = {"image": pixels, "label": 0, "record": name}
-            rng = np.random.default_rng(0)  # evaluation transforms draw nothing from it
-            for transform in transforms:
-                example = transform(example, rng)
-            if example["image"].shape != expected:
-                raise DataError(
-                    f"{name} has shape {example['image'].shape} after the transforms {self.spec!r}; the model takes "
-                    f"{expected}."
-                )
-            rows.append(example["image"])
-        return np.stack(rows) if rows else np.zeros((0, *expected), np.uint8)
+        rows = [self.take(given).pixels for given in self.each(images)]
+        return np.stack(rows) if rows else np.zeros((0, *self.shape), np.uint8)
 
-    def __call__(self, images: Picture | Sequence[Picture]) -> np.ndarray:
+    def __call__(self, images: Pictures) -> np.ndarray:
         """Return the model's input, float32 `(b, h, w, c)`, for one image or several."""
         mean, std = channel_values(self.settings, self.config.in_channels)
         return (self.pixels(images).astype(np.float32) / 255 - mean) / std
 
+    @property
+    def _decode(self) -> Decode:
+        decode = self._steps[0]
+        assert isinstance(decode, Decode)
+        return decode
 
-def several(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
-    """Return one image, or an array of three dimensions, as a sequence; sequences stay as they are."""
-    single = isinstance(images, str | Path | bytes) or (isinstance(images, np.ndarray) and images.ndim == 3)
-    return [images] if single else images  # pyright: ignore[reportReturnType]
-
-
-def name_of(image: Picture, index: int) -> str:
-    """Return what messages and predictions call an image: its path, or its number."""
-    return str(image) if isinstance(image, str | Path) else f"image {index}"
+    @cached_property
+    def _steps(self) -> list[Transform]:
+        first, *others = parse(self.spec)
+        if isinstance(first, Decode) and self.max_megapixels is not None:
+            first = replace(first, max_megapixels=self.max_megapixels)
+        return [first, *others]
 
 
 def preprocessing(model: Any) -> Preprocessor:
@@ -106,5 +169,4 @@ def preprocessing(model: Any) -> Preprocessor:
     Args:
       model: a model, or its configuration.
     """
-    configured = isinstance(model, ViTConfig | MaeConfig | ImageTextConfig)
-    return Preprocessor(image_config(model if configured else model.config))
+    return Preprocessor(image_config(model if is_config(model) else model.config))

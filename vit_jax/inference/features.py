@@ -1,155 +1,194 @@
-"""Embeddings of image files: what a model's head sees of each."""
+"""Embeddings of images: what a model's head sees of each."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from vit_jax.compiler_options import jit, prediction_options
-from vit_jax.data.folder import EXTENSIONS
+from vit_jax.data.images.image_files import EXTENSIONS, left_out_text
+from vit_jax.data.sources.folder import classed_images
+from vit_jax.data.sources.pictures import Pictures, is_folder
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.preprocess import Preprocessor
-from vit_jax.inference.predictions import fitting, in_batches
-from vit_jax.inference.predictor import Predictor
+from vit_jax.inference.predictions import without_cached
 from vit_jax.inference.published import is_run
+from vit_jax.inference.stream import Row, stacked, stream
 from vit_jax.inference.workdir import find
+from vit_jax.models.families import family_of, is_image_encoder
 from vit_jax.models.functional import ModelFunctions
-from vit_jax.models.mae import mae_encoder_config
 from vit_jax.models.registry import model_functions
-from vit_jax.models.vit_config import ViTConfig, replace
+from vit_jax.objectives.base import Objective
 from vit_jax.objectives.images import normalise
-from vit_jax.training.defaults import default_config
-from vit_jax.training.hardware import compute_dtype
-from vit_jax.training.model import resolve_model
-from vit_jax.weights.tensors import replacing
+from vit_jax.training.config.defaults import default_config
+from vit_jax.training.devices.hardware import compute_dtype
+from vit_jax.trees import subset
+from vit_jax.weights.formats.tensors import replacing
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureExtractor:
-    """An image encoder without head: image files to `(n, d)`.
+    """An image encoder without head: images to `(n, d)`. It can be pickled; another process compiles anew.
 
     Attributes:
       model: the encoder's configuration, without classes.
       params: its parameters.
       transforms: what happens to images before; None for the model's own preprocessing.
       batch_size: images computed at once; the last batch is padded, so that one program serves all.
+      buffers: what it has beside parameters, such as batch statistics.
     """
 
-    model: ViTConfig
+    model: Any
     params: Any
     transforms: str | None = None
     batch_size: int = 64
+    buffers: Any = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<FeatureExtractor: {self.model!r}>"
 
     @classmethod
-    def load(cls, source: str | Path, step: int | None = None, *, best: bool = False) -> "FeatureExtractor":
+    def load(
+        cls,
+        source: str | Path,
+        step: int | None = None,
+        *,
+        best: bool = False,
+        weights: str | None = None,
+        objective: Callable[..., Objective] | None = None,
+    ) -> "FeatureExtractor":
         """Return the encoder of a training run or of a published checkpoint, see `Predictor.load`.
 
-        Of a masked autoencoder it is the encoder, of an image-text model the image tower. Where a model does not
-        pool, it is the class token that is taken, or else the mean of the patches.
+        Of a run it is the encoder that the objective names, of an image-text model the image tower. Where a model does
+        not pool, it is the class token that is taken, or else the mean of the patches.
         """
         if not is_run(source):
-            return cls._published(source)
+            return cls._published(source, weights)
+        if weights is not None:
+            raise ConfigError(
+                f"{str(source)!r} is a training run; leave out weights, which select among those of published files."
+            )
         saved = find(source, step, best=best)
-        if saved.config.objective.name == "mae":
-            model = mae_encoder_config(resolve_model(saved.config, None, saved.model)[0])
-            shapes = model_functions(model).abstract
-            return cls(_headless(model), saved.params(shapes, "encoder"), saved.eval_transforms)
-        predictor = Predictor.load(source, step, best=best)
-        params = {
-            name: part for name, part in predictor.params.items() if name not in ("head", "head_distillation")
-        }
-        return cls(_headless(predictor.model), params, predictor.eval_transforms)
+        learned = saved.objective(objective)
+        return cls._headless(learned.model, *saved.encoder(learned), saved.eval_transforms)
 
     @classmethod
-    def _published(cls, source: str | Path) -> "FeatureExtractor":
+    def _published(cls, source: str | Path, weights: str | None) -> "FeatureExtractor":
         # Here because reading checkpoints takes imports that runs of our own do not need.
         from vit_jax.weights.load import open_pretrained
 
         dtype = compute_dtype(default_config().compute_dtype)
-        pretrained = open_pretrained(source, num_classes=0, dtype=dtype)
-        if not isinstance(pretrained.config, ViTConfig):
+        pretrained = open_pretrained(source, num_classes=0, dtype=dtype, weights=weights)
+        if not is_image_encoder(pretrained.config):
             raise ConfigError(
-                f"checkpoint {str(source)!r} has no image encoder, so there are no features of images."
+                f"checkpoint {str(source)!r} has no image encoder, so it gives no image features."
             )
-        return cls(_headless(pretrained.config), pretrained.params())
+        both = pretrained.params()
+        return cls._headless(pretrained.config, both, both, None)
 
-    def features(self, files: Sequence[str | Path], *, progress: bool = False) -> np.ndarray:
-        """Return the embeddings of image files, float32 `(n, d)`.
+    @classmethod
+    def _headless(cls, model: Any, params: Any, buffers: Any, transforms: str | None) -> "FeatureExtractor":
+        """Return the extractor of a model's parameters and buffers, which may hold more than it needs."""
+        headless = family_of(model).headless(model)
+        functions = model_functions(headless)
+        own = subset(params, functions.abstract), subset(buffers, functions.abstract_buffers)
+        return cls(headless, own[0], transforms, buffers=own[1])
+
+    def features(
+        self,
+        images: Pictures,
+        *,
+        bad: str = "error",
+        progress: bool = False,
+        max_megapixels: float | None = None,
+    ) -> np.ndarray:
+        """Return the embeddings of images, float32 `(n, d)`.
 
         Args:
-          files: paths.
-          progress: show a bar on stderr if it is a terminal.
+          images: one or several, see `Predictor.probabilities`.
+          bad: what to do with an image that cannot be read: `error` raises, `skip` gives a row of not-a-number.
+          progress: show a bar on stderr if it is a terminal and there is more than a batch.
+          max_megapixels: largest area accepted of an image, in millions of pixels; None for the run's own, or 64.
 
         Raises:
-          DataError: a file cannot be read; it is named.
+          ConfigError: `bad` or `max_megapixels` is wrong.
+          DataError: an image cannot be read; it is named.
         """
-        if not files:
-            return np.zeros((0, self.model.output_width), np.float32)
-        batches = [files[i : i + self.batch_size] for i in range(0, len(files), self.batch_size)]
-        rows, size = [], fitting(self.batch_size, len(files))
-        with tqdm(total=len(files), unit="image", disable=None if progress else True) as bar:
-            for pixels in _read_ahead(self._preprocessor.pixels, batches):
-                rows.append(in_batches(partial(self._compute, self.params), pixels, size))
-                bar.update(len(pixels))
-        return np.concatenate(rows)
+        rows = self.stream(images, bad=bad, progress=progress, max_megapixels=max_megapixels)
+        return stacked(rows, self.model.output_width)
+
+    def stream(
+        self,
+        images: Pictures,
+        *,
+        bad: str = "error",
+        progress: bool = False,
+        max_megapixels: float | None = None,
+    ) -> Iterator[Row]:
+        """Give name and embedding `(d,)` of each image as they come, in constant memory, see `features`."""
+        compute = partial(self._compute, self.params, self.buffers)
+        preprocessor = self._preprocessor.limited(max_megapixels)
+        return stream(compute, preprocessor, images, self.batch_size, bad=bad, progress=progress)
 
     @cached_property
     def _compute(self) -> Any:
         functions: ModelFunctions = model_functions(self.model)
 
-        def compute(params: Any, pixels: jax.Array) -> jax.Array:
-            return functions.apply(params, normalise(pixels, self.model.preprocessing))
+        def compute(params: Any, buffers: Any, pixels: jax.Array) -> jax.Array:
+            return functions.apply_state(params, buffers, normalise(pixels, self.model.preprocessing))[0]
 
         options = prediction_options(jax.default_backend(), self.model.dtype)
         return jit(compute, options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_cached(self)
 
     @cached_property
     def _preprocessor(self) -> Preprocessor:
         return Preprocessor(self.model, self.transforms)
 
 
-def list_images(paths: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    """Return image files, and the class of each if all come from class folders.
+def list_images(paths: Sequence[str]) -> tuple[list[str], list[str] | None, Counter[str]]:
+    """Return image files, the class of each if all come from class folders, and what else lay there.
 
     Args:
-      paths: files, which are taken as they are, and folders, searched at every depth in order of name.
+      paths: files, which are taken as they are, and folders, as training reads them.
 
     Returns:
-      The files, and of each the name of the folder it lies in; None instead of these if a file was named itself or
-      lies directly in a folder that was.
+      The files; of each the name of the class folder that it lies in; None instead of these if a file was named itself
+      or lies in no class folder; and how many files of each kind are no images.
 
     Raises:
-      DataError: a path does not exist, or there is no image.
+      DataError: a folder has no image, or cannot be read.
     """
     files: list[str] = []
     classes: list[str] | None = []
+    left_out: Counter[str] = Counter()
     for path in paths:
-        if not os.path.exists(path):
-            raise DataError(f"image {path!r} does not exist; give image files or folders of them.")
-        found = _images_under(path) if os.path.isdir(path) else [path]
+        found, names, others = classed_images(path) if is_folder(path) else ([path], None, {})
         if not found:
-            raise DataError(f"folder {path!r} has no images ({', '.join(EXTENSIONS)}).")
+            there = f" ({left_out_text(others)})" if others else ""
+            raise DataError(f"folder {path!r} has no images ({', '.join(EXTENSIONS)}){there}.")
         files += found
-        nested = [os.path.dirname(file) for file in found]
-        if (
-            classes is None
-            or not os.path.isdir(path)
-            or os.path.normpath(path) in map(os.path.normpath, nested)
-        ):
-            classes = None
-        else:
-            classes += [os.path.basename(folder) for folder in nested]
-    return files, classes
+        left_out.update(others)
+        classes = None if classes is None or names is None else classes + names
+    return files, classes, left_out
 
 
-def write_features(extractor: FeatureExtractor, paths: Sequence[str], output: str) -> dict[str, Any]:
+def write_features(
+    extractor: FeatureExtractor,
+    paths: Sequence[str],
+    output: str,
+    report: Callable[[str], None] = lambda line: None,
+    *,
+    bad: str = "error",
+    max_megapixels: float | None = None,
+) -> dict[str, Any]:
     """Write and return embeddings of images as an `.npz` file.
 
     It holds `features` float32 `(n, d)` and `files` `(n,)`; from class folders also `labels` int32 `(n,)` and
@@ -159,50 +198,42 @@ def write_features(extractor: FeatureExtractor, paths: Sequence[str], output: st
       extractor: the encoder.
       paths: see `list_images`.
       output: the file; it appears when it is complete.
+      report: told what lies in the folders and is no image.
+      bad: what to do with an image that cannot be read: `error` raises, `skip` leaves it out; then `unreadable` has
+        the files that were, and `reasons` why.
+      max_megapixels: see `FeatureExtractor.features`.
 
     Raises:
-      DataError: see `list_images`; an image that cannot be read is named.
+      DataError: an image that cannot be read is named; or there is none.
       ResourceError: the file cannot be written.
     """
-    files, classes = list_images(paths)
+    files, classes, left_out = list_images(paths)
+    if left_out:
+        report(left_out_text(left_out))
+    failed: dict[int, str] = {}
+
+    def values() -> Iterator[Row]:
+        rows = extractor.stream(files, bad=bad, progress=True, max_megapixels=max_megapixels)
+        for index, row in enumerate(rows):
+            if row.values is None:
+                failed[index] = row.error
+            else:
+                yield row
+
+    features = stacked(values(), extractor.model.output_width)
+    read = [index for index in range(len(files)) if index not in failed]
     arrays: dict[str, Any] = {
-        "features": extractor.features(files, progress=True),
-        "files": np.asarray(files),
+        "features": features,
+        "files": np.asarray([files[index] for index in read], np.str_),
     }
     if classes is not None:
-        class_names, labels = np.unique(classes, return_inverse=True)
+        class_names, labels = np.unique([classes[index] for index in read], return_inverse=True)
         arrays |= {"labels": labels.astype(np.int32), "class_names": class_names}
+    if failed:
+        arrays |= {
+            "unreadable": np.asarray([files[index] for index in failed]),
+            "reasons": np.asarray([*failed.values()]),
+        }
     with replacing(Path(output)) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
     return arrays
-
-
-def _headless(model: ViTConfig) -> ViTConfig:
-    if model.pool not in ("none", "patches"):
-        return replace(model, num_classes=0)
-    return replace(model, num_classes=0, pool="cls" if model.class_token else "mean")
-
-
-def _images_under(folder: str) -> list[str]:
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            os.path.join(root, name)
-            for name in sorted(names)
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
-    return found
-
-
-def _read_ahead(read: Callable[[Any], np.ndarray], batches: Iterable[Sequence[Any]]) -> Iterator[np.ndarray]:
-    """Yield each batch read by threads, the next one being read meanwhile."""
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
-        waiting = None
-        for batch in batches:
-            following = [executor.submit(read, [file]) for file in batch]
-            if waiting is not None:
-                yield np.concatenate([future.result() for future in waiting])
-            waiting = following
-        if waiting is not None:
-            yield np.concatenate([future.result() for future in waiting])

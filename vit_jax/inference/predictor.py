@@ -1,10 +1,11 @@
-"""Classify images with a trained model."""
+"""What a trained or published model says of images."""
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -13,83 +14,111 @@ import numpy as np
 from vit_jax.compiler_options import jit, prediction_options
 from vit_jax.data.transforms.defaults import default_transforms
 from vit_jax.errors import ConfigError
-from vit_jax.evaluation.preprocess import Picture, Preprocessor
-from vit_jax.inference.predictions import Prediction, fitting, in_batches, most_probable
-from vit_jax.inference.published import is_run
+from vit_jax.evaluation.preprocess import Preprocessor
+from vit_jax.inference.frozen import at_end, frozen_of
+from vit_jax.inference.predictions import ImagePredictor
+from vit_jax.inference.published import is_run, objective_of, state_of
 from vit_jax.inference.workdir import find
-from vit_jax.models.lora import Lora
+from vit_jax.models.registry import model_functions
 from vit_jax.models.storage import stored
-from vit_jax.models.vit_config import ViTConfig, replace
-from vit_jax.objectives.adapted import Adapted
-from vit_jax.objectives.base import DataInfo
-from vit_jax.objectives.classification import Classification
-from vit_jax.objectives.options import ClassificationOptions, parse_options
-from vit_jax.training.defaults import Config, default_config
-from vit_jax.training.model import resolve_model
+from vit_jax.objectives.base import Field, Objective
+from vit_jax.objectives.options import parse_options
+from vit_jax.objectives.outputs.base import Output
+from vit_jax.objectives.protocol import DataInfo
+from vit_jax.objectives.registry import build_objective
+from vit_jax.processes import say
+from vit_jax.training.config.defaults import Config, default_config
+from vit_jax.training.config.model import resolve_model
+from vit_jax.trees import subset
 
 
-@dataclass(frozen=True)
-class Predictor:
-    """A classifier: images of any size to class probabilities.
+@dataclass(frozen=True, repr=False)
+class Predictor(ImagePredictor):
+    """A trained model of any task: images of any size to predictions.
 
     Attributes:
-      objective: the classifier.
+      objective: what it was trained for, which says what it predicts.
       params: its parameters.
       config: what it was trained with; of a published checkpoint, only its name.
       eval_transforms: what happened to images when it was evaluated, and happens to them here.
-      batch_size: most images computed at once, see `predictions.fitting`.
+      batch_size: most images computed at once, see `stream.fitting`.
+      buffers: what it has beside parameters, such as batch statistics.
+      frozen: parameters of the frozen networks that predictions need, by name.
+      steps: how many updates were made.
     """
 
-    objective: Classification
+    objective: Objective
     params: Any
     config: Config
     eval_transforms: str
     batch_size: int = 32
+    buffers: Any = field(default_factory=dict)
+    frozen: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 0
 
     @classmethod
-    def load(cls, source: str | Path, step: int | None = None, *, best: bool = False) -> "Predictor":
-        """Return the predictor of a training run or of a published checkpoint.
+    def load(
+        cls,
+        source: str | Path,
+        step: int | None = None,
+        *,
+        best: bool = False,
+        weights: str | None = None,
+        objective: Callable[..., Objective] | None = None,
+    ) -> "Predictor":
+        """Return the predictor of a training run, or of a published checkpoint: its classes, labels or values.
+
+        Of a published checkpoint whose outputs are a probability for each class, these are the labels that reach 50 %.
 
         Args:
           source: the folder given to training, or one of its checkpoints; or whatever `vit_jax.load` takes.
           step: which checkpoint of a run; None takes the newest.
           best: take the best one instead.
+          weights: which set of a published file that holds several, see `vit_jax.load`.
+          objective: what the run was trained for, if `train` was given one.
 
         Raises:
           CheckpointError: there is no checkpoint, or it cannot be read.
-          ConfigError: the run was not a classification, or the model has no classes.
+          ConfigError: the model predicts nothing of images.
         """
         if not is_run(source):
-            return cls._published(str(source), step, best)
-        saved = find(source, step, best=best)
-        config = saved.config
-        if config.objective.name != "classification":
+            return cls._published(str(source), step, best, weights)
+        if weights is not None:
             raise ConfigError(
-                f"workdir {str(source)!r} holds a model trained for {config.objective.name!r}, which has no classes; "
-                "predict needs one trained for 'classification'."
+                f"{str(source)!r} is a training run; leave out weights, which select among those of published files."
             )
-        model = replace(resolve_model(config, None, saved.model)[0], num_classes=len(saved.class_names))
-        options = parse_options({"name": "classification", "loss": config.objective.get("loss", "softmax")})
-        objective = Classification(model, options, DataInfo(len(saved.class_names), saved.class_names))
-        if not saved.adapted:
-            params = saved.params(jax.eval_shape(objective.init, jax.random.key(0))[0])
-            return cls(objective, params, config, saved.eval_transforms)
-        adapted = Adapted(objective, Lora(**config.lora.to_dict()))
-        params = saved.params(jax.eval_shape(adapted.init, jax.random.key(0))[0])
-        return cls(objective, jax.jit(adapted.lora.merge)(params), config, saved.eval_transforms)
+        saved = find(source, step, best=best)
+        learned = saved.objective(objective)
+        if learned.output is None:
+            raise ConfigError(
+                f"workdir {str(source)!r} holds a model trained for {saved.config.objective.name!r}, which makes "
+                "no predictions for images; use its encoder, for example with vit-jax features."
+            )
+        params, buffers = saved.state(learned)
+        frozen = frozen_of(learned, saved.step, learned.model.input_shape, saved.config.seed)
+        more = dict(buffers=buffers, frozen=frozen, steps=saved.step)
+        return cls(learned, params, saved.config, saved.eval_transforms, **more)
 
     @classmethod
-    def _published(cls, name: str, step: int | None, best: bool) -> "Predictor":
+    def _published(cls, name: str, step: int | None, best: bool, weights: str | None) -> "Predictor":
         if step is not None or best:
             raise ConfigError(f"{name!r} is not a training run, so it has no steps; leave out step and best.")
         config = default_config()
         config.model.checkpoint = name
-        model, pretrained = resolve_model(config)
+        config.model.weights = weights or ""
+        model, pretrained = resolve_model(config.model, config.compute_dtype)
         assert pretrained is not None
         names = pretrained.class_names or tuple(map(str, range(model.num_classes)))
-        objective = Classification(model, ClassificationOptions(), DataInfo(model.num_classes, names))
+        options = parse_options(objective_of(model.problem))
+        objective = build_objective(options, model, DataInfo(model.num_classes, names))
         transforms = default_transforms(model.preprocessing, model.image_size, model.in_channels)[1]
-        return cls(objective, pretrained.params(), config, transforms)
+        params, buffers = state_of(objective, pretrained.params())
+        if model.problem == "multi_label":  # a threshold that no file says
+            say(
+                f"{name} gives each class a probability of its own, so an image may have several labels: those that "
+                f"reach {options.thresholds:.0%}; top=K, or --top K, gives the K most probable instead."
+            )
+        return cls(objective, params, config, transforms, buffers=buffers)
 
     def stored(self, storage: str) -> "Predictor":
         """Return the same predictor with its kernels stored in fewer bytes, see `models.storage`.
@@ -103,38 +132,32 @@ class Predictor:
         return dataclasses.replace(self, params=stored(self.params, storage))
 
     @property
-    def model(self) -> ViTConfig:
-        """The classifier's configuration."""
+    def output(self) -> Output:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What is predicted, and how it is written and drawn."""
+        output = self.objective.output
+        assert output is not None  # else refused by load
+        return output
+
+    @property
+    def model(self) -> Any:
+        """The model's configuration."""
         return self.objective.model
 
     @property
     def network(self) -> Any:
         """The model as `vit_jax.load` returns one: call it, or give it to `vit_jax.save`."""
-        return self.objective.functions.bind(self.params)
+        params = self.objective.plain(self.params, self.buffers)
+        functions = model_functions(self.objective.network)
+        return functions.bind(params, subset(self.buffers, functions.abstract_buffers))
 
-    def probabilities(self, images: Picture | Sequence[Picture]) -> np.ndarray:
-        """Return class probabilities `(b, classes)` float32.
+    def compute(
+        self, params: Any, buffers: Any, images: jax.Array, frozen: Mapping[str, Any] = MappingProxyType({})
+    ) -> Mapping[str, jax.Array]:
+        """Return what the model says of images `(b, h, w, c)` uint8; a pure function, to be jitted."""
+        return at_end(self.objective, self.steps, frozen).predict(params, buffers, {"image": images})
 
-        Softmax for a softmax loss; for sigmoid and bce losses each class has its own, and rows do not sum to 1.
-
-        Args:
-          images: paths, bytes of image files, or arrays `(h, w, c)` uint8; one or several.
-        """
-        rows = self._preprocessor.pixels(images)
-        if not len(rows):
-            return np.zeros((0, self.model.num_classes), np.float32)
-        return in_batches(
-            lambda batch: self._compiled(self.params, batch), rows, fitting(self.batch_size, len(rows))
-        )
-
-    def predict(self, images: Picture | Sequence[Picture], top: int = 5) -> list[Prediction]:
-        """Return the `top` most probable classes of each image, see `probabilities`."""
-        return most_probable(images, self.probabilities(images), self.objective.data.class_names, top)
-
-    def compute(self, params: Any, images: jax.Array) -> jax.Array:
-        """Return probabilities `(b, classes)` of images `(b, h, w, c)` uint8; a pure function, to be jitted."""
-        activation = jax.nn.softmax if self.objective.options.loss == "softmax" else jax.nn.sigmoid
-        return activation(self.objective.predict(params, {"image": images}))
+    def _compute(self, images: np.ndarray) -> Mapping[str, Any]:
+        return self._compiled(self.params, self.buffers, images, dict(self.frozen))
 
     @cached_property
     def _compiled(self) -> Any:
@@ -143,4 +166,7 @@ class Predictor:
 
     @cached_property
     def _preprocessor(self) -> Preprocessor:
-        return Preprocessor(self.model, self.eval_transforms)
+        said = self.objective.eval_fields.get("image", Field()).shape or ()
+        return Preprocessor(
+            self.model, self.eval_transforms, size=tuple(side for side in said[:2] if side is not None)
+        )

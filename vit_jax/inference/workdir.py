@@ -1,7 +1,7 @@
-"""What a training run left behind: its configuration, class names and parameters."""
+"""What a training run left behind: its configuration, class names, parameters and buffers."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,20 @@ import jax
 
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.files import check_described, locate
+from vit_jax.data.classes import are_counted
 from vit_jax.errors import CheckpointError
-from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
-from vit_jax.models.lora import ROOT
-from vit_jax.models.storage import stored
-from vit_jax.training.compilation import kept_programs
-from vit_jax.training.config import read_saved, validate
-from vit_jax.training.defaults import Config
-from vit_jax.training.experiment import build
-from vit_jax.training.mesh import replicated
-from vit_jax.training.overrides import apply_override
+from vit_jax.models.layers.lora import ROOT, Lora
+from vit_jax.objectives.adapted import Adapted
+from vit_jax.objectives.base import Objective
+from vit_jax.objectives.encoder import part_of
+from vit_jax.objectives.options import parse_options, training_options
+from vit_jax.objectives.protocol import DataInfo
+from vit_jax.objectives.registry import build_objective
+from vit_jax.paths import expanded
+from vit_jax.training.config.defaults import Config
+from vit_jax.training.config.load import read_saved
+from vit_jax.training.config.model import resolve_model
+from vit_jax.weights.native import evaluated_with
 
 
 @dataclass(frozen=True)
@@ -31,22 +35,26 @@ class Saved:
       step: which.
       config: what it was trained with.
       class_names: in order of label.
+      named: whether these are names that somebody gave, see `Source.named`.
       eval_transforms: what happens to evaluation images.
       metrics: of the evaluation at this step, if there was one.
       model: as the run resolved it, as JSON; None in runs of versions that did not save it.
       averaged: whether a moving average of the parameters is there; it is what evaluation uses.
       adapted: whether low-rank factors lie beside the model's parameters.
+      given: whether it was trained on records from outside, which its configuration does not name.
     """
 
     checkpoints: Checkpoints
     step: int
     config: Config
     class_names: tuple[str, ...]
+    named: bool
     eval_transforms: str
     metrics: dict[str, float]
     model: dict[str, Any] | None
     averaged: bool
     adapted: bool
+    given: bool
 
     def params(self, abstract: Any, part: str = "") -> Any:
         """Return the verified parameters that evaluation uses.
@@ -55,7 +63,51 @@ class Saved:
           abstract: tree of shapes and dtypes, with shardings if they should lie on several devices.
           part: path of the part that is wanted, for example `encoder`; all of them if empty.
         """
-        path = "/".join(filter(None, ("ema" if self.averaged else "params", part)))
+        return self._restored("/".join(filter(None, ("ema" if self.averaged else "params", part))), abstract)
+
+    def buffers(self, abstract: Any, part: str = "") -> Any:
+        """Return the verified buffers, see `params`; nothing where there are none."""
+        path = "/".join(filter(None, ("buffers", part)))
+        return self._restored(path, abstract) if jax.tree.leaves(abstract) else abstract
+
+    def objective(self, build: Callable[..., Objective] | None = None) -> Objective:
+        """Return what it was trained for, with what its evaluation has found, and without the low-rank factors that lie
+        beside its parameters.
+
+        Args:
+          build: makes it, if the run was given one, see `objectives.registry`.
+
+        Raises:
+          ConfigError: the run does not say what it needs, or there is no such objective.
+        """
+        config = self.config.copy_and_resolve_references()
+        without_training(config)
+        model = resolve_model(config.model, config.compute_dtype, len(self.class_names), self.model)[0]
+        model = evaluated_with(model, self.eval_transforms)  # so that it is written with it, too
+        info = DataInfo(len(self.class_names), self.class_names)
+        return build_objective(parse_options(config.objective.to_dict()), model, info, build).settled(
+            self.metrics
+        )
+
+    def state(self, objective: Objective) -> tuple[Any, Any]:
+        """Return the parameters that evaluation uses, low-rank factors merged, and the buffers, on one device."""
+        adapted = Adapted(objective, Lora(**self.config.lora.to_dict())) if self.adapted else objective
+        abstract, buffers = jax.eval_shape(adapted.init, jax.random.key(0))
+        params = self.params(abstract)
+        merged = jax.jit(adapted.lora.merge)(params) if isinstance(adapted, Adapted) else params
+        return merged, self.buffers(buffers)
+
+    def encoder(self, objective: Objective) -> tuple[Any, Any]:
+        """Return the parameters of the objective's encoder and the buffers beside them, see `state`."""
+        if self.adapted:
+            whole = self.state(objective)
+            return part_of(whole[0], objective.encoder), part_of(whole[1], objective.encoder)
+        params, buffers = (
+            part_of(tree, objective.encoder) for tree in jax.eval_shape(objective.init, jax.random.key(0))
+        )
+        return self.params(params, objective.encoder), self.buffers(buffers, objective.encoder)
+
+    def _restored(self, path: str, abstract: Any) -> Any:
         restored = self.checkpoints.restore_part(path, abstract, self.step)
         assert restored is not None
         return restored[0]
@@ -72,19 +124,19 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
     Raises:
       CheckpointError: there is none.
     """
-    workdir = Path(workdir)
+    workdir = Path(expanded(workdir))
     folder, named = locate(workdir)
     if named is not None:
         workdir, step = folder.parent, named
     if not os.path.isdir(workdir):
         raise CheckpointError(
-            f"workdir {str(workdir)!r} does not exist; train first: vit-jax train --workdir ..."
+            f"{str(workdir)!r} does not exist; give the workdir of a run, or a checkpoint's file, folder or name."
         )
     checkpoints = Checkpoints(folder, read_only=True)
     newest = checkpoints.newest_metadata()
     if newest is None:
         raise CheckpointError(
-            f"workdir {str(workdir)!r} has no checkpoint yet; train first, or give another one."
+            f"workdir {str(workdir)!r} has no checkpoint yet; train first, or give another workdir."
         )
     if best:
         monitor, mode = newest.get("monitor", ""), newest.get("monitor_mode", "max")
@@ -103,63 +155,48 @@ def find(workdir: str | Path, step: int | None = None, *, best: bool = False) ->
     newest = check_described(newest if step is None else checkpoints.metadata(step), workdir)
     if newest.get("config") is None:
         raise CheckpointError(
-            f"{str(workdir)!r} holds a model that was saved, not a training run; use it as a checkpoint: "
+            f"{str(workdir)!r} holds a saved model, not a training run; use it as a checkpoint: "
             f"--checkpoint {workdir}."
         )
     for key in ("class_names", "eval_transforms"):
         if newest.get(key) is None:
             raise CheckpointError(
-                f"checkpoint {newest['step']} of {str(workdir)!r} does not say its {key}; it is damaged."
+                f"checkpoint {newest['step']} of {str(workdir)!r} lacks its {key} and is damaged."
             )
+    names = tuple(newest["class_names"])
     return Saved(
         checkpoints,
         newest["step"],
         read_saved(newest["config"]),
-        tuple(newest["class_names"]),
+        names,
+        newest.get("classes_named", not are_counted(names)),  # versions before did not say it
         newest["eval_transforms"],
         newest["metrics"],
         newest.get("model"),
         any(path.startswith("ema/") for path in newest["arrays"]),
         any(path.startswith(f"params/{ROOT}/") for path in newest["arrays"]),
+        _given(newest),
     )
 
 
-def evaluate_workdir(
-    workdir: str | Path,
-    overrides: Sequence[str] = (),
-    *,
-    step: int | None = None,
-    best: bool = False,
-    storage: str = "float32",
-) -> dict[str, float]:
-    """Return the metrics of a saved model on its evaluation split, every record counted once.
+def _given(metadata: dict[str, Any]) -> bool:
+    data, section = metadata.get("data"), metadata["config"].get("data", {})
+    # Arrays from nowhere are those that a `Classifier` was fitted to.
+    from_nowhere = isinstance(section, dict) and section.get("source") == "arrays" and not section.get("path")
+    return from_nowhere or (isinstance(data, dict) and data.get("given") is True)
 
-    Args:
-      workdir: see `find`.
-      overrides: changes of its configuration, `data.path=...`.
-      step, best: see `find`.
-      storage: how parameters are stored, see `models.storage`.
-    """
-    saved = find(workdir, step, best=best)
-    config = saved.config
-    for override in overrides:
-        apply_override(config, override)
-    config.evaluation.baselines = ()  # of training, and not for every source
-    if not saved.adapted:
-        config.lora.rank = 0  # the factors were merged when it was saved
-    if config.objective.name == "classification":
-        config.model.num_classes = len(saved.class_names)
-    validate(config)
-    experiment = build(config, earlier=saved.model)
-    params = saved.params(experiment.abstract_state.params)
-    buffers = experiment.abstract_state.buffers
-    if jax.tree.leaves(buffers):
-        restored = saved.checkpoints.restore_part("buffers", buffers, saved.step)
-        assert restored is not None
-        buffers = restored[0]
-    run = compile_evaluation(
-        experiment.objective, replicated(experiment.mesh), options=experiment.evaluation_options
+
+def without_training(config: Config) -> None:
+    """Leave out of a configuration what concerns training alone: it need not go with the data to evaluate on."""
+    config.duration = "1 step"
+    config.schedule.update(name="constant", warmup="0 steps", cooldown="0 steps", final=0.0)
+    config.schedule.milestones, config.optimizer.delay = (), ()
+    config.evaluation.baselines = ()
+    config.data.update(mixture=(), balanced=False)
+    config.data.train_split, config.data.train_transforms = (
+        config.data.eval_split,
+        config.data.eval_transforms,
     )
-    with kept_programs(config.compilation.cache, Path(workdir)):
-        metrics = evaluate(run, stored(params, storage), buffers, experiment.eval_batches())
-    return {"step": saved.step} | metrics
+    for name in training_options(config.objective.name):
+        if name in config.objective:
+            del config.objective[name]

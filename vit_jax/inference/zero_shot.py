@@ -6,6 +6,7 @@ Source: CLIP (Radford et al. 2021, arXiv 2103.00020), section 3.1; SigLIP (Zhai 
 import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,27 @@ import jax
 import numpy as np
 
 from vit_jax.compiler_options import jit, prediction_options
+from vit_jax.data.sources.pictures import Pictures
 from vit_jax.errors import ConfigError
-from vit_jax.evaluation.preprocess import Picture, preprocessing
-from vit_jax.inference.predictions import Prediction, fitting, in_batches, most_probable
-from vit_jax.inference.tokenizer import Tokenizer, text_config
+from vit_jax.evaluation.preprocess import Preprocessor, preprocessing
+from vit_jax.inference.predictions import ImagePredictor
+from vit_jax.inference.stream import in_batches, stacked, stream
+from vit_jax.inference.text.tokenizer import Tokenizer, text_config
+from vit_jax.models.families import part_config
+from vit_jax.models.functional import parameters
 from vit_jax.models.registry import model_functions
-from vit_jax.models.text import ImageTextModel
-from vit_jax.models.text_config import ImageTextConfig
+from vit_jax.models.text.model import ImageTextModel
 from vit_jax.objectives.images import normalise
+from vit_jax.objectives.outputs.classes import Classes
 from vit_jax.weights.load import open_pretrained
 
 TEMPLATES = ("a photo of a {}.",)
 
 
-class ZeroShotClassifier:
+class ZeroShotClassifier(ImagePredictor):
     """Images to probabilities of classes that are only named.
+
+    CLIP's sum to 1 in every row. Each of SigLIP's stands for itself: that the text describes the image.
 
     Args:
       model: an image and a text encoder, as `vit_jax.load` returns of CLIP and SigLIP.
@@ -38,7 +45,7 @@ class ZeroShotClassifier:
         all.
 
     Attributes:
-      class_names: the names.
+      output: the names.
       class_embeddings: float32 `(classes, e)`, of length 1.
 
     Raises:
@@ -54,15 +61,15 @@ class ZeroShotClassifier:
         *,
         batch_size: int = 32,
     ):
-        self.class_names, self.templates = _checked(class_names, templates)
+        names, self.templates = _checked(class_names, templates)
+        self.output = Classes(names)
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
-        self._preprocessor = preprocessing(model)
-        texts = [template.replace("{}", name) for name in self.class_names for template in self.templates]
+        texts = [template.replace("{}", name) for name in names for template in self.templates]
         encode = _jitted(_encode_text, model.config.text.dtype)
         encoded = in_batches(
             lambda tokens: encode(model, tokens), tokenizer(texts), min(batch_size, len(texts))
         )
-        mean = encoded.reshape(len(self.class_names), len(self.templates), -1).mean(axis=1)
+        mean = encoded.reshape(len(names), len(self.templates), -1).mean(axis=1)
         self.class_embeddings = mean / np.linalg.norm(mean, axis=-1, keepdims=True)
 
     @classmethod
@@ -74,6 +81,7 @@ class ZeroShotClassifier:
         *,
         tokenizer: str | Path | Tokenizer | None = None,
         batch_size: int = 32,
+        weights: str | None = None,
     ) -> "ZeroShotClassifier":
         """Return the classifier of a published checkpoint.
 
@@ -81,49 +89,54 @@ class ZeroShotClassifier:
           source: whatever `vit_jax.load` takes, of CLIP, SigLIP or SigLIP 2.
           class_names, templates, batch_size: see the class.
           tokenizer: where the tokenizer is, see `Tokenizer.load`; None for beside the weights.
+          weights: which set of a file that holds several, see `vit_jax.load`.
 
         Raises:
           CheckpointError: the weights or the tokenizer cannot be read, or do not belong to each other.
           ConfigError: see the class; or the checkpoint is not of two towers.
         """
         _checked(class_names, templates)
-        pretrained = open_pretrained(source)
+        pretrained = open_pretrained(source, weights=weights)
         config = pretrained.config
         text = text_config(config, source)
-        if not isinstance(config, ImageTextConfig):
-            raise ConfigError(f"checkpoint {str(source)!r} has no image encoder; take one of CLIP or SigLIP.")
+        if part_config(config, "image") is None:
+            raise ConfigError(
+                f"checkpoint {str(source)!r} has no image encoder; use a CLIP or SigLIP checkpoint."
+            )
         if not isinstance(tokenizer, Tokenizer):
             tokenizer = Tokenizer.load(source if tokenizer is None else tokenizer, text)
         model = model_functions(config).bind(pretrained.params())
         return cls(model, tokenizer, class_names, templates, batch_size=batch_size)
 
-    def logits(self, images: Picture | Sequence[Picture]) -> np.ndarray:
+    def logits(
+        self, images: Pictures, *, bad: str = "error", max_megapixels: float | None = None
+    ) -> np.ndarray:
         """Return the scaled similarity of images with classes, float32 `(b, classes)`.
 
         Args:
-          images: paths, bytes of image files, or arrays `(h, w, c)` uint8; one or several.
+          images, bad, max_megapixels: see `probabilities`.
         """
-        rows = self._preprocessor.pixels(images)
-        if not len(rows):
-            return np.zeros((0, len(self.class_names)), np.float32)
-        compare = _jitted(_compare, self.model.config.image.dtype)
-        return in_batches(
-            lambda batch: compare(self.model, batch, self.class_embeddings),
-            rows,
-            fitting(self.batch_size, len(rows)),
-        )
+        preprocessor = self._preprocessor.limited(max_megapixels)
+        rows = stream(self._compare, preprocessor, images, self.batch_size, bad=bad)
+        return stacked(rows, len(self.class_names))
 
-    def probabilities(self, images: Picture | Sequence[Picture]) -> np.ndarray:
-        """Return class probabilities, float32 `(b, classes)`.
+    def _compare(self, images: np.ndarray) -> jax.Array:
+        return _jitted(_compare, self.model.config.image.dtype)(self.model, images, self.class_embeddings)
 
-        CLIP's sum to 1 in every row. Each of SigLIP's stands for itself: that the text describes the image.
-        """
+    def _compute(self, images: np.ndarray) -> dict[str, jax.Array]:
         activation = jax.nn.softmax if self.model.logit_bias is None else jax.nn.sigmoid
-        return np.asarray(activation(self.logits(images)))
+        return {"probabilities": activation(self._compare(images))}
 
-    def predict(self, images: Picture | Sequence[Picture], top: int = 5) -> list[Prediction]:
-        """Return the `top` most probable classes of each image, see `probabilities`."""
-        return most_probable(images, self.probabilities(images), self.class_names, top)
+    @cached_property
+    def _preprocessor(self) -> Preprocessor:
+        return preprocessing(self.model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"model": (self.model.config, parameters(self.model))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        config, params = state["model"]
+        vars(self).update(state, model=model_functions(config).bind(params))
 
 
 @functools.cache
@@ -145,19 +158,19 @@ def _checked(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names and the templates if they are some."""
     if isinstance(class_names, str):
-        raise ConfigError(f"class_names is {class_names!r}, one text; give a list of names.")
+        raise ConfigError(f"class_names is {class_names!r}, a single string; give a list of names.")
     names = tuple(class_names)
     templates = (templates,) if isinstance(templates, str) else tuple(templates)
     for name in names:
         if not isinstance(name, str) or not name.strip():
-            raise ConfigError(f"a class is called {name!r}; give a text that says what the image shows.")
+            raise ConfigError(f"a class is named {name!r}; give words that describe what the image shows.")
     if not names:
         raise ConfigError("class_names is empty; give at least one class.")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ConfigError(f"class {twice[0]!r} is given twice; give each class once.")
     if not templates:
-        raise ConfigError("templates is empty; give at least one text with {}, such as 'a photo of a {}.'.")
+        raise ConfigError("templates is empty; give at least one prompt with {}, such as 'a photo of a {}.'.")
     for template in templates:
         if not isinstance(template, str) or "{}" not in template:
             raise ConfigError(

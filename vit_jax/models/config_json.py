@@ -5,46 +5,74 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.dino_head_config import DinoHeadConfig
-from vit_jax.models.encoder_config import replace
-from vit_jax.models.text_config import ImageTextConfig, TextConfig
-from vit_jax.models.upernet_config import UperNetConfig
-from vit_jax.models.vit_config import MaeConfig, ViTConfig
+from vit_jax.models.families import family_named, family_of, is_config
+from vit_jax.models.layers.encoder_config import check_options
+
+TAG = "family"
 
 
 def config_to_json(config: Any) -> dict[str, Any]:
-    """Return every field of a configuration but the compute dtype, which is the choice of the devices at hand."""
-    fields = dataclasses.asdict(config)
-    for part in (fields, *(value for value in fields.values() if isinstance(value, dict))):
-        part.pop("dtype", None)
+    """Return the family of a configuration and every field but the compute dtype, the choice of the devices at hand."""
+    fields: dict[str, Any] = {TAG: family_of(config).name}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name != "dtype":
+            fields[field.name] = config_to_json(value) if is_config(value) else _plain(value)
     return fields
 
 
 def config_from_json(fields: Mapping[str, Any]) -> Any:
-    """Return the configuration that `config_to_json` was given.
+    """Return the configuration that `config_to_json` was given, also before it said the family.
 
     Raises:
-      ConfigError: a field is unknown or its value is not allowed.
+      ConfigError: the family or a field is unknown, or its value is not allowed.
     """
-    if "encoder" in fields and "decoder" in fields:
-        return MaeConfig(_one(ViTConfig, fields["encoder"]), _one(ViTConfig, fields["decoder"]))
-    if "image" in fields and "text" in fields:
-        bias = bool(fields.get("logit_bias", False))
-        return ImageTextConfig(_one(ViTConfig, fields["image"]), _one(TextConfig, fields["text"]), bias)
-    if "encoder" in fields and "taps" in fields:
-        others = {name: _tuples(value) for name, value in fields.items() if name != "encoder"}
-        encoder = _one(ViTConfig, fields["encoder"])
-        return replace(UperNetConfig(encoder, taps=others["taps"]), **others)
-    if "bottleneck_dim" in fields:
-        return _one(DinoHeadConfig, fields)
-    return _one(TextConfig if "vocab_size" in fields else ViTConfig, fields)
+    values = {name: _value(value) for name, value in fields.items() if name != TAG}
+    if TAG in fields:
+        family = family_named(str(fields[TAG]))
+    else:
+        family, parts = _untagged(fields)
+        values |= {name: _old_part(part, fields[name]) for name, part in parts.items()}
+    check_options(family.config, values)
+    try:
+        return family.config(**values)
+    except TypeError as error:  # a part that has no default
+        raise ConfigError(
+            f"the configuration of a model of family {family.name!r} is incomplete: {error}."
+        ) from None
 
 
-def _one(kind: Any, fields: Any) -> Any:
+# Of files that do not say the family: fields that only one has, and its parts. A list of what there was; it is closed.
+_UNTAGGED = (
+    (("encoder", "decoder"), "mae", {"encoder": "vit", "decoder": "vit"}),
+    (("image", "text"), "image_text", {"image": "vit", "text": "text"}),
+    (("encoder", "taps"), "upernet", {"encoder": "vit"}),
+    (("bottleneck_dim",), "dino_head", {}),
+    (("vocab_size",), "text", {}),
+    ((), "vit", {}),
+)
+
+
+def _untagged(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    name, parts = next((name, parts) for own, name, parts in _UNTAGGED if fields.keys() >= set(own))
+    return family_named(name), parts
+
+
+def _old_part(family: str, fields: Any) -> Any:
     if not isinstance(fields, Mapping):
-        raise ConfigError(f"a model's configuration is {fields!r}; it must be its fields by name.")
-    return replace(kind(), **{name: _tuples(value) for name, value in fields.items()})
+        raise ConfigError(f"a model's configuration is {fields!r}; it must be an object of its fields.")
+    return config_from_json({TAG: family, **fields})
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return config_from_json(value) if TAG in value else dict(value)
+    return tuple(map(_value, value)) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    return (
+        dataclasses.asdict(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type)
+        else value
+    )

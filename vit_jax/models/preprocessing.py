@@ -1,9 +1,10 @@
 """How an image becomes a model's input; a model carries this with its weights. Needs no jax."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
-from vit_jax.errors import ConfigError, choose
+from vit_jax.errors import ConfigError, choose, nearest
 
 INCEPTION_MEAN = (0.5, 0.5, 0.5)
 INCEPTION_STD = (0.5, 0.5, 0.5)
@@ -32,6 +33,10 @@ class Preprocessing:
       crop_rounding: where the crop starts when an odd number of pixels is left out: at the `even` one of the
         two pixels nearest to the middle (torchvision, timm), or at the first (`down`: transformers,
         big_vision). `corner` is no centre crop: it keeps the top left, as patches do that do not cover an image.
+      uncovered: rows at the bottom and columns on the right that the centre crop takes beside the model's image, and
+        patches then leave out.
+      transforms: what is done to images instead of resizing and cropping, as configurations write it; empty for nothing
+        else. Only our own formats keep it.
     """
 
     mean: tuple[float, ...] = INCEPTION_MEAN
@@ -40,12 +45,19 @@ class Preprocessing:
     crop: float = 0.9
     crop_mode: str = "center"
     crop_rounding: str = "even"
+    uncovered: tuple[int, int] = (0, 0)
+    transforms: str = ""
 
     def __post_init__(self) -> None:
         for field, allowed in CHOICES.items():
             choose(getattr(self, field), allowed, f"preprocessing: {field}")
         if not 0 < self.crop < math.inf:
             raise ConfigError(f"preprocessing: crop is {self.crop}; it must be above 0.")
+        left = self.uncovered
+        if len(left) != 2 or not all(isinstance(side, int) and 0 <= side < 10_000 for side in left):
+            raise ConfigError(
+                f"preprocessing: uncovered is {left}; it must be two numbers of pixels, 0 or more."
+            )
 
     def resized(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width to resize to, of which the centre crop leaves `image_size`."""
@@ -71,8 +83,48 @@ def covered(
         return preprocessing, image_size
     resized = preprocessing.resized(image_size)
     whole = preprocessing.crop_mode == "squash" and resized == image_size
-    rounding = "corner" if whole else preprocessing.crop_rounding
-    return replace(preprocessing, crop=height / resized[0], crop_rounding=rounding), (height, width)
+    rest = (
+        dict(crop_rounding="corner")
+        if whole
+        else dict(uncovered=(image_size[0] - height, image_size[1] - width))
+    )
+    return replace(preprocessing, crop=height / resized[0], **rest), (height, width)
+
+
+def uncut(
+    preprocessing: Preprocessing, image_size: tuple[int, int], patch_size: tuple[int, int]
+) -> tuple[Preprocessing, tuple[int, int]]:
+    """Return what `covered` made preprocessing and image size of; as they are if it made nothing of them.
+
+    Args:
+      preprocessing: for images of `image_size`.
+      image_size: height and width.
+      patch_size: height and width of a patch.
+    """
+    resized = preprocessing.resized(image_size)
+    whole = image_size[0] + preprocessing.uncovered[0], image_size[1] + preprocessing.uncovered[1]
+    before = replace(preprocessing, crop=whole[0] / resized[0], uncovered=(0, 0)), whole
+    if preprocessing.crop_rounding == "corner":
+        before = replace(preprocessing, crop=1.0, crop_rounding="even"), resized
+    return (
+        before if covered(*before, patch_size) == (preprocessing, image_size) else (preprocessing, image_size)
+    )
+
+
+def as_preprocessing(value: Any) -> Preprocessing:
+    """Return a Preprocessing as it is, or made of a dict as read from JSON; else raise ConfigError."""
+    if isinstance(value, Preprocessing):
+        return value
+    if not isinstance(value, dict):
+        raise ConfigError(f"preprocessing is {value!r}; it must be a Preprocessing or a dict of its fields.")
+    names = [field.name for field in fields(Preprocessing)]
+    for name in value:
+        if name not in names:
+            raise ConfigError(
+                f"preprocessing has no {name!r}; it has {', '.join(names)}.{nearest(name, names)}"
+            )
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in value.items()}
+    return Preprocessing(**values)
 
 
 INCEPTION = Preprocessing()

@@ -1,5 +1,6 @@
-"""Models by name."""
+"""Models by name or configuration."""
 
+import importlib
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
@@ -8,44 +9,40 @@ import jax
 from flax import nnx
 
 from vit_jax.errors import ConfigError
-from vit_jax.models import names
-from vit_jax.models.dino_head import DinoHead
-from vit_jax.models.dino_head_config import DinoHeadConfig
+from vit_jax.models.families import family_of, is_image_encoder
 from vit_jax.models.functional import ModelFunctions, functions
-from vit_jax.models.mae import MaskedAutoencoder
-from vit_jax.models.text import ImageTextModel, TextTransformer
-from vit_jax.models.text_config import ImageTextConfig, TextConfig
-from vit_jax.models.upernet import UperNet
-from vit_jax.models.upernet_config import UperNetConfig
-from vit_jax.models.vit import VisionTransformer
-from vit_jax.models.vit_config import MaeConfig, ViTConfig, replace
+from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.layers.module import Module
+from vit_jax.models.names import resolve as names
 
-ModelConfig = ViTConfig | MaeConfig | TextConfig | ImageTextConfig | DinoHeadConfig | UperNetConfig
+Model = Module  # of some family
+ModelConfig = Any  # the configuration of some family
 
 
-def model_config(name: str, **options: Any) -> ViTConfig:
+def model_config(name: str, **options: Any) -> ModelConfig:
     """Return the configuration of a named image model with options changed.
 
     Args:
       name: for example `vit_base_patch16_224` or `ViT-B/16`; see `list_models`.
-      **options: any field of `ViTConfig`.
+      **options: any field of the configuration, for example of `ViTConfig`.
 
     Raises:
       ConfigError: unknown name or option (the nearest are named), or a value that is not allowed; or a model of
         several parts.
     """
     config = names.resolve(name)[1]
-    if not isinstance(config, ViTConfig):
-        raise ConfigError(f"model {name!r} is not one image encoder; name one, or load it with vit_jax.load.")
+    if not is_image_encoder(config):
+        raise ConfigError(f"model {name!r} is not an image encoder; name one, or load it with vit_jax.load.")
     return replace(config, **options)
 
 
-def create_model(name: str, *, seed: int = 0, **options: Any) -> Any:
+def create_model(name: str, *, seed: int = 0, pretrained: bool = False, **options: Any) -> Model:
     """Return a named model with fresh parameters.
 
     Args:
       name: for example `vit_base_patch16_224`, `ViT-B/16` or `openai/clip-vit-base-patch32`; see `list_models`.
       seed: seed of the parameters.
+      pretrained: False: this makes fresh parameters, and True is an error that says what to call.
       **options: any field of the configuration, for example `num_classes`, `image_size`, `in_channels` or
         `drop_path_rate`.
 
@@ -55,7 +52,12 @@ def create_model(name: str, *, seed: int = 0, **options: Any) -> Any:
     Raises:
       ConfigError: unknown name or option (the nearest are named), or a value that is not allowed.
     """
-    config = replace(names.resolve(name)[1], **options)
+    architecture, config = names.resolve(name)
+    if pretrained:
+        raise ConfigError(
+            f"create_model makes fresh parameters, not pretrained ones; call vit_jax.load{_weights(architecture)}."
+        )
+    config = replace(config, **options)
     return jax.jit(builder(config))(jax.random.key(seed))
 
 
@@ -70,12 +72,17 @@ def builder(config: ModelConfig) -> Callable[[jax.Array], nnx.Module]:
     return lambda key: _class_of(config)(config, rngs=nnx.Rngs(key))
 
 
+def _weights(name: str) -> str:
+    """Return what `vit_jax.load` takes for published weights of a model."""
+    if "/" in name:
+        return f"({name!r})"
+    architecture, _, tag = name.partition(".")
+    known = names.published_tags(architecture)
+    if not known:
+        return f" with a file or folder (no published weights of {name} are known)"
+    return f"({f'timm/{architecture}.{tag or known[0]}'!r})"
+
+
 def _class_of(config: ModelConfig) -> Callable[..., nnx.Module]:
-    return {
-        ViTConfig: VisionTransformer,
-        MaeConfig: MaskedAutoencoder,
-        TextConfig: TextTransformer,
-        ImageTextConfig: ImageTextModel,
-        DinoHeadConfig: DinoHead,
-        UperNetConfig: UperNet,
-    }[type(config)]
+    module, _, name = family_of(config).module.partition(":")
+    return getattr(importlib.import_module(module), name)

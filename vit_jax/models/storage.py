@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from vit_jax import trees
 from vit_jax.errors import choose
-from vit_jax.models.encoder_config import STORAGES
+from vit_jax.models.families import kernels
+from vit_jax.models.layers.encoder_config import STORAGES
 
 _LARGEST = 127
 
@@ -71,8 +72,9 @@ def _is_of_a_block(path: str) -> bool:
 
 
 def _quantised(path: str, kernel: jax.Array) -> Int8Kernel:
-    # (blocks, inputs, *outputs); what attention gives back has two axes of inputs, heads and their sizes.
-    inputs = (1, 2) if path.endswith("attn/out/kernel") else (1,)
+    # (blocks, *inputs, *outputs)
+    known = kernels().get(path.rpartition("blocks/")[2].removesuffix("/kernel"))
+    inputs = tuple(range(1, 2 if known is None else 1 + known.inputs))
     largest = jnp.max(jnp.abs(kernel), axis=inputs, keepdims=True).astype(jnp.float32)
     scales = jnp.where(largest > 0, largest / _LARGEST, 1.0)
     return Int8Kernel(jnp.round(kernel / scales).astype(jnp.int8), scales)

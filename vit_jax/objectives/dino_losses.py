@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.dino_head import unit
+from vit_jax.models.heads.dino_head import unit
 from vit_jax.objectives.losses import softmax_cross_entropy
 
 
@@ -70,8 +70,8 @@ def dino_loss(student: jax.Array, targets: jax.Array, temperature: float = 0.1) 
     count = len(targets) * len(student) - min(len(targets), len(student))
     if not count:
         raise ConfigError(
-            f"{len(student)} view of the student and {len(targets)} of the teacher make no pair of different views; "
-            "give the student at least 2."
+            f"{len(student)} student view and {len(targets)} teacher view make no pair of different views; give "
+            "the student at least 2."
         )
     said = jax.nn.log_softmax(student.astype(jnp.float32) / temperature)
     agreement = jnp.einsum("ubk,vbk->uv", targets, said, precision=jax.lax.Precision.HIGHEST)

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from vit_jax.models.vit_config import ViTConfig
+from vit_jax.models.family import Explanation
 
 DISPLAY = 112  # pixels: the longer side of a picture that people look at is at least this
 
@@ -13,28 +13,27 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def enlarge(image: np.ndarray) -> np.ndarray:
-    """Return a small image `(h, w, c)` with every pixel a block, its longer side at least `DISPLAY`."""
-    factor = -(-DISPLAY // max(image.shape[:2]))
+def enlarge(image: np.ndarray, side: int = DISPLAY) -> np.ndarray:
+    """Return a small image `(h, w, c)` with every pixel a block, its longer side at least `side`."""
+    factor = -(-side // max(image.shape[:2]))
     return image.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def attention_overlay(image: np.ndarray, weights: np.ndarray, config: ViTConfig) -> np.ndarray:
+def attention_overlay(image: np.ndarray, weights: np.ndarray, explanation: Explanation) -> np.ndarray:
     """Return an image, enlarged if small, with the attention of one block laid over it in red.
 
     Args:
       image: `(h, w, c)`, values from 0 to 255.
-      weights: attention weights `(heads, n, n)`, rows summing to 1. The class token's row is shown, or the
-        mean over all rows when there is no class token; heads are averaged.
-      config: the model, for its patch grid.
+      weights: attention weights `(heads, n, n)`, rows summing to 1; heads are averaged.
+      explanation: of the model's family: which row is shown, and what its columns are.
 
     Returns:
       `(h, w, 3)` uint8, of the size that `enlarge` makes.
     """
-    prefix = config.prefix_tokens
+    level = explanation.level
     mean = weights.astype(np.float32).mean(axis=0)
-    row = mean[0] if config.class_token else mean.mean(axis=0)
-    heat = row[prefix:].reshape(config.grid)
+    row = mean.mean(axis=0) if explanation.query is None else mean[explanation.query]
+    heat = row[level.prefix :].reshape(level.grid)
     low, high = heat.min(), heat.max()
     heat = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
     grey = enlarge(image.astype(np.float32).mean(axis=-1, keepdims=True))

@@ -1,23 +1,34 @@
-"""Objectives by name: `objectives/<name>.py` defines `build`, `objectives/options.py` its options."""
+"""Objectives by name: beside the options of each is an `objective.py` that defines `build`."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
-from vit_jax.models.vit_config import ViTConfig
+from vit_jax.errors import ConfigError
 from vit_jax.objectives.base import DataInfo, Objective
-from vit_jax.objectives.options import OPTIONS
 
 
-def build_objective(options: Any, model: ViTConfig, data: DataInfo) -> Objective:
+def build_objective(
+    options: Any, model: Any, data: DataInfo, build: Callable[..., Objective] | None = None
+) -> Objective:
     """Return the objective that `options` belong to.
 
     Args:
-      options: one of the dataclasses of `objectives.options`.
+      options: what `objectives.options.parse_options` returned.
       model: configuration of the model.
       data: what is known about the training set.
+      build: is called with model, options and data instead of the `build` beside the options.
 
     Raises:
-      ConfigError: model, options and data do not go together.
+      ConfigError: model, options and data do not go together, or `build` makes something else.
     """
-    name = next(name for name, kind in OPTIONS.items() if type(options) is kind)
-    return importlib.import_module(f"vit_jax.objectives.{name}").build(model, options, data)
+    if build is None:
+        folder = type(options).__module__.rpartition(".")[0]
+        return importlib.import_module(f"{folder}.objective").build(model, options, data)
+    built = build(model, options, data)
+    if not isinstance(built, Objective):
+        raise ConfigError(
+            f"objective makes a {type(built).__name__}; it must be a subclass of "
+            "vit_jax.objectives.base.Objective, or a function that returns an instance of one."
+        )
+    return built

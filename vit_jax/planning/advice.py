@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from vit_jax.errors import VitError
 from vit_jax.planning.chips import FRACTION_VARIABLES, GIB, Hardware
-from vit_jax.training.config import validate
-from vit_jax.training.defaults import Config
+from vit_jax.training.config.defaults import Config
+from vit_jax.training.config.load import validate
 from vit_jax.training.experiment import Experiment
-from vit_jax.training.memory import activation_bytes, state_bytes
+from vit_jax.training.guard.memory import activation_bytes, state_bytes
 
 Build = Callable[[Config], Experiment]
 # As much of a GPU's memory as jax can take: 6 GiB of 79 stay for CUDA itself, NCCL's buffers and libraries.
@@ -46,7 +46,7 @@ def advise(config: Config, hardware: Hardware, build: Build) -> list[str]:
             if needed <= hardware.chip.memory:
                 lines.append(f"{words} (about {needed / GIB:.1f} GiB)")
                 break
-    return lines or ["no single change of remat, accumulation, mesh or batch is enough; take more chips"]
+    return lines or ["no single change of remat, accumulation, mesh or batch is enough; use more chips"]
 
 
 def more_of_the_card(needed: int, hardware: Hardware) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vit_jax.planning.chips import Hardware
 from vit_jax.planning.hlo import Collective, Schedule
-from vit_jax.training.hardware import peak_flops
+from vit_jax.training.devices.hardware import peak_flops
 
 
 def floors(

@@ -10,7 +10,7 @@ alone.
 import math
 import re
 
-from vit_jax.models.short_attention import (
+from vit_jax.models.layers.kernels.short_attention import (
     BACKWARD,
     BYTES,
     FORWARD,

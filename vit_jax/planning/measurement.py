@@ -12,15 +12,15 @@ import numpy as np
 
 from vit_jax.compiler_options import jit, prediction_options, training_options
 from vit_jax.errors import ResourceError
+from vit_jax.models.families import family_of
 from vit_jax.models.flops import forward_flops, training_flops
 from vit_jax.models.storage import stored
-from vit_jax.models.vit_config import ViTConfig
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.classification import Classification
-from vit_jax.objectives.options import ClassificationOptions
-from vit_jax.training.defaults import default_config
-from vit_jax.training.hardware import peak_flops
-from vit_jax.training.memory import peak_bytes
+from vit_jax.objectives.classification.options import ClassificationOptions
+from vit_jax.training.config.defaults import default_config
+from vit_jax.training.devices.hardware import peak_flops
+from vit_jax.training.guard.memory import peak_bytes
 from vit_jax.training.optimizer import make_optimizer
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import compile_step, make_step
@@ -63,7 +63,7 @@ class Measured:
 
 
 def measure_prediction(
-    config: ViTConfig, batch_sizes: Sequence[int], *, storage: str = "float32", seconds: float = 5.0
+    config: Any, batch_sizes: Sequence[int], *, storage: str = "float32", seconds: float = 5.0
 ) -> list[Measured]:
     """Return what the forward pass costs, from uint8 images in this process' memory to float32 results there.
 
@@ -77,21 +77,20 @@ def measure_prediction(
       ResourceError: a batch is too large for the device's memory.
     """
     objective = _classifier(config)
+    buffers = plain_buffers(objective)
     params = jax.device_put(stored(random_parameters(objective), storage))
     images = {size: _images(config, size) for size in batch_sizes}
     options = prediction_options(jax.default_backend(), config.dtype)
-    predict = jit(objective.predict, options)
+    predict = jit(objective.logits, options)
 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
-        program = predict.lower(params, {"image": images[size]}).compile()
-        return program, lambda: np.asarray(program(params, {"image": jax.device_put(images[size])}))
+        program = predict.lower(params, buffers, {"image": images[size]}).compile()
+        return program, lambda: np.asarray(program(params, buffers, {"image": jax.device_put(images[size])}))
 
     return [_measured(size, prepare, forward_flops(config), seconds) for size in batch_sizes]
 
 
-def measure_training(
-    config: ViTConfig, batch_sizes: Sequence[int], *, seconds: float = 5.0
-) -> list[Measured]:
+def measure_training(config: Any, batch_sizes: Sequence[int], *, seconds: float = 5.0) -> list[Measured]:
     """Return what a training step costs, of one device: normalising, forward, backward, AdamW, all checks.
 
     Args:
@@ -105,13 +104,13 @@ def measure_training(
     def schedule(step: Any) -> jax.Array:
         return jnp.float32(1e-3)
 
-    optimizer = make_optimizer(default_config().optimizer, schedule, _shapes(objective))
+    optimizer = make_optimizer(default_config().optimizer, schedule, _shapes(objective), objective.network)
     step = make_step(objective, optimizer, schedule, seed=0)
-    options = training_options(jax.default_backend(), config.dtype, config.mlp_dim)
+    options = training_options(jax.default_backend(), config.dtype, family_of(config).widest(config))
 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
         params = jax.device_put(random_parameters(objective))
-        state = TrainState(jnp.int32(0), params, {}, optimizer.init(params), None)
+        state = TrainState(jnp.int32(0), params, plain_buffers(objective), optimizer.init(params), None)
         batch = {"image": _images(config, size), "label": np.zeros(size, np.int32)}
         program = compile_step(step, options=options).lower(state, batch).compile()
 
@@ -138,7 +137,7 @@ def _measured(
         if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
             raise
         raise ResourceError(
-            f"batch size {size} is too large for this device's memory; take a smaller one."
+            f"batch size {size} is too large for this device's memory; choose a smaller one."
         ) from None
     middle = median(times)
     rate, peak = size * flops / middle, peak_flops(jax.devices()[0])
@@ -177,12 +176,18 @@ def _timed(run: Callable[[], Any], seconds: float, for_latency: float) -> list[f
     return times
 
 
-def _classifier(config: ViTConfig) -> Classification:
+def _classifier(config: Any) -> Classification:
     return Classification(config, ClassificationOptions(), DataInfo(config.num_classes))
 
 
 def _shapes(objective: Classification) -> Any:
     return jax.eval_shape(objective.init, jax.random.key(0))[0]
+
+
+def plain_buffers(objective: Classification) -> Any:
+    """Return batch statistics with which nothing is divided by zero; none for most models."""
+    shapes = jax.eval_shape(objective.init, jax.random.key(0))[1]
+    return jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), shapes)
 
 
 def random_parameters(objective: Classification) -> Any:
@@ -191,6 +196,5 @@ def random_parameters(objective: Classification) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.02, x.shape), x.dtype), _shapes(objective))
 
 
-def _images(config: ViTConfig, size: int) -> np.ndarray:
-    shape = (size, *config.image_size, config.in_channels)
-    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+def _images(config: Any, size: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (size, *config.input_shape), np.uint8)

@@ -5,17 +5,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from vit_jax.errors import DataError
-from vit_jax.models.config_json import config_to_json
 from vit_jax.planning import network
 from vit_jax.planning.chips import GIB, Hardware
 from vit_jax.planning.floors import floors
 from vit_jax.planning.hlo import Schedule
 from vit_jax.planning.program import TooLarge, compile_program
 from vit_jax.planning.stand_in import stand_ins
-from vit_jax.training.defaults import Config
+from vit_jax.training.config.defaults import Config
+from vit_jax.training.devices.hardware import peak_flops
 from vit_jax.training.experiment import Experiment, build
-from vit_jax.training.hardware import peak_flops
-from vit_jax.training.memory import largest_tensors, state_bytes
+from vit_jax.training.guard.memory import largest_tensors, state_bytes
 
 
 @dataclass(frozen=True)
@@ -129,10 +128,10 @@ def planned_experiment(
         try:
             return build(config, devices=devices), ()
         except DataError as error:
-            reason = f"the data is not here ({str(error).partition(';')[0]})"
+            reason = f"the data is not on this machine ({str(error).partition(';')[0]})"
     else:
         reason = "the data's size was given"
-    sources = stand_ins(config, records, classes)
+    sources = stand_ins(config.data, records, classes or config.model.get("num_classes"))
     size = f"{len(sources[0]):,} records and {sources[0].num_classes:,} classes are assumed"
     return build(config, sources, devices=devices), (f"{reason}: {size}",)
 
@@ -148,7 +147,7 @@ def make_plan(experiment: Experiment, hardware: Hardware, assumptions: Sequence[
     config, chip = experiment.config, hardware.chip
     parts = state_bytes(experiment)
     if chip.gpu:
-        taken = f"jax takes {chip.memory / chip.card:.0%} of a card's {chip.card / GIB:.2f} GiB"
+        taken = f"jax reserves {chip.memory / chip.card:.0%} of a card's {chip.card / GIB:.2f} GiB"
         assumptions = (
             *assumptions,
             f"{taken} (XLA_CLIENT_MEM_FRACTION) and leaves the rest to CUDA and NCCL",
@@ -157,13 +156,13 @@ def make_plan(experiment: Experiment, hardware: Hardware, assumptions: Sequence[
         model=config.model.get("checkpoint") or config.model.name,
         hardware=hardware.name,
         gpu=chip.gpu,
-        chips=experiment.mesh.size,
-        mesh=dict(experiment.mesh.shape),
-        batch_size=config.data.batch_size,
-        accumulation=config.accumulation,
-        remat=config_to_json(experiment.model)["remat"],
-        flops_per_step=float(experiment.objective.train_flops * config.data.batch_size),
-        total_steps=experiment.total_steps,
+        chips=experiment.devices.mesh.size,
+        mesh=dict(experiment.devices.mesh.shape),
+        batch_size=experiment.data.batch_size,
+        accumulation=experiment.optimisation.accumulation,
+        remat=getattr(experiment.task.model, "remat", "none"),
+        flops_per_step=float(experiment.task.objective.train_flops * experiment.data.batch_size),
+        total_steps=experiment.optimisation.total_steps,
         assumptions=tuple(assumptions),
     )
     if sum(parts.values()) > chip.memory:
@@ -192,31 +191,31 @@ def make_plan(experiment: Experiment, hardware: Hardware, assumptions: Sequence[
 def _timed(schedule: Schedule, experiment: Experiment, hardware: Hardware, common: dict[str, Any]) -> Plan:
     """Return the plan for TPUs, whose compiler estimates times."""
     chip = hardware.chip
-    traffic = _traffic(schedule, hardware, list(experiment.mesh.devices.flat))
+    traffic = _traffic(schedule, hardware, list(experiment.devices.mesh.devices.flat))
     compute = schedule.cycles / chip.clock
     exposed = sum((kind.seconds or 0.0) - (kind.hidden or 0.0) for kind in traffic)
-    peak = peak_flops(experiment.mesh.devices.flat[0])
+    peak = peak_flops(experiment.devices.first)
     assert peak is not None
-    rate = experiment.config.data.batch_size / (compute + exposed)
-    hours = experiment.total_steps * (compute + exposed) / 3600
+    rate = experiment.data.batch_size / (compute + exposed)
+    hours = experiment.optimisation.total_steps * (compute + exposed) / 3600
     hottest = sorted(schedule.by_source.items(), key=lambda item: -item[1])[:5]
     return Plan(
         **common,
         traffic=traffic,
         compute_seconds=compute,
         exposed_seconds=exposed,
-        mfu=common["flops_per_step"] / (compute + exposed) / (peak * experiment.mesh.size),
+        mfu=common["flops_per_step"] / (compute + exposed) / (peak * experiment.devices.mesh.size),
         counted_seconds=schedule.counted / chip.clock,
         hottest=tuple((source or "not said", cycles / chip.clock) for source, cycles in hottest),
         images_per_second=rate,
         hours=hours,
-        chip_hours=hours * experiment.mesh.size,
+        chip_hours=hours * experiment.devices.mesh.size,
     )
 
 
 def _bounded(schedule: Schedule, experiment: Experiment, hardware: Hardware, common: dict[str, Any]) -> Plan:
     """Return the plan for GPUs, whose compiler estimates no times."""
-    devices = list(experiment.mesh.devices.flat)
+    devices = list(experiment.devices.mesh.devices.flat)
     totals: dict[str, list[float]] = {}
     for one in schedule.collectives:
         row = totals.setdefault(one.kind, [0.0] * 3)

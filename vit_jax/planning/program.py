@@ -9,8 +9,8 @@ import jax
 
 from vit_jax.planning.hlo import Schedule, read_schedule
 from vit_jax.training.experiment import Experiment
-from vit_jax.training.memory import peak_bytes
-from vit_jax.training.out_of_memory import fast_memory_error, is_of_fast_memory
+from vit_jax.training.guard.memory import peak_bytes
+from vit_jax.training.guard.out_of_memory import fast_memory_error, is_of_fast_memory
 from vit_jax.training.step import compile_step
 
 # On GPUs, products are cuBLAS's: without a card the compiler cannot try whether its own kernels are faster, takes them
@@ -50,11 +50,12 @@ class TooLarge:
 
 def compile_program(experiment: Experiment) -> Program | TooLarge:
     """Return the compiled step of an experiment, or why it does not fit."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, experiment.abstract_state)
-    lowered = compile_step(experiment.step, shardings, None, experiment.step_options).lower(
-        experiment.abstract_state, experiment.abstract_batch()
+    shardings = experiment.devices.state_shardings
+    options, frozen = experiment.devices.step_options, experiment.devices.constants
+    lowered = compile_step(experiment.step, shardings, None, options, frozen.shardings).lower(
+        experiment.abstract_state, experiment.abstract_batch(), *frozen.abstract_arguments
     )
-    gpu = experiment.mesh.devices.flat[0].platform == "gpu"
+    gpu = experiment.devices.first.platform == "gpu"
     began = time.monotonic()
     try:
         compiled: Any = lowered.compile(compiler_options=GPU_OPTIONS if gpu else None)
@@ -65,7 +66,7 @@ def compile_program(experiment: Experiment) -> Program | TooLarge:
             raise fast_memory_error(str(error)) from error
         return _too_large(str(error))
     memory = compiled.memory_analysis()
-    schedule = read_schedule(compiled.as_text(), experiment.mesh.size)
+    schedule = read_schedule(compiled.as_text(), experiment.devices.mesh.size)
     return Program(memory.temp_size_in_bytes, peak_bytes(compiled), schedule, time.monotonic() - began)
 
 

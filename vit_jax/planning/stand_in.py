@@ -7,7 +7,7 @@ import numpy as np
 
 from vit_jax.data.base import Example, Source
 from vit_jax.data.section import mixture_parts
-from vit_jax.data.split import bound, parse_split
+from vit_jax.data.split import parse_split
 from vit_jax.errors import ConfigError
 
 # Records by split, and classes, as tensorflow_datasets' catalogue and the datasets' authors say.
@@ -21,6 +21,8 @@ KNOWN: dict[str, tuple[dict[str, int], int]] = {
 
 class StandIn(Source):
     """As many records and classes as the real data has; every record is the same photograph-sized image."""
+
+    named = False
 
     def __init__(self, records: int, classes: int):
         self._records = records
@@ -36,31 +38,31 @@ class StandIn(Source):
         return {"image": self._image, "label": 0, "record": f"record {index} of a stand-in"}
 
 
-def stand_ins(config: Any, records: int | None, classes: int | None) -> tuple[StandIn, StandIn]:
+def stand_ins(section: Any, records: int | None, classes: int | None) -> tuple[StandIn, StandIn]:
     """Return stand-ins for the training and evaluation data of a configuration.
 
     Args:
-      config: a checked configuration.
+      section: `data` of a checked configuration.
       records: of the whole training split, where it is not known.
-      classes: of the data, where neither it nor the model says.
+      classes: of the data, where it does not say.
 
     Raises:
       ConfigError: a number is not known and not given.
     """
-    data = config.data
-    splits, known_classes = KNOWN.get(data.name.partition("/")[0].partition(":")[0], ({}, None))
-    if mixture_parts(data.mixture):
+    splits, known_classes = KNOWN.get(section.name.partition("/")[0].partition(":")[0], ({}, None))
+    if mixture_parts(section.mixture):
         splits = {}
-    classes = classes or config.model.get("num_classes") or known_classes
-    name, first, last = parse_split(data.train_split)
-    records = records or splits.get(name)
-    for given, option in ((records, "--records"), (classes, "--classes")):
+    classes = classes or known_classes
+    parts = parse_split(section.train_split)
+    sizes = [records or splits.get(part.name) for part in parts]
+    for given, option in ((None if None in sizes else sizes, "--records"), (classes, "--classes")):
         if given is None:
             raise ConfigError(
-                f"the data ({data.source} {data.name or data.path!r}) is not here, and its size is not known; say it "
-                f"with {option} N."
+                f"the data ({section.source} {section.name or section.path!r}) is not on this machine, and its "
+                f"size is not known; give it with {option} N."
             )
-    assert records is not None
     assert classes is not None
-    length = bound(last or "100%", records) - bound(first or "0%", records)
-    return StandIn(length, classes), StandIn(splits.get(parse_split(data.eval_split)[0], records), classes)
+    lengths = [np.diff(part.bounds(size or 0)).item() for part, size in zip(parts, sizes)]
+    evaluation = splits.get(parse_split(section.eval_split)[0].name) or sizes[0]
+    assert evaluation is not None
+    return StandIn(sum(lengths), classes), StandIn(evaluation, classes)

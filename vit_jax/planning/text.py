@@ -15,8 +15,8 @@ _PARTS = {
 
 _HONESTY = {
     "TPU": "An estimate from the compiler's own schedule and published link rates; nothing was run.",
-    "GPU": "Memory and collectives as compiled; no estimate of time, which the GPU compiler does not give, only bounds "
-    "by published rates; nothing was run.",
+    "GPU": "Memory and collectives as compiled; nothing was run. Time is only bounded by published rates: "
+    "the GPU compiler gives no estimate.",
 }
 
 
@@ -38,7 +38,7 @@ def describe(plan: Plan, advice: Sequence[str] = ()) -> str:
     ]
     if not plan.fits:
         lines += [f"  largest: {size / GIB:.2f} GiB {what}" for size, what in plan.largest]
-        return "\n".join([*lines, *(f"  would help: {line}" for line in advice)])
+        return "\n".join([*lines, *(f"  what would help: {line}" for line in advice)])
     lines += ["", *(_bounds(plan) if plan.gpu else _times(plan))]
     return "\n".join(lines)
 
@@ -62,19 +62,20 @@ def _times(plan: Plan) -> list[str]:
         f"{plan.exposed_seconds * 1e3:.1f} waiting for collectives",
         f"        {plan.flops_per_step / 1e12:,.2f} TFLOP (analytic), MFU {plan.mfu:.1%}, "
         f"{plan.images_per_second:,.0f} images/s",
-        f"run     {plan.total_steps:,} steps: {plan.hours:,.1f} h, {plan.chip_hours:,.0f} chip-hours, "
-        "without evaluation, checkpoints and waiting for data",
+        f"run     {plan.total_steps:,} steps: {plan.hours:,.1f} h, {plan.chip_hours:,.0f} chip-hours, excluding "
+        "evaluation, checkpoints and waiting for data",
         "most of the computing: "
         + "; ".join(f"{short_source(name)} {seconds * 1e3:.1f} ms" for name, seconds in plan.hottest),
     ]
     if plan.kernels:
         lines.append(
-            f"{plan.kernels:.0f} calls of hand-written kernels are not in the time: the compiler does not say theirs."
+            f"{plan.kernels:.0f} calls of hand-written kernels are not included in the time: the compiler does "
+            "not give theirs."
         )
     if plan.counted_seconds:
         lines.append(
-            f"Of the computing, {plan.counted_seconds * 1e3:.1f} ms are our own kernels, counted by hand: the compiler "
-            "does not say theirs."
+            f"Of the computing, {plan.counted_seconds * 1e3:.1f} ms are our own kernels, counted by hand: the "
+            "compiler does not give theirs."
         )
     return lines
 

@@ -40,7 +40,8 @@ def prepare_environment(hardware: Hardware) -> None:
         return
     if importlib.util.find_spec("libtpu") is None:
         raise ConfigError(
-            "vit-jax plan compiles with libtpu, which is not installed; pip install 'vit-jax[plan]' (no TPU is needed)."
+            "vit-jax plan compiles with libtpu, which is not installed; run pip install 'vit-jax[plan]' (no TPU "
+            "is needed)."
         )
     os.environ.update(ENVIRONMENT)
 
@@ -49,14 +50,14 @@ def _check_plugin(name: str) -> None:
     plugin = next((plugin for plugin in _PLUGINS if importlib.util.find_spec(plugin)), None)
     if plugin is None:
         raise ConfigError(
-            f"vit-jax plan compiles for {name} with jax's CUDA plugin, which is not installed; "
-            "pip install 'vit-jax[plan-gpu]' (no GPU is needed)."
+            f"vit-jax plan compiles for {name} with jax's CUDA plugin, which is not installed; run pip install "
+            "'vit-jax[plan-gpu]' (no GPU is needed)."
         )
     wanted, found = version("jaxlib"), version(plugin)
     if wanted != found:
         raise ConfigError(
-            f"vit-jax plan compiles for {name} with {plugin}, which is {found} but must be {wanted} as jaxlib is; "
-            "pip install --upgrade 'vit-jax[plan-gpu]'."
+            f"vit-jax plan compiles for {name} with {plugin}, which is {found} but must be {wanted}, like jaxlib; "
+            "run pip install --upgrade 'vit-jax[plan-gpu]'."
         )
 
 
@@ -88,7 +89,7 @@ def absent_devices(hardware: Hardware) -> list[Any]:
         topology = get_topology_desc(platform=platform, topology_name=name, **options)
     except Exception as error:  # jax raises whatever the library returns, as errors of many kinds
         raise ConfigError(
-            f"--hardware {hardware.name}: the installed {library} knows no {hardware.topology}: "
+            f"--hardware {hardware.name}: the installed {library} does not know {hardware.topology}: "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
     return list(topology.devices)

@@ -2,11 +2,16 @@
 
 What happens to the gradients, in this order:
 
-1. frozen parameters have no gradient, no state, no part in the norm, an update of exactly zero;
-2. the global norm is clipped (Pascanu et al. 2012, arXiv 1211.5063);
+1. what is frozen has no gradient, no state, no part in the norm, an update of exactly zero (blocks frozen above a
+   trained one keep their state, of zeros);
+2. the global norm is clipped (Pascanu et al. 2012, arXiv 1211.5063), or that of each tensor of each block
+   (`clip_per_tensor`, as DINO does, Caron et al. 2021, arXiv 2104.14294);
 3. the update rule;
-4. decoupled weight decay (Loshchilov and Hutter 2017, arXiv 1711.05101) adds `weight_decay * w`;
-5. everything is multiplied by the parameter's factor (layer-wise decay, multipliers) and the learning rate.
+4. decoupled weight decay (Loshchilov and Hutter 2017, arXiv 1711.05101) adds `weight_decay * w`; it may go to
+   `weight_decay_end` over the run, evenly or along half a cosine;
+5. everything is multiplied by the parameter's factor (layer-wise decay, multipliers) and the learning rate, which for
+   parameters that start later (`delay`) is one of their own. Until then their moments are kept, as in torch with a rate
+   of 0.
 
 So decay is multiplied by the learning rate, as in torch and timm. big_vision multiplies its `wd` by the
 schedule alone: `wd` there is `weight_decay = wd / lr` here (`wd=1e-4, lr=1e-3` is 0.1).
@@ -27,8 +32,8 @@ Update rules:
 Trust ratios and factored moments belong to one tensor of one block, also where blocks are stored stacked.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +42,9 @@ import optax
 
 from vit_jax import trees
 from vit_jax.errors import ConfigError
-from vit_jax.models.lora import ROOT
-from vit_jax.training.sharding import matching
+from vit_jax.objectives.schedules import SCHEDULES
+from vit_jax.training.devices.sharding import matching
+from vit_jax.training.parts.treatments import Treatment, frozen_blocks, stack_of, treatments
 
 NAMES = ("adamw", "sgd", "lamb", "lion", "adafactor")
 
@@ -46,22 +52,13 @@ NAMES = ("adamw", "sgd", "lamb", "lion", "adafactor")
 _FACTORED_FROM = 32
 
 
-class Treatment(NamedTuple):
-    """How one parameter is trained.
-
-    Attributes:
-      frozen: it stays as it is.
-      decay: factor of `optimizer.weight_decay`; 0 for none.
-      rate: factor of the learning rate, float32, one number or `(l, 1, ...)` for stacked blocks.
-    """
-
-    frozen: bool
-    decay: float
-    rate: np.ndarray
-
-
 def make_optimizer(
-    section: Mapping[str, Any], schedule: optax.Schedule, params_abstract: Any
+    section: Mapping[str, Any],
+    schedule: optax.Schedule,
+    params_abstract: Any,
+    network: Any = None,
+    total_steps: int = 0,
+    late: Sequence[tuple[str, optax.Schedule]] = (),
 ) -> optax.GradientTransformation:
     """Return the transformation of gradients into updates; see the module's text for what it does.
 
@@ -69,81 +66,125 @@ def make_optimizer(
       section: the `optimizer` section of a configuration.
       schedule: learning rate as a function of the step; `section["learning_rate"]` is not used here.
       params_abstract: nested dict of float32 arrays or shapes.
+      network: configuration of the model that they belong to; it knows their layers.
+      total_steps: of the run, for a weight decay that changes over it.
+      late: patterns of parameters that start later, with their learning rates; see `schedule.late_schedules`.
 
     Raises:
-      ConfigError: a pattern that matches no parameter, nothing left to train, or layer decay without blocks.
+      ConfigError: see `treatments`; or a pattern of `late` that matches no parameter.
     """
-    table = treatments(section, params_abstract)
-
-    def add_decay(path: str, update: jax.Array, param: jax.Array) -> jax.Array:
-        strength = section["weight_decay"] * table[path].decay
-        return update + strength * param if strength else update
-
-    clip = optax.clip_by_global_norm(section["clip_norm"]) if section["clip_norm"] else optax.identity()
+    table = treatments(section, params_abstract, network)
     trained = optax.chain(
-        clip,
-        *_update_rule(section, table, _by_path(add_decay)),
-        _by_path(lambda path, update, _: update * table[path].rate),
-        optax.scale_by_learning_rate(schedule),
+        _clipping(section),
+        *_update_rule(section, table, _decay(section, table, total_steps)),
+        _by_path(lambda path, update, _: update * table[path].trained_rate),
+        _learning_rate(schedule, late, table),
     )
-    labels = trees.map_named(lambda path, _: "frozen" if table[path].frozen else "trained", params_abstract)
-    return _promoting(optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels))
+    labels = trees.map_named(lambda path, _: "frozen" if table[path].whole else "trained", params_abstract)
+    whole = optax.partition({"trained": trained, "frozen": optax.set_to_zero()}, labels)
+    return _promoting(_without_first_rows(whole, table))
 
 
-def treatments(section: Mapping[str, Any], params_abstract: Any) -> dict[str, Treatment]:
-    """Return how each parameter is trained, by path.
-
-    Raises:
-      ConfigError: as `make_optimizer`.
-    """
-    shapes = {path: tuple(leaf.shape) for path, leaf in trees.flatten(params_abstract).items()}
-    adapted = any(path.startswith(f"{ROOT}/") for path in shapes)
-    default = rf"^({ROOT}/|head)" if adapted else "."
-    trained = _matching_any(section["trained"] or (default,), shapes, "optimizer.trained")
-    frozen = _matching_any(section["frozen"], shapes, "optimizer.frozen") | (shapes.keys() - trained)
-    if len(frozen) == len(shapes):
-        raise ConfigError(
-            f"optimizer.frozen is {section['frozen']!r}, which leaves no parameter to train of optimizer.trained "
-            f"{section['trained']!r}."
-        )
-    decayed = _matching_any(section["decay"], shapes, "optimizer.decay")
-    decays = _first_match(
-        section["weight_decay_multipliers"],
-        decayed,
-        "optimizer.weight_decay_multipliers, for parameters that decay,",
-    )
-    rates = _first_match(
-        section["learning_rate_multipliers"], shapes.keys(), "optimizer.learning_rate_multipliers"
-    )
-    if not all(rates.values()):
-        raise ConfigError(
-            "optimizer.learning_rate_multipliers has a factor of 0; name it in optimizer.frozen."
-        )
-    layers = _layer_rates(shapes, section["layer_decay"])
-    return {
-        path: Treatment(
-            frozen=path in frozen,
-            decay=decays.get(path, 0.0),
-            rate=np.asarray(layers[path] * rates[path], np.float32),
-        )
-        for path in shapes
-    }
-
-
-def summary(section: Mapping[str, Any], params_abstract: Any) -> str:
-    """Return one line for the log: how many parameters decay, do not, are frozen; the range of factors."""
-    table = treatments(section, params_abstract)
+def summary(section: Mapping[str, Any], params_abstract: Any, network: Any = None) -> str:
+    """Return one line for the log: how many parameters decay, do not, are frozen; which blocks are; the factors."""
+    table = treatments(section, params_abstract, network)
     counts = dict.fromkeys(("decayed", "not decayed", "frozen"), 0)
     for path, leaf in trees.flatten(params_abstract).items():
-        decays = table[path].decay * section["weight_decay"] > 0
-        kind = "frozen" if table[path].frozen else "decayed" if decays else "not decayed"
-        counts[kind] += int(leaf.size)
+        frozen = round(int(leaf.size) * float(np.mean(table[path].frozen)))
+        decays = table[path].decay * max(section["weight_decay"], section["weight_decay_end"]) > 0
+        counts["frozen"] += frozen
+        counts["decayed" if decays else "not decayed"] += int(leaf.size) - frozen
     text = f"{section['name']}: " + ", ".join(
         f"{count:,} parameters {kind}" for kind, count in counts.items()
     )
-    rates = [treatment.rate for treatment in table.values() if not treatment.frozen]
-    low, high = min(rate.min() for rate in rates), max(rate.max() for rate in rates)
-    return text if low == high == 1 else f"{text}; learning rate times {low:.4g} to {high:.4g}"
+    blocks = sorted(frozen_blocks(table))
+    if blocks and not all(treatment.whole for path, treatment in table.items() if stack_of(path)):
+        text += f"; frozen blocks {_ranges(blocks)}"
+    rates = np.concatenate([t.rate[t.rate > 0].ravel() for t in table.values() if not t.whole])
+    if not (rates == 1).all():
+        text += f"; learning rate multiplied by {rates.min():.4g} to {rates.max():.4g}"
+    if section["layer_decay"] != 1:
+        text += f", layers numbered as in {section['layer_decay_rule']}"
+    return text
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return ascending numbers as text, `0 to 5, 7`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def _clipping(section: Mapping[str, Any]) -> optax.GradientTransformation:
+    bound = section["clip_norm"]
+    if not bound:
+        return optax.identity()
+    if not section["clip_per_tensor"]:
+        return optax.clip_by_global_norm(bound)
+
+    def clip(path: str, gradient: jax.Array, _: Any) -> jax.Array:
+        axes = tuple(range(1 if stack_of(path) else 0, gradient.ndim))
+        norm = jnp.sqrt(jnp.square(gradient).sum(axes, keepdims=True))
+        return gradient * jnp.minimum(1.0, bound / (norm + 1e-6))  # torch's epsilon
+
+    return _by_path(clip)
+
+
+def _decay(
+    section: Mapping[str, Any], table: Mapping[str, Treatment], total_steps: int
+) -> optax.GradientTransformation:
+    first, last, name = (
+        section[key] for key in ("weight_decay", "weight_decay_end", "weight_decay_schedule")
+    )
+
+    def add(strength: Any) -> Callable[[str, jax.Array, jax.Array], jax.Array]:
+        def to(path: str, update: jax.Array, param: jax.Array) -> jax.Array:
+            factor = table[path].decay
+            return update + strength * factor * param if factor else update
+
+        return to
+
+    if name == "constant":
+        return _by_path(add(first)) if first else optax.identity()
+    return _counted(
+        lambda count, updates, params: trees.map_named(
+            add(SCHEDULES[name](count, first, last, total_steps)), updates, params
+        )
+    )
+
+
+def _learning_rate(
+    schedule: optax.Schedule, late: Sequence[tuple[str, optax.Schedule]], table: Mapping[str, Treatment]
+) -> optax.GradientTransformation:
+    if not late:
+        return optax.scale_by_learning_rate(schedule)
+    own = {
+        path: rate
+        for pattern, rate in reversed(late)
+        for path in matching(pattern, table.keys(), "optimizer.delay")
+    }
+
+    def scale(count: jax.Array, updates: Any, _: Any) -> Any:
+        rates: dict[optax.Schedule, Any] = {rate: rate(count) for rate in (schedule, *own.values())}
+        return trees.map_named(lambda path, x: -rates[own.get(path, schedule)] * x, updates)
+
+    return _counted(scale)
+
+
+def _counted(function: Callable[[jax.Array, Any, Any], Any]) -> optax.GradientTransformation:
+    """Return the transformation `function(step, updates, params)`; its state is that of a schedule, see `step`."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        count = optax.safe_increment(state.count)
+        return function(state.count, updates, params), optax.ScaleByScheduleState(count)
+
+    return optax.GradientTransformation(
+        lambda params: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update
+    )
 
 
 def _update_rule(
@@ -184,6 +225,29 @@ def _by_path(function: Callable[[str, jax.Array, jax.Array], jax.Array]) -> opta
     return optax.stateless(lambda updates, params: trees.map_named(function, updates, params))
 
 
+def _without_first_rows(
+    transform: optax.GradientTransformation, table: Mapping[str, Treatment]
+) -> optax.GradientTransformation:
+    """Return a transformation that has state and updates of stacked blocks from the first trained one on."""
+    if not any(treatment.first for treatment in table.values()):
+        return transform
+
+    def cut(tree: Any) -> Any:
+        return trees.map_named(
+            lambda path, leaf: leaf[table[path].first :] if table[path].first else leaf, tree
+        )
+
+    def padded(path: str, update: jax.Array) -> jax.Array:
+        above = [(table[path].first, 0), *[(0, 0)] * (update.ndim - 1)]
+        return jnp.pad(update, above) if table[path].first else update
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        changed, state = transform.update(cut(updates), state, None if params is None else cut(params))
+        return trees.map_named(padded, changed), state
+
+    return optax.GradientTransformation(lambda params: transform.init(cut(params)), update)
+
+
 def _promoting(transform: optax.GradientTransformation) -> optax.GradientTransformation:
     """Return the same transformation, free to mix int32 counts and bfloat16 moments with float32."""
 
@@ -205,57 +269,10 @@ def _per_block(
     stacked = optax.GradientTransformation(jax.vmap(transform.init), update)
 
     def group(path: str) -> str:
-        return _stack(path).replace("/", "_") or "single"
+        return stack_of(path).replace("/", "_") or "single"
 
-    groups = {group(path) for path, treatment in table.items() if not treatment.frozen}
+    groups = {group(path) for path, treatment in table.items() if not treatment.whole}
     return optax.partition(
         {name: transform if name == "single" else stacked for name in groups},
         lambda tree: trees.map_named(lambda path, _: group(path), tree),
     )
-
-
-def _stack(path: str) -> str:
-    """Return the path of the stacked blocks that a parameter belongs to, or an empty string."""
-    words = path.split("/")
-    return "/".join(words[: words.index("blocks") + 1]) if "blocks" in words else ""
-
-
-def _layer_rates(shapes: Mapping[str, tuple[int, ...]], decay: float) -> dict[str, np.ndarray]:
-    """Return layer-wise factors of the learning rate (Bao et al. 2021, arXiv 2106.08254, as in MAE and timm).
-
-    `l` blocks make `l + 2` layers: 0 is everything before the blocks, block `i` is `i + 1`, everything else
-    is `l + 1`. The factor is `decay ** (l + 1 - layer)`. Beside a decoder, the blocks are the encoder's.
-    """
-    if decay == 1:
-        return {path: np.ones(()) for path in shapes}
-    stacks = {_stack(path): shape[0] for path, shape in shapes.items() if _stack(path)}
-    trunk = "encoder/blocks" if "encoder/blocks" in stacks else "blocks"
-    if trunk not in stacks:
-        raise ConfigError(
-            f"optimizer.layer_decay is {decay}, but the model has no stack of blocks; set it to 1."
-        )
-    prefix, depth = trunk.removesuffix("blocks"), stacks[trunk]
-    before = tuple(
-        prefix + name
-        for name in ("stem/", "patch_embed/", "class_token", "register_tokens", "pos_embed", "norm_pre/")
-    )
-
-    def rate(path: str, shape: tuple[int, ...]) -> np.ndarray:
-        layer = np.asarray(0 if path.startswith(before) else depth + 1)
-        if _stack(path) == trunk:
-            layer = np.arange(1, depth + 1).reshape(-1, *[1] * (len(shape) - 1))
-        return np.power(decay, depth + 1 - layer)
-
-    return {path: rate(path, shape) for path, shape in shapes.items()}
-
-
-def _matching_any(patterns: tuple[str, ...], paths: Mapping[str, Any], key: str) -> set[str]:
-    return set().union(*(matching(pattern, paths.keys(), key) for pattern in patterns))
-
-
-def _first_match(factors: tuple[tuple[str, float], ...], paths: Any, key: str) -> dict[str, float]:
-    """Return the factor of each path: that of the first pattern found in it, or 1."""
-    found = dict.fromkeys(paths, 1.0)
-    for pattern, factor in reversed(factors):
-        found.update(dict.fromkeys(matching(pattern, paths, key), factor))
-    return found

@@ -10,7 +10,7 @@ import optax
 from vit_jax import trees
 from vit_jax.objectives.base import Objective
 from vit_jax.random import fold, root
-from vit_jax.training.spikes import LossHistory, SpikeRule
+from vit_jax.training.guard.spikes import LossHistory, SpikeRule
 
 
 @jax.tree_util.register_dataclass
@@ -50,20 +50,26 @@ def init_state(
       optimizer: builds its own state.
       seed: of the run.
       with_ema: whether a moving average is kept.
-      loaded: nested dict of parameters that are not to start fresh, or None.
+      loaded: nested dict of parameters and buffers that are not to start fresh, or None.
       spikes: what a loss spike is, if they are looked for.
     """
     key = fold(root(seed), "init")
     params, buffers = objective.init(key)
     if loaded is not None:
-        params = trees.unflatten(trees.flatten(params) | trees.flatten(loaded))
-    # A copy: two names of one buffer could not both be donated.
+        params, buffers = _with(params, loaded), _with(buffers, loaded)
+    # Copies: two names of one buffer could not both be donated.
     ema = jax.tree.map(jnp.copy, params) if with_ema else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        buffers=buffers,
+        buffers=jax.tree.map(jnp.copy, objective.begin(params, buffers)),
         opt_state=optimizer.init(params),
         ema=ema,
         loss_history=None if spikes is None else spikes.init(),
     )
+
+
+def _with(tree: Any, loaded: Any) -> Any:
+    """Return a nested dict with what was loaded of it."""
+    found = trees.flatten(loaded)
+    return trees.map_named(lambda path, leaf: found.get(path, leaf), tree)

@@ -1,6 +1,6 @@
 """One update: a pure function `(state, batch) -> (state, metrics)`, and where it is compiled."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,14 +12,18 @@ from jax.sharding import NamedSharding
 
 from vit_jax import trees
 from vit_jax.compiler_options import Options, jit
-from vit_jax.models.placement import Placement, gather_rest, placed
-from vit_jax.objectives.base import Batch, LossOutput, Objective
+from vit_jax.models.layers.freezing import frozen_below
+from vit_jax.models.layers.placement import Placement, gather_beside, gather_rest, placed
+from vit_jax.objectives.base import Batch, LossOutput, Moment, Objective
 from vit_jax.random import fold, root
-from vit_jax.training.spikes import SpikeRule
+from vit_jax.training.guard.spikes import SpikeRule
+from vit_jax.training.parts.treatments import NOTHING_FROZEN, Frozen
 from vit_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
-Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+Constants = Mapping[str, Any]  # parameters of frozen networks, by their names
+Step = Callable[..., tuple[TrainState, Metrics]]
+NO_CONSTANTS: Constants = {}
 Gradients = Callable[[Any, Any, Batch, Any], tuple[dict[str, jax.Array], LossOutput]]
 
 
@@ -55,15 +59,17 @@ def make_step(
     seed: int,
     accumulation: int = 1,
     ema: Ema | None = None,
-    frozen: Collection[str] = (),
+    frozen: Frozen = NOTHING_FROZEN,
     placement: Placement | None = None,
     gradient_shardings: Mapping[str, NamedSharding] | None = None,
     spikes: SpikeRule | None = None,
+    total: int = 0,
+    per_epoch: int = 1,
 ) -> Step:
-    """Return the training step.
+    """Return the training step: `step(state, batch, constants={}) -> (state, metrics)`.
 
-    An update whose loss, gradient or new buffers are not finite is not applied: parameters, buffers, moments and
-    averages stay as they were, and the metric `finite` is 0. So it is with that of a loss spike, where the metric
+    An update whose loss, gradient, changed buffers or sums are not finite is not applied: parameters, buffers, moments
+    and averages stay as they were, and the metric `finite` is 0. So it is with that of a loss spike, where the metric
     `spike` is 1. Such a step counts all the same: its batch and its keys are never used again, and the learning rate
     goes on. What an optimizer would make infinite of a finite gradient, with a learning rate of 1e38, is not looked
     for here, because all parameters and moments would be read twice: it is found in the next step, or when it is
@@ -76,16 +82,19 @@ def make_step(
       seed: of the run; the step's key is `fold_in(key(seed), step)`.
       accumulation: microbatches that the batch is divided into, one after the other.
       ema: the moving average, if any.
-      frozen: paths of parameters that the optimizer leaves as they are; no gradient of them is computed.
+      frozen: what the optimizer leaves as it is; no gradient of it is computed, and none of blocks below the trained
+        ones.
       placement: where the step runs; None leaves to the compiler what moves between devices.
       gradient_shardings: where the gradient of each parameter lies, by path; None leaves it to the compiler.
       spikes: what a loss spike is; None looks for none, and there is no such metric.
+      total, per_epoch: steps of the run and of an epoch, which the objective is told.
     """
-    compute = partial(gradients_of, objective, frozen, gradient_shardings)
 
-    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def update(state: TrainState, batch: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
+        now = objective.at(Moment(state.step, total, per_epoch, gather_beside(constants, "constants")))
+        compute = partial(gradients_of, now, frozen, gradient_shardings)
         prepare_key, loss_key = step_keys(seed, state.step)
-        batch = objective.prepare(batch, prepare_key)
+        batch = now.prepare(batch, prepare_key)
         if accumulation == 1:
             trained, out = compute(state.params, state.buffers, batch, loss_key)
         else:
@@ -94,7 +103,7 @@ def make_step(
         # The optimizer wants a whole tree; XLA keeps no zeros for what it does not change.
         gradients = trees.map_named(lambda path, x: trained.get(path, jnp.zeros_like(x)), state.params)
         loss = out.metrics["loss"]
-        finite = _finite(loss, norm, out.buffers)
+        finite = _finite(loss, norm, (out.buffers, out.sums))
         metrics = out.metrics | {
             "gradient_norm": norm,
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
@@ -109,11 +118,12 @@ def make_step(
 
         def apply(state: TrainState) -> TrainState:
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
+            params = now.project(optax.apply_updates(state.params, updates))
+            buffers = now.combine({**state.buffers, **out.buffers}, out.sums)
             return replace(
                 state,
                 params=params,
-                buffers=objective.after_update(params, out.buffers, state.step),
+                buffers=now.after_update(params, buffers, state.step),
                 opt_state=opt_state,
                 ema=None if ema is None else ema.update(state.ema, params, state.step),
             )
@@ -122,9 +132,11 @@ def make_step(
         updated = jax.lax.cond(applied, apply, _left_out, replace(state, loss_history=None))
         return replace(updated, step=state.step + 1, loss_history=history), metrics
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, batch: Batch, constants: Constants = NO_CONSTANTS
+    ) -> tuple[TrainState, Metrics]:
         with placed(placement):
-            return update(state, batch)
+            return update(state, batch, constants)
 
     return step
 
@@ -143,10 +155,10 @@ def microbatches(batch: Any, count: int) -> Any:
     return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1), batch)
 
 
-def _finite(loss: jax.Array, norm: jax.Array, buffers: Any) -> jax.Array:
+def _finite(loss: jax.Array, norm: jax.Array, made: Any) -> jax.Array:
     """Return whether what a step has made is finite; a norm is, only if all that is in it is."""
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    for leaf in jax.tree.leaves(buffers):
+    for leaf in jax.tree.leaves(made):
         if jnp.issubdtype(leaf.dtype, jnp.inexact):
             finite &= jnp.isfinite(leaf).all()
     return finite
@@ -167,7 +179,7 @@ def _is_schedule(part: Any) -> bool:
 
 def gradients_of(
     objective: Objective,
-    frozen: Collection[str],
+    frozen: Frozen,
     shardings: Mapping[str, NamedSharding] | None,
     params: Any,
     buffers: Any,
@@ -178,10 +190,15 @@ def gradients_of(
     flat = trees.flatten(params)
 
     def loss(trained: dict[str, jax.Array]) -> tuple[jax.Array, LossOutput]:
-        return objective.loss(trees.unflatten(gather_rest(flat | trained)), buffers, batch, key)
+        whole = trees.unflatten(gather_rest(flat | trained))
+        return objective.loss(whole, gather_beside(buffers, "buffers"), batch, key)
 
-    trained = {path: leaf for path, leaf in flat.items() if path not in frozen}
-    gradients, out = jax.grad(loss, has_aux=True)(trained)
+    trained = {path: leaf for path, leaf in flat.items() if path not in frozen.paths}
+    with frozen_below(frozen.depth):
+        gradients, out = jax.grad(loss, has_aux=True)(trained)
+    for path, rows in frozen.rows.items():
+        kept = ~rows.reshape(-1, *[1] * (gradients[path].ndim - 1))
+        gradients[path] = jnp.where(kept, gradients[path], jnp.zeros_like(gradients[path]))
     if shardings is not None:
         # Where each device needs its part alone, the sum over devices becomes a reduce-scatter, half an all-reduce.
         gradients = jax.lax.with_sharding_constraint(gradients, {path: shardings[path] for path in trained})
@@ -193,30 +210,36 @@ def _accumulated(
 ) -> tuple[dict[str, jax.Array], LossOutput]:
     """Return what `gradients_of` returns for the whole batch, holding one microbatch's activations at a time.
 
-    Each microbatch counts by the weight its mean was divided by.
+    Each microbatch counts by the weight its mean was divided by; sums are added up as they are. Buffers that the loss
+    changes go from one to the next, all others are the same for each.
     """
     micro = microbatches(batch, count)
 
-    def one(buffers: Any, batch: Batch, index: Any) -> tuple[Any, Any]:
-        gradients, out = compute(state.params, buffers, batch, fold(key, index))
+    def one(changed: Any, batch: Batch, index: Any) -> tuple[Any, Any]:
+        gradients, out = compute(state.params, {**state.buffers, **changed}, batch, fold(key, index))
         weighted = jax.tree.map(lambda x: x * out.weight.astype(x.dtype), (gradients, out.metrics))
-        return (*weighted, out.weight), out.buffers
+        return (*weighted, out.weight, out.sums), out.buffers
 
     def body(carry: Any, indexed: Any) -> tuple[Any, None]:
-        sums, buffers = carry
-        more, buffers = one(buffers, *indexed)
-        return (jax.tree.map(jnp.add, sums, more), buffers), None
+        totals, changed = carry
+        more, changed = one(changed, *indexed)
+        return (jax.tree.map(jnp.add, totals, more), changed), None
 
     indexed = (micro, jnp.arange(count))
-    shapes, _ = jax.eval_shape(one, state.buffers, *jax.tree.map(lambda x: x[0], indexed))
+    shapes, changed = jax.eval_shape(one, {}, *jax.tree.map(lambda x: x[0], indexed))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    ((*sums, weight), buffers), _ = jax.lax.scan(body, (zeros, state.buffers), indexed)
-    gradients, metrics = jax.tree.map(lambda x: x / weight.astype(x.dtype), sums)
-    return gradients, LossOutput(metrics, buffers, weight)
+    first = {name: state.buffers[name] for name in changed}
+    ((*means, weight, sums), changed), _ = jax.lax.scan(body, (zeros, first), indexed)
+    gradients, metrics = jax.tree.map(lambda x: x / weight.astype(x.dtype), means)
+    return gradients, LossOutput(metrics, changed, weight, sums)
 
 
 def compile_step(
-    step: Step, state_shardings: Any = None, batch_sharding: Any = None, options: Options | None = None
+    step: Step,
+    state_shardings: Any = None,
+    batch_sharding: Any = None,
+    options: Options | None = None,
+    constants: tuple[Any, ...] = (),
 ) -> Any:
     """Return the step jitted: the state's buffers are reused for the new one, and shardings stay as they are.
 
@@ -225,11 +248,12 @@ def compile_step(
       state_shardings: of every array of the state, over devices that need not be here; None: as it lies.
       batch_sharding: of the batch; None: as it lies.
       options: of the compiler.
+      constants: the shardings of frozen networks, of which the step takes one tree more; empty where there are none.
     """
     return jit(
         step,
         options,
-        in_shardings=(state_shardings, batch_sharding),
+        in_shardings=(state_shardings, batch_sharding, *constants),
         out_shardings=(state_shardings, None),
         donate_argnums=0,
     )

@@ -6,16 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.models.families import family_of, is_config
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.models.text_config import TextConfig
-from vit_jax.models.vit_config import MaeConfig, ViTConfig
-
-# What says how a model is trained or run, and not what it computes.
-_RUNNING = {
-    "dropout_rate", "attention_dropout_rate", "drop_path_rate", "drop_path_schedule", "patch_drop_rate", "init",
-    "head_bias_init", "dtype", "attention", "remat", "unroll", "dynamic_image_size", "dynamic_image_pad", "resample",
-    "resample_antialias", "resample_offset", "bias_resample",
-}  # fmt: skip
 
 
 def differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -23,14 +15,12 @@ def differences(ours: Any, theirs: Any, prefix: str = "") -> Iterator[tuple[str,
     if type(ours) is not type(theirs):
         yield "kind", type(ours).__name__, type(theirs).__name__
         return
+    family = family_of(ours)
     for field in dataclasses.fields(ours):
         name, one, other = field.name, getattr(ours, field.name), getattr(theirs, field.name)
-        unused = (name == "eos_token" and ours.pool != "eos") or (
-            name == "activation" and ours.mlp == "swiglu"
-        )
-        if name in _RUNNING or one == other or unused:
+        if name in family.running or one == other or name in family.idle(ours):
             continue
-        if isinstance(one, ViTConfig | TextConfig | MaeConfig):
+        if is_config(one):
             yield from differences(one, other, f"{prefix}{name}.")
         elif name == "layer_scale" and one is not None and other is not None:
             continue  # where training starts; the scales themselves are arrays

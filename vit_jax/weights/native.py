@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,13 +13,19 @@ import numpy as np
 from vit_jax import trees
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.files import FOLDER, check_described, locate
+from vit_jax.data.transforms.said import preprocessing_of
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.config_json import config_from_json, config_to_json
-from vit_jax.models.lora import ROOT, Lora
+from vit_jax.models.families import is_image_encoder
+from vit_jax.models.heads.units import SCALE, in_units
+from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.layers.lora import ROOT, Lora
+from vit_jax.models.problem import LOSSES
 from vit_jax.models.registry import ModelConfig, model_functions
+from vit_jax.weights.formats.tensors import RawCheckpoint, Tensor
+from vit_jax.weights.formats.which import no_such
 from vit_jax.weights.layouts.layout import Layout
 from vit_jax.weights.rules import rule
-from vit_jax.weights.tensors import RawCheckpoint, Tensor
 
 
 def is_native(path: Path) -> bool:
@@ -26,36 +33,66 @@ def is_native(path: Path) -> bool:
     return os.path.isdir(path) and os.path.isdir(locate(path)[0])
 
 
-def open_native(path: Path) -> tuple[RawCheckpoint, Layout]:
+def open_native(path: Path, weights: str | None = None) -> tuple[RawCheckpoint, Layout]:
     """Return the newest intact checkpoint of a folder, or the one named; of averaged parameters, the average.
 
+    Args:
+      path: the folder, or a checkpoint in it.
+      weights: `params` or `ema` of a run that averages its parameters; None for the average.
+
     Raises:
-      CheckpointError: there is none, or it was written before checkpoints said what model they hold.
+      CheckpointError: there is none, it has no such weights, or it was written before checkpoints said what model
+        they hold.
     """
     folder, step = locate(path)
     checkpoints = Checkpoints(folder, read_only=True)
     metadata = checkpoints.newest_metadata() if step is None else checkpoints.metadata(step)
     if metadata is None:
-        raise CheckpointError(f"{path} holds no checkpoint yet; train first, or give another one.")
+        raise CheckpointError(f"{path} holds no checkpoint yet; train first, or give another path.")
     check_described(metadata, path)
     if metadata.get("model") is None:
         raise CheckpointError(
-            f"{path} does not say what model it holds; evaluate or predict with its --workdir."
+            f"{path} does not tell what model it holds; evaluate or predict with its --workdir."
         )
-    part = "ema" if any(name.startswith("ema/") for name in metadata["arrays"]) else "params"
+    sets = [name for name in ("ema", "params") if any(a.startswith(f"{name}/") for a in metadata["arrays"])]
+    part = weights or (sets[0] if sets else "params")
+    if weights and weights not in sets:
+        raise no_such(str(path), weights, sets)
     adapted = any(name.startswith(f"{part}/{ROOT}/") for name in metadata["arrays"])
     try:
         config = config_from_json(metadata["model"])
+        if hasattr(config, "problem") and "problem" not in metadata["model"]:
+            # Of a version that kept it in the loss alone.
+            loss = ((metadata.get("config") or {}).get("objective") or {}).get("loss", "softmax")
+            config = replace(config, problem=LOSSES.get(loss, "single_label"))
+        if is_image_encoder(config) and metadata.get("eval_transforms") is not None:
+            config = evaluated_with(config, metadata["eval_transforms"])
         lora = Lora(**metadata["config"]["lora"]) if adapted else None
     except (ConfigError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} describes no model: {error}") from None
-    raw = RawCheckpoint(str(path), "orbax", _tensors(config, lora, checkpoints, part, metadata["step"]), {})
+    scaled = f"buffers/{SCALE}/mean" in metadata["arrays"]
+    tensors = _tensors(config, lora, checkpoints, part, metadata["step"], scaled=scaled)
+    others = tuple(name for name in sets if name != part)
+    raw = RawCheckpoint(str(path), "orbax", tensors, {}, part, others)
     names = tuple(metadata.get("class_names") or ())
-    return raw, Layout(config, [rule(name, name) for name in raw.tensors], class_names=names)
+    return raw, Layout(
+        config,
+        [rule(name, name) for name in raw.tensors],
+        class_names=names,
+        named=metadata.get("classes_named"),
+    )
 
 
-def save_native(path: Path, config: ModelConfig, params: Any, class_names: tuple[str, ...]) -> None:
-    """Write parameters as a checkpoint that `load` reads.
+def evaluated_with(config: ModelConfig, transforms: str) -> ModelConfig:
+    """Return a model whose preprocessing is what its images were evaluated with, see `transforms.said`."""
+    said = preprocessing_of(transforms, config.preprocessing, config.image_size, config.in_channels)
+    return replace(config, preprocessing=said)
+
+
+def save_native(
+    path: Path, config: ModelConfig, params: Mapping[str, Any], class_names: tuple[str, ...]
+) -> None:
+    """Write parameters by path, batch statistics among them, as a checkpoint that `load` reads.
 
     Raises:
       ConfigError: the folder already holds one.
@@ -64,31 +101,57 @@ def save_native(path: Path, config: ModelConfig, params: Any, class_names: tuple
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigError(f"{str(path)!r} already holds a model; save to another folder.")
     model = json.loads(json.dumps(config_to_json(config)))
+    buffers = trees.flatten(model_functions(config).abstract_buffers)
+    state = {"params": {path: leaf for path, leaf in params.items() if path not in buffers}}
+    if buffers:
+        state["buffers"] = {path: params[path] for path in buffers}
+    state = {part: trees.unflatten(flat) for part, flat in state.items()}
     with Checkpoints(folder, frugal=True) as checkpoints:
-        checkpoints.save(0, {"params": params}, {"model": model, "class_names": list(class_names)}, {})
+        checkpoints.save(0, state, {"model": model, "class_names": list(class_names)}, {})
 
 
 def _tensors(
-    config: ModelConfig, lora: Lora | None, checkpoints: Checkpoints, part: str, step: int
+    config: ModelConfig, lora: Lora | None, checkpoints: Checkpoints, part: str, step: int, *, scaled: bool
 ) -> dict[str, Tensor]:
-    """Return the parameters; all are restored and verified when the first is read, and let go one by one."""
-    plain = model_functions(config).abstract
+    """Return the parameters and batch statistics; all are restored and verified when the first is read, and let go one
+    by one.
+
+    Those of a regression (`scaled`) give its values in their own units.
+    """
+    functions = model_functions(config)
+    plain, buffers = functions.abstract, functions.abstract_buffers
     held: dict[str, np.ndarray] = {}
     lock = Lock()
+
+    def restored(part: str, abstract: Any) -> Any:
+        found = checkpoints.restore_part(part, abstract, step)
+        assert found is not None
+        return found[0]
 
     def read(name: str) -> np.ndarray:
         with lock:
             if name not in held:
-                restored = checkpoints.restore_part(part, _with_factors(plain, lora), step)
-                assert restored is not None
-                whole = jax.jit(lora.merge)(restored[0]) if lora else restored[0]
-                held.update({path: np.asarray(leaf) for path, leaf in trees.flatten(whole).items()})
+                whole = restored(part, _with_factors(plain, lora))
+                whole = jax.jit(lora.merge)(whole) if lora else whole
+                whole = in_units(whole, **_scale(config, checkpoints, step)) if scaled else whole
+                flat = trees.flatten(whole)
+                for top, inner in buffers.items():  # what an objective adds to them is not the model's
+                    flat |= trees.flatten({top: restored(f"buffers/{top}", inner)})
+                held.update({path: np.asarray(leaf) for path, leaf in flat.items()})
             return held.pop(name)
 
     return {
         name: Tensor(tuple(leaf.shape), np.dtype(np.float32), lambda name=name: read(name))
-        for name, leaf in trees.flatten(plain).items()
+        for name, leaf in (trees.flatten(plain) | trees.flatten(buffers)).items()
     }
+
+
+def _scale(config: Any, checkpoints: Checkpoints, step: int) -> Any:
+    """Return mean and deviation of the values of a regression."""
+    one = jax.ShapeDtypeStruct((config.num_classes,), np.float32)
+    restored = checkpoints.restore_part(f"buffers/{SCALE}", {"mean": one, "std": one}, step)
+    assert restored is not None
+    return restored[0]
 
 
 def _with_factors(params: Any, lora: Lora | None) -> Any:

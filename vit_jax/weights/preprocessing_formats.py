@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vit_jax.errors import CheckpointError, ConfigError, nearest
+from vit_jax.errors import CheckpointError, ConfigError, argument, nearest
 from vit_jax.models.preprocessing import (
     CHOICES,
     CLIP_MEAN,
@@ -20,7 +20,7 @@ from vit_jax.models.preprocessing import (
     INCEPTION_STD,
     Preprocessing,
 )
-from vit_jax.weights.tensors import LARGEST
+from vit_jax.weights.formats.tensors import LARGEST
 
 Size = tuple[int, int]
 
@@ -144,7 +144,7 @@ def from_hf(config: Mapping[str, Any], image_size: Size) -> tuple[Preprocessing,
     preprocessing = Preprocessing(mean, std, RESAMPLE[code], kept[0] / resized[0], mode, rounding)
     if preprocessing.resized(kept) != resized:
         raise CheckpointError(
-            f"{where}: a crop of {kept} of {resized} keeps other shares of height and width."
+            f"{where}: a crop of {kept} of {resized} keeps different shares of height and width."
         )
     return preprocessing, kept
 
@@ -156,7 +156,7 @@ def to_hf(
 
     Args:
       preprocessing: of the model; transformers has no `crop_rounding` other than `down`, so another is written for
-        us to read, and what is cropped from a `corner` is left to the patches.
+        us to read, and what is cropped from a `corner`, or `uncovered`, is left to the patches.
       image_size: height and width of the model's images.
       processor: the family's own class. Where it cannot do what is asked in every version of transformers,
         `BitImageProcessor`, which can, is written instead.
@@ -167,10 +167,13 @@ def to_hf(
     """
     resized, mode = preprocessing.resized(image_size), preprocessing.crop_mode
     if mode == "border" or (mode == "center" and len({*image_size}) > 1):
+        squash = f"decode|resize({image_size})"
         raise ConfigError(
-            f"crop_mode is {mode!r} for images of {image_size}, which no processor of transformers does; set crop_mode "
-            "to 'squash'."
+            f"crop_mode is {mode!r} for images of {image_size}, which no image processor of transformers can do; they "
+            f"can do crop_mode 'squash': evaluate with data.eval_transforms=\"{squash}\", and write it with "
+            f"{argument('eval_transforms', squash)}."
         )
+    kept = image_size[0] + preprocessing.uncovered[0], image_size[1] + preprocessing.uncovered[1]
     crops = mode == "center" or (resized != image_size and preprocessing.crop_rounding != "corner")
     able = _CROP_ANYTHING if mode == "center" else _CROP_ANYTHING + _CROP_SQUARES
     # DINOv3's resizes floats, which bicubic and Lanczos filters carry beyond the range of pixels.
@@ -184,7 +187,7 @@ def to_hf(
         "size": size,
         "resample": {name: code for code, name in RESAMPLE.items()}[preprocessing.interpolation],
         "do_center_crop": crops,
-        **({"crop_size": _height_width(image_size)} if crops else {}),
+        **({"crop_size": _height_width(kept)} if crops else {}),
         **(
             {"crop_rounding": preprocessing.crop_rounding}
             if crops and preprocessing.crop_rounding != "down"

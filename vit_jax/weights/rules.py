@@ -196,7 +196,7 @@ class Rule:
         if part is None or part.shape != shape:
             raise CheckpointError(
                 f"{name} has shape {array.shape}, which does not fit {' + '.join(self.ours)} of {shape}; the "
-                "checkpoint is of another model or another size."
+                "checkpoint is of a different model or size."
             ) from None
         return part
 

@@ -1,6 +1,5 @@
 """A model of ours as a checkpoint that another library reads."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,24 +9,24 @@ import ml_dtypes
 import numpy as np
 
 from vit_jax import trees
-from vit_jax.errors import CheckpointError, ConfigError, choose
-from vit_jax.models.functional import parameters
+from vit_jax.errors import CheckpointError, ConfigError, argument, choose
+from vit_jax.models.families import family_of, is_image_encoder
+from vit_jax.models.functional import buffers_of, parameters
 from vit_jax.models.registry import ModelConfig
-from vit_jax.models.text_config import ImageTextConfig
-from vit_jax.models.vit_config import ViTConfig
 from vit_jax.paths import check_output
-from vit_jax.weights import npz_format, safetensors_format
-from vit_jax.weights.arrays import Arrays
 from vit_jax.weights.differences import differences
-from vit_jax.weights.layouts import google, timm_document, transformers_document
+from vit_jax.weights.formats import npz_format, safetensors_format
+from vit_jax.weights.formats.arrays import Arrays
+from vit_jax.weights.formats.tensors import RawCheckpoint, replacing
+from vit_jax.weights.layouts.layout import Written
+from vit_jax.weights.layouts.table import formats_of, writing
 from vit_jax.weights.native import save_native
-from vit_jax.weights.preprocessing_formats import to_hf
-from vit_jax.weights.rules import Rule
-from vit_jax.weights.tensors import RawCheckpoint, replacing
 from vit_jax.weights.understand import understand
 
 FORMATS = ("timm", "hf", "npz", "orbax")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
+# npz says nothing of preprocessing and outputs.
+_UNSAID_BY_NPZ = ("problem", ".interpolation", ".crop", ".crop_mode", ".transforms")
 LIBRARIES = {"timm": "timm", "hf": "transformers", "npz": "Google's npz"}
 
 
@@ -59,7 +58,7 @@ def save(
       ConfigError: the format cannot say what the model computes; or a wrong argument.
       ResourceError: the disk is full or the folder may not be written.
     """
-    flat = trees.flatten(parameters(model))
+    flat = trees.flatten(parameters(model)) | trees.flatten(buffers_of(model))
     return save_parameters(
         model.config, flat, path, format, dtype=dtype, class_names=class_names, ignore=ignore
     )
@@ -85,26 +84,30 @@ def save_parameters(
     if format == "orbax":
         for name, given in (("dtype", dtype != "float32"), ("ignore", bool(ignore))):
             if given:
-                raise ConfigError(f"format 'orbax' keeps everything, in float32; leave out {name}.")
-        save_native(target, config, trees.unflatten(dict(params)), tuple(class_names))
+                raise ConfigError(f"format 'orbax' keeps everything, in float32; leave out {argument(name)}.")
+        save_native(target, config, params, tuple(class_names))
         return f"{target}: {len(params)} parameters"
-    config, params = _slots(config, params, format)
-    documents, rules = _describe(config, format, class_names)
+    said = _said(config, params, format, class_names)
+    config, params, rules, documents = said.config, said.params, said.rules, said.documents
     covered = {path for rule in rules for path in rule.ours}
     homeless = sorted(params.keys() - covered)
     for parameter in homeless:
         if not _named(parameter, ignore):
+            lose = "" if parameter.startswith("head") else f", or lose it: {argument('ignore', [parameter])}"
             raise ConfigError(
-                f"{LIBRARIES[format]} has no place for {parameter}; choose another format, or lose it: "
-                f"ignore=[{parameter!r}]."
+                f"{LIBRARIES[format]} has no place for {parameter}; choose another format{lose}."
             )
-    arrays = Arrays({path: params[path] for path in covered & params.keys()}, rules, np.dtype(DTYPES[dtype]))
+    held = {path: params[path] for path in covered & params.keys()}
+    arrays = Arrays(held, rules, np.dtype(DTYPES[dtype]), said.constants)
     written = RawCheckpoint(str(target), format, arrays.tensors(), documents)
     lost = {path: f"{path}, which is left out" for path in homeless} | _lost(config, written, format, ignore)
+    if format == "npz" and class_names:
+        lost["class_names"] = f"class_names {class_names[0]!r} to {class_names[-1]!r}, which become numbers"
     for word in ignore:
         if not any(_named(name, [word]) for name in lost):
             raise ConfigError(
-                f"ignore has {word!r}, but {LIBRARIES[format]} loses {', '.join(lost) or 'nothing'}; leave it out."
+                f"{argument('ignore')} has {word!r}, but {LIBRARIES[format]} loses "
+                f"{', '.join(lost) or 'nothing'}; leave it out."
             )
     if format == "npz":
         npz_format.write(target, arrays.specs(), arrays.read)
@@ -113,60 +116,26 @@ def save_parameters(
         for name, document in documents.items():
             with replacing(target / name) as temporary:
                 temporary.write_text(json.dumps(document, indent=2) + "\n")
-    notes = [f"  not said by {LIBRARIES[format]}: {line}" for line in lost.values()]
+    notes = [f"  not expressed by {LIBRARIES[format]}: {line}" for line in lost.values()]
     return "\n".join(
         [f"{target}: {len(arrays.names)} arrays, {' and '.join(documents) or 'no description'}", *notes]
     )
 
 
-def _slots(
-    config: ModelConfig, params: Mapping[str, Any], format: str
-) -> tuple[ModelConfig, Mapping[str, Any]]:
-    """Return an equal model whose position table has slots where the format wants them.
-
-    transformers' tables always have one for the class token; timm's have none where there are registers.
-    """
-    if not isinstance(config, ViTConfig) or not config.class_token or config.position != "learned":
-        return config, params
-    table, token = np.asarray(params["pos_embed"]), np.asarray(params["class_token"])
-    own = 1 + int(config.distillation_token)
-    if format == "timm" and config.register_tokens and config.class_position and own == 1:
-        changed = {"class_token": token + table[:1], "pos_embed": table[1:]}
-        return dataclasses.replace(config, class_position=False), {**params, **changed}
-    if format == "hf" and not config.class_position:
-        changed = {"pos_embed": np.concatenate([np.zeros_like(table[:own]), table])}
-        return dataclasses.replace(config, class_position=True), {**params, **changed}
-    return config, params
-
-
-def _describe(
-    config: ModelConfig, format: str, class_names: Sequence[str]
-) -> tuple[dict[str, Any], Sequence[Rule]]:
-    """Return the documents to be written beside the arrays, by name, and the rules of the arrays."""
-    if format == "timm":
-        if not isinstance(config, ViTConfig):
-            kind = type(config).__name__.removesuffix("Config")
-            raise ConfigError(
-                f"timm has no {kind}; load one part of it, with part=, or choose 'hf' or 'npz'."
-            )
-        document, rules = timm_document.document(config, class_names)
-        return {"config.json": document}, rules
-    if format == "hf":
-        document, rules = transformers_document.document(config, class_names)
-        image: Any = (
-            config.image if isinstance(config, ImageTextConfig) else getattr(config, "encoder", config)
+def _said(config: ModelConfig, params: Mapping[str, Any], format: str, class_names: Sequence[str]) -> Written:
+    """Return a model in the words of a library."""
+    family = family_of(config).name
+    write = writing(format, family)
+    if write is None:
+        kind = type(config).__name__.removesuffix("Config")
+        part = (
+            f"load one part of it, with {argument('part')}, or "
+            if any(family_of(config).parts.values())
+            else ""
         )
-        processor = transformers_document.PROCESSORS.get(document["model_type"])
-        if processor is None:  # SigLIP 2's images of any shapes have a processor of their own
-            return {"config.json": document}, rules
-        known = to_hf(image.preprocessing, image.image_size, processor, image.in_channels)
-        return {"config.json": document, "preprocessor_config.json": known}, rules
-    if isinstance(config, ImageTextConfig):
-        return {}, google.image_text_rules(config)
-    if not isinstance(config, ViTConfig):
-        raise ConfigError("Google's npz holds image encoders and pairs of towers; choose 'hf' or 'orbax'.")
-    modern = config.pool != "cls" or not config.class_position or config.position != "learned"
-    return {}, google.rules(config, prefix="params/" if modern else "")
+        others = " or ".join(map(repr, (*formats_of(family), "orbax")))
+        raise ConfigError(f"{LIBRARIES[format]} has no {kind}; {part}choose {others}.")
+    return write(config, params, class_names)
 
 
 def _lost(config: ModelConfig, written: RawCheckpoint, format: str, ignore: Sequence[str]) -> dict[str, str]:
@@ -182,14 +151,26 @@ def _lost(config: ModelConfig, written: RawCheckpoint, format: str, ignore: Sequ
     lines: dict[str, str] = {}
     for name, ours, theirs in differences(config, read):
         line = f"{name} {ours}, which becomes {theirs}"
-        # npz says nothing of preprocessing; that its readers resize in another way is worth a note.
-        note = format == "npz" and name.endswith((".interpolation", ".crop", ".crop_mode"))
+        # npz says nothing of preprocessing and outputs; that its readers resize in another way is worth a note.
+        note = format == "npz" and name.endswith(_UNSAID_BY_NPZ)
         if not note and not _named(name, ignore):
+            remedy = _said_otherwise(config) if "preprocessing." in name else ""
             raise ConfigError(
-                f"{LIBRARIES[format]} cannot say {line}; ignore=[{name!r}] writes it all the same."
+                f"{LIBRARIES[format]} cannot express {line}; {remedy}{argument('ignore', [name])} writes it anyway."
             )
         lines[name] = line
     return lines
+
+
+def _said_otherwise(config: ModelConfig) -> str:
+    """Return the remedy for preprocessing that a format cannot say."""
+    if not is_image_encoder(config):
+        return ""
+    height, width = config.image_size
+    size = height if height == width else config.image_size
+    text = f"decode|resize({size}, {config.preprocessing.interpolation!r})"
+    given = argument("eval_transforms", text, key="data.eval_transforms")
+    return f"evaluate with a different one and record that, {given}; or "
 
 
 def _named(name: str, ignore: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.data.prepare.pictures import CLASSES, picture, write_pictures
-from vit_jax.data.decode import decode
-from vit_jax.data.prepare.check import NAMED, check
+from tests.runs import run
+from vit_jax.data.images.decode import decode
+from vit_jax.data.prepare.check import LAYOUT, NAMED, check
 from vit_jax.data.prepare.images import read_header
 from vit_jax.data.prepare.prepare import prepare
 from vit_jax.data.prepare.shards import serialized
@@ -42,6 +44,17 @@ ODD = {
         "GIF",
         ("palette", "animated"),
     ),
+    "plain.tif": (saved(RGB, "TIFF"), "TIFF", ()),
+    "deep.tiff": (saved(Image.fromarray(np.zeros((9, 9), np.uint16)), "TIFF"), "TIFF", ("grey", "16-bit")),
+    "pages.tif": (
+        saved(RGB.convert("RGBA"), "TIFF", save_all=True, append_images=[RGB]),
+        "TIFF",
+        ("alpha", "several pages"),
+    ),
+    "scan.TIF": (saved(RGB.convert("1"), "TIFF", compression="group4"), "TIFF", ("one-bit",)),
+    "tiff.png": (saved(RGB.convert("P"), "TIFF"), "TIFF", ("TIFF named .png", "palette")),
+    "camera.jpe": (saved(RGB.rotate(90), "JPEG"), "JPEG", ()),
+    "photo.jfif": (saved(RGB.rotate(90), "PNG"), "PNG", ("PNG named .jfif",)),
     "plain.webp": (saved(RGB, "WEBP"), "WebP", ()),
 }
 
@@ -54,7 +67,9 @@ def test_headers(name):
     assert (header.width, header.height) == Image.open(io.BytesIO(data)).size
 
 
-@pytest.mark.parametrize("data", [b"", b"text", picture(1)[:60], picture(1)[:-2], saved(RGB, "PNG")[:20]])
+@pytest.mark.parametrize(
+    "data", [b"", b"text", picture(1)[:60], picture(1)[:-2], saved(RGB, "PNG")[:20], saved(RGB, "TIFF")[:20]]
+)
 def test_headers_of_what_is_no_image(data):
     with pytest.raises(DataError):
         read_header(data)
@@ -89,6 +104,38 @@ def test_a_good_folder(tmp_path):
     assert (split.oddities, report.duplicates.count) == ({}, 0)
 
 
+def test_a_folder_of_images_and_masks_is_recognised(tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            array = random.integers(
+                0, 256 if name == "images" else 2, (6, 5, 3)[: 3 - (name == "masks")], np.uint8
+            )
+            Image.fromarray(array).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "classes.txt").write_text("sky\nroad\n")
+    report = check(tmp_path)
+    assert (report.good, report.layout) == (True, LAYOUT)
+    assert {split.fields for split in report.splits.values()} == {("image", "segmentation")}
+    assert sum(split.records for split in report.splits.values()) == 12
+    assert report.splits["train"].classes["road"] == report.splits["train"].records
+    outcome = run("data", "check", tmp_path)
+    assert outcome.out.splitlines()[0] == f"{tmp_path}: {LAYOUT}"
+    done = prepare(tmp_path, tmp_path / "out", name="scenes", workers=1)
+    assert done.counts == {name: split.records for name, split in report.splits.items()}
+    again = check(done.directory)
+    assert (again.good, again.layout) == (True, "")
+    assert {name: split.classes for name, split in again.splits.items()} == {
+        name: split.classes for name, split in report.splits.items()
+    }
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "images" / "0.png").rename(tmp_path / "cat" / "0.png")
+    for action in (["check"], ["prepare", "--output", tmp_path / "more"]):
+        refused = run("data", *action[:1], tmp_path, *action[1:])
+        assert (refused.status, refused.err.count("\n")) == (3, 1)
+        assert "and images in cat too, so it may be images with masks or class folders" in refused.err
+
+
 def test_findings_in_a_folder(tmp_path):
     files = write_pictures(tmp_path / "train")
     write_pictures(tmp_path / "val", (3, 1, 1), start=90)
@@ -107,9 +154,9 @@ def test_findings_in_a_folder(tmp_path):
     assert train.unreadable.count >= NAMED + 6
     assert len(train.unreadable.examples) == NAMED
     assert train.unreadable.examples[0].startswith(f"{tmp_path}/train/ant/bad.jpg: ")
-    assert {kind: found.count for kind, found in train.oddities.items()} == {
-        kind: 2 if kind == "palette" else 1 for _, _, kinds in ODD.values() for kind in kinds
-    }
+    assert {kind: found.count for kind, found in train.oddities.items()} == Counter(
+        kind for _, _, kinds in ODD.values() for kind in kinds
+    )
     assert train.oddities["CMYK"].examples == [f"{tmp_path}/train/bee/ink.jpg"]
     assert report.duplicates.examples == [f"{tmp_path}/val/cat/copy.jpg is {tmp_path}/train/cat/1.jpg"]
     assert check(tmp_path, "val").good
@@ -145,7 +192,7 @@ def test_findings_in_a_prepared_set(tmp_path):
     ("source", "options", "said"),
     [
         ("nothing", {}, "'nothing' is neither a folder nor a dataset of tfds"),
-        ("mnist", {"data_dir": "nowhere"}, "mnist is not prepared; `vit-jax data prepare mnist` does that."),
+        ("mnist", {"data_dir": "nowhere"}, "mnist is not prepared; run `vit-jax data prepare mnist`."),
         ("out", {}, "is a data_dir of prepared datasets; name one of them, for example"),
         (
             "out/insects/1.0.0",

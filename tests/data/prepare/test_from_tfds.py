@@ -18,12 +18,12 @@ from tensorflow_datasets.core.hashing import Hasher
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
 from tests.data.prepare.pictures import contents, picture
-from vit_jax.data.decode import decode
+from vit_jax.data.images.decode import decode
 from vit_jax.data.prepare import tfrecord
 from vit_jax.data.prepare.crc32c import crc32c, masked_crc32c
 from vit_jax.data.prepare.gfile import file_functions
 from vit_jax.data.prepare.prepare import prepare
-from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.data.sources.tfds_source import TfdsSource
 from vit_jax.errors import ConfigError, DataError
 
 CLASSES = ["ant", "bee", "cat"]
@@ -189,7 +189,7 @@ def test_what_a_builder_yielded_is_kept_when_writing_fails(tmp_path, monkeypatch
     again = prepare("coded_pictures", tmp_path, data_dir=str(tmp_path / "d"))
     assert (again.fresh, again.counts) == (False, done.counts)
     assert not (done.directory / "unfinished").exists()
-    assert "was begun with other inputs" in message(
+    assert "was started with other inputs" in message(
         DataError, "coded_pictures", tmp_path, data_dir=str(tmp_path / "d"), splits=["train"]
     )
 
@@ -283,20 +283,18 @@ def test_damage_and_absence_in_tfrecord_are_named(as_tfrecord, tmp_path):
     shard.write_bytes(b"")
     assert f"{shard} has 0 records instead of 5" in message(DataError, directory, out)
     shard.unlink()
-    assert "is not whole: coded_pictures-train.tfrecord-00001-of-00002 is missing" in message(
+    assert "is incomplete: coded_pictures-train.tfrecord-00001-of-00002 is missing" in message(
         DataError, directory, out
     )
     assert "has no split 'tests'; it has" in message(DataError, directory, out, splits=["tests"])
-    assert "--name is 'other', but a dataset of tfds keeps its own" in message(
+    assert "--name is 'other', but a tfds dataset keeps its own name" in message(
         ConfigError, directory, out, name="other"
     )
 
 
 def test_array_record_needs_no_conversion(generated, tmp_path):
     said = message(DataError, generated.directory, tmp_path)
-    assert (
-        "is stored as array_record; only tfrecord is converted, and array_record can be read as it is" in said
-    )
+    assert "is stored as array_record; only tfrecord is converted; array_record can be read directly" in said
 
 
 def test_a_split_that_the_builder_has_not(tmp_path):

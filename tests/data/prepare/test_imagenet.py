@@ -11,7 +11,7 @@ from scipy.io import savemat
 from tests.data.prepare.pictures import picture, stored
 from vit_jax.data.prepare.folders import DEVKIT, TRAIN_TAR, VALIDATION_TAR
 from vit_jax.data.prepare.prepare import prepare
-from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.data.sources.tfds_source import TfdsSource
 from vit_jax.errors import ConfigError, DataError
 
 # As published, ids do not follow the order of WordNet's; those beyond the classes are inner nodes.
@@ -134,7 +134,9 @@ def test_what_is_missing_or_damaged_is_named(archives, tmp_path):
         ConfigError, folder, out, splits=["test"]
     )
     write_devkit(folder, truth=GROUND_TRUTH[:-1])
-    assert "has 5 images, but ILSVRC2012_devkit_t12.tar.gz has labels of 4" in message(DataError, folder, out)
+    assert "has 5 images, but ILSVRC2012_devkit_t12.tar.gz has labels for 4" in message(
+        DataError, folder, out
+    )
     write_devkit(folder, truth=[1, 2, 3, 4, 1])
     assert "is not the development kit of ILSVRC2012 (KeyError(4))" in message(DataError, folder, out)
     write_devkit(folder, **{"ILSVRC2012_devkit_t12/data/meta.mat": b"MATLAB 5.0"})
@@ -147,9 +149,11 @@ def test_what_is_missing_or_damaged_is_named(archives, tmp_path):
     assert "--split train" in said
     contents = (folder / TRAIN_TAR).read_bytes()
     (folder / TRAIN_TAR).write_bytes(contents[: len(contents) // 2])
-    assert "is not a whole tar archive" in message(DataError, folder, out, splits=["train"])
+    assert "is not a complete tar archive" in message(DataError, folder, out, splits=["train"])
     write_tar(folder / TRAIN_TAR, {"n01000000.tar": b"no archive" * 100})
-    assert "(n01000000.tar) is not a whole tar archive" in message(DataError, folder, out, splits=["train"])
+    assert "(n01000000.tar) is not a complete tar archive" in message(
+        DataError, folder, out, splits=["train"]
+    )
     write_archives(folder)
     write_tar(folder / TRAIN_TAR, {"n01000000.tar": tar_bytes({"a.JPEG": picture(1)})})
     assert "class n02000000 is not in both" in message(DataError, folder, out)

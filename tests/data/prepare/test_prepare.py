@@ -15,11 +15,11 @@ from tensorflow_datasets.core.hashing import Hasher
 
 from tests.data.prepare.pictures import CLASSES, contents, picture, stored, write_pictures
 from vit_jax.data.base import balanced
-from vit_jax.data.decode import decode
-from vit_jax.data.folder import FolderSource
+from vit_jax.data.images.decode import decode
 from vit_jax.data.prepare.listing import Record, cut, shard_count, shuffled
 from vit_jax.data.prepare.prepare import prepare
-from vit_jax.data.tfds_source import TfdsSource
+from vit_jax.data.sources.folder import FolderSource
+from vit_jax.data.sources.tfds_source import TfdsSource
 from vit_jax.errors import ConfigError, DataError, ResourceError
 
 KILLED = """
@@ -112,7 +112,9 @@ def test_killed_and_resumed_is_uninterrupted(folder, prepared, tmp_path):
     written = [shard.stat().st_mtime_ns for shard in shards]
 
     said = message(DataError, folder[0], tmp_path, shards=3)
-    assert f"{directory} was begun with shards 4, and now it is 3; choose another --output or --name" in said
+    assert (
+        f"{directory} was started with shards 4, but it is now 3; choose another --output or --name" in said
+    )
     done = prepare(folder[0], tmp_path, shards=4, workers=1)
     assert done.fresh
     assert [shard.stat().st_mtime_ns for shard in shards] == written
@@ -128,11 +130,11 @@ def test_again_does_nothing_and_other_inputs_are_refused(folder, tmp_path):
     again = prepare(root, tmp_path / "out")
     assert not again.fresh
     assert (again.counts, again.bytes, again.bad) == (first.counts, first.bytes, first.bad)
-    assert "was begun with short-side 0, and now it is 16" in message(
+    assert "was started with short-side 0, but it is now 16" in message(
         DataError, root, tmp_path / "out", short_side=16
     )
     (root / "bee" / "new.jpg").write_bytes(picture(1))
-    assert "was begun with other inputs" in message(DataError, root, tmp_path / "out")
+    assert "was started with other inputs" in message(DataError, root, tmp_path / "out")
     (tmp_path / "out/insects/1.0.0/prepare.json").write_text("{")
     assert "prepare.json is damaged" in message(DataError, root, tmp_path / "out")
     (tmp_path / "out/insects/1.0.0/prepare.json").unlink()
@@ -191,7 +193,7 @@ def test_bad_files_are_named_and_can_be_left_out(tmp_path):
     (root / "train/cat/3.jpg").write_bytes(files["cat/3.jpg"][:-40])
     (root / "train/cat/4.jpg").write_bytes(b"")
     said = message(DataError, root, tmp_path / "out")
-    assert "Mend or remove it, or leave such out with --bad skip." in said
+    assert "Repair or remove it, or leave such files out with --bad skip." in said
     assert any(f"{root}/train/{name}.jpg: " in said for name in ("bee/2", "cat/3", "cat/4"))
     done = prepare(root, tmp_path / "out", bad="skip")
     assert sorted(where for where, _ in done.bad) == [
@@ -226,9 +228,7 @@ def test_a_file_that_changes_meanwhile(folder, tmp_path, monkeypatch):
         )
 
     monkeypatch.setattr(os, "stat", longer)
-    assert "bee/3.jpg: the file has become shorter since it was listed" in message(
-        DataError, root, tmp_path / "out"
-    )
+    assert "bee/3.jpg: the file has shrunk since it was listed" in message(DataError, root, tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_file_that_changes_meanwhile(folder, tmp_path, monkeypatch):
         ({"quality": 101, "short_side": 9}, "--quality is 101; it must be from 1 to 100."),
         ({"bad": "ignore"}, "--bad is 'ignore'; it must be one of error, skip."),
         ({"name": "My set"}, "--name is 'My set'; it must be lower-case letters, digits and _"),
-        ({"splits": ["train", "train"]}, "--split is 'train'; write each once"),
+        ({"splits": ["train", "train"]}, "--split is 'train'; give each split once"),
         ({"splits": ["all"]}, "--split is 'all'"),
         ({"splits": ["a b"]}, "--split is 'a b'"),
     ],
@@ -261,7 +261,7 @@ def test_sources_that_are_none(folder, tmp_path):
     write_pictures(tmp_path / "odd" / "train")
     write_pictures(tmp_path / "odd" / "test")
     (tmp_path / "odd" / "test" / "ant").rename(tmp_path / "odd" / "test" / "ants")
-    assert "class 'ant' is in" in message(DataError, tmp_path / "odd", tmp_path / "out")
+    assert "class 'ants' is in" in message(DataError, tmp_path / "odd", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -286,7 +286,9 @@ def test_shards_without_a_disk_to_write_to(folder, tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(shards, "ArrayRecordWriter", Full)
-    assert "No space left on device; free space and go on" in message(ResourceError, folder[0], tmp_path)
+    assert "No space left on device; free space and run the command again" in message(
+        ResourceError, folder[0], tmp_path
+    )
 
 
 def test_cutting_into_shards():
@@ -302,7 +304,7 @@ def test_cutting_into_shards():
 
 
 def test_names_are_unique():
-    with pytest.raises(DataError, match="two records of split 'train' are called 'a'"):
+    with pytest.raises(DataError, match="two records of split 'train' are both named 'a'"):
         shuffled([Record("a", 0, "x", 0, 1), Record("b", 0, "x", 0, 1), Record("a", 1, "y", 0, 1)], "train")
 
 

@@ -1,16 +1,24 @@
 """Colour jitter, grey, blur, solarise, 3-Augment and random erasing: what is drawn, and what becomes of images."""
 
 import collections
+import colorsys
 import itertools
 
 import numpy as np
 import pytest
 
 from tests.data.transforms import golden
-from vit_jax.data.transforms import colors
-from vit_jax.data.transforms import photometric as p
-from vit_jax.data.transforms.colors import ColorJitter, GaussianBlur, Grayscale, Solarize, ThreeAugment
 from vit_jax.data.transforms.erasing import RandomErasing
+from vit_jax.data.transforms.policies import colors
+from vit_jax.data.transforms.policies import photometric as p
+from vit_jax.data.transforms.policies.colors import (
+    ColorJitter,
+    GaussianBlur,
+    Grayscale,
+    Hsv,
+    Solarize,
+    ThreeAugment,
+)
 from vit_jax.errors import ConfigError, DataError
 
 IMAGE = golden.arrays()["image"]
@@ -90,6 +98,21 @@ def test_three_augment_does_one_of_three(calls):
     radii = [radius for name, radius in calls if name == "gaussian_blur"]
     assert 0.1 <= min(radii) < 0.2
     assert 1.9 < max(radii) <= 2.0
+
+
+def test_hue_saturation_and_value():
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 256, (9, 7, 3), np.uint8)
+    found = Hsv().image(colours, rng)
+    assert found.dtype == np.uint8
+    expected = np.array([colorsys.rgb_to_hsv(*colour) for colour in colours.reshape(-1, 3) / 255])
+    apart = np.abs(found.reshape(-1, 3) / np.array([256, 255, 255]) - expected)
+    assert np.minimum(apart[:, 0], 1 - apart[:, 0]).max() < 1 / 128  # hues go around
+    assert apart[:, 1:].max() < 1 / 255
+    with pytest.raises(
+        DataError, match=r"hsv: the image has 1 channel, and hues need 3; put to_channels\(3\) before"
+    ):
+        Hsv().image(colours[..., :1], rng)
 
 
 def test_what_they_do():

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.data.transforms import golden
-from vit_jax.data.transforms import geometric as g
+from vit_jax.data.transforms.policies import geometric as g
 
 FILL = (10, 128, 200)
 AMOUNTS = [-0.83, -0.3, -0.11, -0.004, 0.0, 0.05, 0.27, 0.5, 1.37]

@@ -79,7 +79,7 @@ def test_dinos_defaults_are_known_transforms():
 
 
 def test_encoded_images_are_an_error():
-    with pytest.raises(DataError, match="r7: multi_crop needs pixels; write decode before it"):
+    with pytest.raises(DataError, match="r7 is still encoded; begin the transforms with decode"):
         MultiCrop(8)({"image": b"", "label": 0, "record": "r7"}, np.random.default_rng(0))
 
 
@@ -94,10 +94,10 @@ def test_encoded_images_are_an_error():
         (lambda: MultiCrop(local_scale=0.5), "multi_crop: local_scale is 0.5"),
         (
             lambda: MultiCrop(global_transforms=("flip_lr",)),
-            "one text, or one for each of the 2 global crops",
+            "one string, or one for each of the 2 global crops",
         ),
         (lambda: MultiCrop(global_transforms=5), "multi_crop: global_transforms is 5"),
-        (lambda: MultiCrop(local_transforms=None), "multi_crop: the transforms None must be a text"),
+        (lambda: MultiCrop(local_transforms=None), "multi_crop: the transforms None must be a string"),
         (
             lambda: MultiCrop(local_transforms="flip_l"),
             "multi_crop: local_transforms: the transform is 'flip_l'",

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from tests.data.transforms import golden
-from vit_jax.data.transforms import photometric as p
+from vit_jax.data.transforms.policies import photometric as p
 
 FACTORS = [0.0, 0.1, 0.37, 0.5, 0.91, 1.0, 1.27, 1.9, 2.6]
 

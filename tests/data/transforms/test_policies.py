@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 
 from tests.data.transforms import golden
-from vit_jax.data.transforms import aug_mix, auto_augment, operations, rand_augment, randaug
-from vit_jax.data.transforms.aug_mix import AugMix, mix_policy
-from vit_jax.data.transforms.auto_augment import AutoAugment, TrivialAugment
-from vit_jax.data.transforms.operations import Operation, timm_operations
-from vit_jax.data.transforms.rand_augment import RandAugment, rand_policy
-from vit_jax.data.transforms.randaug import RandAug
+from vit_jax.data.transforms.policies import (
+    aug_mix,
+    auto_augment,
+    geometric,
+    operations,
+    rand_augment,
+    randaug,
+)
+from vit_jax.data.transforms.policies.aug_mix import AugMix, mix_policy
+from vit_jax.data.transforms.policies.auto_augment import AutoAugment, TrivialAugment
+from vit_jax.data.transforms.policies.operations import Operation, timm_operations
+from vit_jax.data.transforms.policies.rand_augment import RandAugment, rand_policy
+from vit_jax.data.transforms.policies.randaug import RandAug
 from vit_jax.errors import ConfigError, DataError
 
 DRAWS = {"plus": golden.Fixed(0.1), "minus": golden.Fixed(0.9)}
@@ -30,7 +37,7 @@ class Recorder:
             self.calls.append((name, argument, *options))
             return image
 
-        return Operation(note, lambda level, rng: level, moves)
+        return Operation(note, lambda level, rng: level, geometric.shifted_x if moves else None)
 
     def table(self, names) -> dict[str, Operation]:
         return {name: self.operation(name) for name in names}
@@ -413,13 +420,13 @@ def test_images_that_cannot_be_augmented(transform):
         (lambda: RandAugment("m9"), "it must begin with 'rand'"),
         (lambda: RandAugment("rand-n4-t3aw-n5"), "has the option 'n' twice"),
         (lambda: RandAugment("rand-n16-tweights"), "draws 16 of 15 operations without replacement"),
-        (lambda: RandAugment(9), "rand_augment: the policy is 9; it must be a text"),
+        (lambda: RandAugment(9), "rand_augment: the policy is 9; it must be a string"),
         (lambda: RandAugment(interpolation="lanczos"), "rand_augment: interpolation is 'lanczos'"),
         (lambda: RandAugment(fill=300), "rand_augment: fill is 300; it must be an integer from 0 to 255"),
         (lambda: RandAugment(fill=(1, 2)), "rand_augment: fill is (1, 2)"),
         (lambda: AutoAugment("v1"), "auto_augment: the policy is 'v1'; it must be one of v0, v0r, original"),
         (lambda: AutoAugment("original-m9"), "the unknown option 'm9'; the options are mstd"),
-        (lambda: AutoAugment(["v0"]), "auto_augment: the policy is ['v0']; it must be a text"),
+        (lambda: AutoAugment(["v0"]), "auto_augment: the policy is ['v0']; it must be a string"),
         (lambda: TrivialAugment("cubic"), "trivial_augment: interpolation is 'cubic'"),
         (lambda: AugMix("augmix-k1"), "the unknown option 'k1'; the options are m, w, d, a, mstd"),
         (lambda: AugMix("augmix-a0"), "has alpha 0; it must be above 0"),

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tests.data.transforms import golden
-from vit_jax.data.transforms.crops import DecodedCrop
-from vit_jax.data.transforms.fusion import fused
+from vit_jax.data.transforms.fusion import DecodedCrop, fused
 from vit_jax.data.transforms.recipe_crops import FlipUpDown, InceptionCrop, RandomCrop, SimpleRandomCrop
 from vit_jax.data.transforms.sizes import ResizeShort
 from vit_jax.data.transforms.spec import parse
@@ -106,7 +105,7 @@ def test_flip_up_down():
     ("make", "said"),
     [
         (lambda: InceptionCrop(0), "inception_crop: size is 0"),
-        (lambda: InceptionCrop(8, 0), "area_min and area_max are (0, 100); they must be percent"),
+        (lambda: InceptionCrop(8, 0), "area_min and area_max are (0, 100); they must be percentages"),
         (lambda: InceptionCrop(8, 50, 20), "area_min and area_max are (50, 20)"),
         (lambda: InceptionCrop(8, interpolation="area"), "inception_crop: interpolation is 'area'"),
         (lambda: InceptionCrop(8, antialias="yes"), "inception_crop: antialias is 'yes'"),

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vit_jax.data.arrays import ArraySource
+from vit_jax.data.sources.arrays import ArraySource
 from vit_jax.data.transforms.crops import FlipLeftRight, PadCrop, RandomResizedCrop
 from vit_jax.data.transforms.decoding import Decode, ToChannels
 from vit_jax.data.transforms.defaults import default_transforms
+from vit_jax.data.transforms.fusion import fused
 from vit_jax.data.transforms.registry import TRANSFORMS
 from vit_jax.data.transforms.sizes import CenterCrop, Resize, ResizeLong, ResizeShort
 from vit_jax.data.transforms.spec import parse
@@ -106,7 +107,7 @@ def test_center_crop():
     assert np.array_equal(CenterCrop(10).image(IMAGE, rng()), IMAGE[5:15, 10:20])
     # Margins of 1.5 and 0.5: rounded half to even, as torchvision does.
     assert np.array_equal(CenterCrop((17, 29)).image(IMAGE, rng()), IMAGE[2:19, 0:29])
-    with pytest.raises(DataError, match=r"20x30, smaller than center_crop\(\(24, 24\)\); resize before"):
+    with pytest.raises(DataError, match=r"20x30, smaller than center_crop\(\(24, 24\)\); resize it first"):
         CenterCrop(24).image(IMAGE, rng())
 
     assert np.array_equal(CenterCrop((17, 29), "down").image(IMAGE, rng()), IMAGE[1:18, 0:29])
@@ -235,7 +236,7 @@ def test_float_images_can_be_cut_but_not_resized():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Decode(4), "decode to 1 or 3 channels, not 4"),
+        (lambda: Decode(0), "decode: channels is 0; it must be an integer of at least 1"),
         (lambda: ToChannels(0), "to_channels: channels is 0; it must be an integer of at least 1"),
         (lambda: Resize(0), "resize: size is 0; it must be an integer of at least 1"),
         (lambda: Resize(22.5), "resize: size is 22.5; it must be one integer or (height, width)"),
@@ -362,3 +363,29 @@ def test_default_transforms_give_the_size_of_the_model(mode, crop):
 
 def test_every_transform_says_what_it_does():
     assert all(kind.__doc__ for kind in TRANSFORMS.values())
+
+
+def test_photographs_above_64_megapixels():
+    """The default refuses; a limit lets them pass, with a crop too, of JPEG and of other formats."""
+    grey = np.zeros((8001, 8001), np.uint8)
+    jpeg, tiff = io.BytesIO(), io.BytesIO()
+    Image.fromarray(grey).save(jpeg, "JPEG")
+    Image.fromarray(grey).save(tiff, "TIFF")
+    for data in (jpeg.getvalue(), tiff.getvalue()):
+        example = {"image": data, "label": 0, "record": "large"}
+        for spec in ("decode(1)", "decode(1)|random_resized_crop(8)"):
+            with pytest.raises(
+                DataError, match=r"8001x8001 pixels, more than the 64 megapixels.*max_megapixels"
+            ):
+                applied(spec, example)
+        assert applied("decode(1, max_megapixels=65)|random_resized_crop(8)", example).shape == (8, 8, 1)
+    for value in (0, True, "64", float("nan"), 20000):
+        with pytest.raises(ConfigError, match="decode: max_megapixels is"):
+            Decode(3, value)
+
+
+def applied(spec, example):
+    rng = np.random.default_rng(0)
+    for transform in fused(parse(spec)):
+        example = transform(example, rng)
+    return example["image"]

@@ -6,8 +6,8 @@ import pytest
 
 from vit_jax.data.transforms.crops import FlipLeftRight, PadCrop, RandomResizedCrop
 from vit_jax.data.transforms.decoding import Decode
-from vit_jax.data.transforms.rand_augment import RandAugment
-from vit_jax.data.transforms.randaug import RandAug
+from vit_jax.data.transforms.policies.rand_augment import RandAugment
+from vit_jax.data.transforms.policies.randaug import RandAug
 from vit_jax.data.transforms.recipe_crops import InceptionCrop
 from vit_jax.data.transforms.registry import TRANSFORMS
 from vit_jax.data.transforms.sizes import CenterCrop, Resize

@@ -16,10 +16,10 @@ from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tqdm import tqdm
 
-from vit_jax.data import tfds_builder
 from vit_jax.data.prepare import tfrecord
 from vit_jax.data.prepare.gfile import file_functions
 from vit_jax.data.prepare.listing import Listing, Record, shuffled
+from vit_jax.data.sources import tfds_builder
 from vit_jax.errors import DataError, VitError
 
 
@@ -47,8 +47,8 @@ def list_prepared(builder: Any, splits: dict[str, str]) -> Listing:
     where = f"tfds dataset {info.full_name} in {builder.data_dir}"
     if info.file_format.value != "tfrecord":
         raise DataError(
-            f"{where} is stored as {info.file_format.value}; only tfrecord is converted, and array_record can be read "
-            "as it is (data.source=tfds)."
+            f"{where} is stored as {info.file_format.value}; only tfrecord is converted; array_record can be read "
+            "directly (data.source=tfds)."
         )
     records: dict[str, list[Record]] = {}
     shards = {}
@@ -59,7 +59,7 @@ def list_prepared(builder: Any, splits: dict[str, str]) -> Listing:
         for path, length in zip(info.splits[stored].filepaths, info.splits[stored].shard_lengths):
             path = Path(os.fspath(path))
             if not path.is_file():
-                raise DataError(f"{where} is not whole: {path.name} is missing; copy or fetch it.")
+                raise DataError(f"{where} is incomplete: {path.name} is missing; copy or download it.")
             found = [
                 Record(f"{path.name}:{index}", -1, os.fspath(path), *at)
                 for index, at in enumerate(tfrecord.scan(path))

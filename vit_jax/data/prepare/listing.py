@@ -2,11 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from vit_jax.data.base import Source
+from vit_jax.data.fields.stored import Stored
 from vit_jax.errors import DataError
 
 
@@ -37,7 +39,10 @@ class Listing:
       class_names: what labels mean; empty when records need not have one.
       shards: how many shards each split has already; empty where that is ours to decide.
       info: tfds's `DatasetInfo` when records are serialized examples; None when they are images.
+      left_out: how many files of each kind lie beside the records and are no images.
       inputs: what the records come from, where that says it all: so a finished dataset need not be listed again.
+      sources: of each split, what reads its records, whose `offset` is then the index; empty where they are slices.
+      stored: what records of sources have.
     """
 
     name: str
@@ -47,6 +52,9 @@ class Listing:
     shards: dict[str, int]
     info: Any = None
     inputs: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    stored: Stored | None = None
 
     @property
     def directory(self) -> str:
@@ -84,7 +92,7 @@ def shuffled(records: list[Record], split: str) -> list[Record]:
     for before, after in pairwise(ordered):
         if before.name == after.name:
             raise DataError(
-                f"two records of split {split!r} are called {after.name!r}; names must be unique."
+                f"two records of split {split!r} are both named {after.name!r}; names must be unique."
             )
     return ordered
 

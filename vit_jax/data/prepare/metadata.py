@@ -4,11 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import write_dataset_info_proto
 from tensorflow_datasets.core.naming import DEFAULT_FILENAME_TEMPLATE
 from tensorflow_datasets.core.proto import dataset_info_generated_pb2
 
+from vit_jax.data.fields.stored import Stored
 from vit_jax.data.prepare.listing import Listing
 
 # Protobuf makes the classes when it is imported, where a type checker does not see them.
@@ -27,13 +29,12 @@ def write_metadata(
       sizes: bytes of the records of each split.
     """
     message = messages.DatasetInfo(description=f"Images of {len(listing.class_names)} classes.")
-    features = tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(),
-            "label": tfds.features.ClassLabel(names=listing.class_names),
-            "file_name": tfds.features.Text(),
-        }
-    )
+    fields = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(names=listing.class_names)}
+    if listing.stored is not None:
+        message.description = f"Records of {', '.join(listing.stored.fields)}."
+        fields = _features(listing.stored)
+        listing.stored.write(directory)
+    features = tfds.features.FeaturesDict({**fields, "file_name": tfds.features.Text()})
     if listing.info is not None:
         message.CopyFrom(listing.info.as_proto)
         features = listing.info.features
@@ -50,3 +51,24 @@ def write_metadata(
         )
     features.save_config(os.fspath(directory))
     write_dataset_info_proto(message, directory)
+
+
+def _features(stored: Stored) -> dict[str, Any]:
+    """Return what tfds calls the fields of records."""
+    count, kinds = len(stored.class_names), tfds.features
+    ids = np.uint8 if stored.ignored < 256 else np.uint16
+    of_class = kinds.ClassLabel(names=stored.class_names) if count else np.int64
+    known = {
+        "image": kinds.Image(),
+        "label": of_class,
+        "labels": kinds.Tensor(shape=(count,), dtype=np.float32),
+        "value": kinds.Tensor(shape=(None,), dtype=np.float32),
+        "segmentation": kinds.Image(shape=(None, None, 1), dtype=ids, encoding_format="png"),
+        "masks": kinds.Sequence(kinds.Image(shape=(None, None, 1), encoding_format="png")),
+        "depth": kinds.Image(shape=(None, None, 1), dtype=np.float32, encoding_format="png"),
+        "boxes": kinds.Tensor(shape=(None, 4), dtype=np.float32),
+        "classes": kinds.Sequence(of_class),
+        "crowd": kinds.Sequence(np.bool_),
+        "points": kinds.Tensor(shape=(None, 2), dtype=np.float32),
+    }
+    return {name: known[name] for name in stored.fields}

@@ -81,7 +81,7 @@ def run_parallel(
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise ResourceError(
-            "a worker process was killed, probably for lack of memory; go on with fewer --workers."
+            "a worker process was killed, probably for lack of memory; resume with fewer --workers."
         ) from error
     finally:
         stop.set()

@@ -4,20 +4,25 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
 
-from vit_jax.data.prepare.folders import is_imagenet, list_folder, list_imagenet
+from vit_jax.data.fields.stored import BESIDE
+from vit_jax.data.images.decode import MAX_MEGAPIXELS, check_megapixels
+from vit_jax.data.prepare.check import is_of_kind, open_all
+from vit_jax.data.prepare.folders import is_imagenet, list_folder, list_imagenet, list_sources, list_table
 from vit_jax.data.prepare.listing import Listing, cut, shard_count
 from vit_jax.data.prepare.parallel import cpu_count, write_shards
 from vit_jax.data.prepare.shards import Options, Shard, outcome
+from vit_jax.data.sources.masks import mask_splits
+from vit_jax.data.sources.table import DEFAULT, Columns, is_table
 from vit_jax.errors import ConfigError, DataError, ResourceError, choose, is_printable
-from vit_jax.paths import check_output
+from vit_jax.paths import check_output, expanded
 
 QUALITY = 90
 _PLAN = "prepare.json"
@@ -35,6 +40,7 @@ class Prepared:
       bytes: of all records.
       bad: where and why, of each record that was left out.
       fresh: False if it was there already.
+      left_out: how many files of each kind lay beside the images of a folder and are none.
     """
 
     directory: Path
@@ -42,6 +48,7 @@ class Prepared:
     bytes: int
     bad: list[tuple[str, str]]
     fresh: bool
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def prepare(
@@ -55,7 +62,10 @@ def prepare(
     short_side: int = 0,
     quality: int = QUALITY,
     bad: str = "error",
+    kind: str = "",
     data_dir: str = "",
+    columns: Columns = DEFAULT,
+    max_megapixels: float = MAX_MEGAPIXELS,
     progress: bool = False,
 ) -> Prepared:
     """Write a dataset as ArrayRecord files that tfds reads; go on with it if an earlier call was interrupted.
@@ -64,8 +74,9 @@ def prepare(
     shrinks them. Record order is a hash of the file names, as in tfds; of TFRecord files it is kept.
 
     Args:
-      source: a folder of class folders, a folder with the archives of ILSVRC2012, a directory of a dataset
-        prepared by tfds as TFRecord, or the name of one of tfds's datasets.
+      source: a folder of class folders, or of images and of masks, a table of paths and targets, a folder with the
+        archives of ILSVRC2012, a directory of a dataset prepared by tfds as TFRecord, or the name of one of tfds's
+        datasets; what lies at `data.path`, if `kind` is given, or the name of an embedded source.
       output: a `data_dir` of tfds; the dataset goes to `output/NAME/VERSION`.
       name: of the dataset; by default that of the folder.
       splits: which splits, all by default; `new=old` calls one otherwise.
@@ -75,7 +86,10 @@ def prepare(
       short_side: shrink larger images to this and store them as JPEG; 0 stores all as they are.
       quality: of the JPEG files of shrunk images.
       bad: what to do with a record that is not an image or has no valid label: `error` or `skip`.
+      kind: as `data.source`; by default what `source` looks like. All fields of such records are stored.
       data_dir: where tfds keeps datasets given by name, and their downloads.
+      columns: of a table.
+      max_megapixels: largest image accepted.
       progress: whether to show bars, if standard error is a terminal.
 
     Raises:
@@ -85,21 +99,35 @@ def prepare(
         if value < 0:
             raise ConfigError(f"{what} is {value}; it must be at least 0.")
     choose(bad, ("error", "skip"), "--bad")
+    check_megapixels(max_megapixels, "--max-megapixels")
     if not 1 <= quality <= 100:
         raise ConfigError(f"--quality is {quality}; it must be from 1 to 100.")
     if name and not re.fullmatch(r"[a-z]\w*", name, re.ASCII):
         raise ConfigError(
             f"--name is {name!r}; it must be lower-case letters, digits and _, and begin with a letter."
         )
-    check_output(output, "--output")
-    listing = _list(os.fspath(source), Path(output), name, _split_names(splits), data_dir, progress)
-    options = Options(listing.info is not None, len(listing.class_names), short_side, quality, bad)
-    directory, lock = Path(output) / listing.directory, Path(output) / f".{listing.name}.lock"
+    output, source = check_output(output, "--output"), expanded(source)
+    listing = _list(source, output, name, _split_names(splits), data_dir, columns, kind, progress)
+    if short_side and listing.sources:
+        raise ConfigError(
+            "--short-side applies only to images with one label each, not to fields that must follow; leave it "
+            "out and resize in the transforms."
+        )
+    options = Options(
+        listing.info is not None,
+        len(listing.class_names),
+        short_side,
+        quality,
+        bad,
+        round(1e6 * max_megapixels),
+    )
+    directory, lock = output / listing.directory, output / f".{listing.name}.lock"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(lock, timeout=0):
             try:
-                return _prepare(directory, listing, options, shards, workers, progress)
+                done = _prepare(directory, listing, options, shards, workers, progress)
+                return replace(done, left_out=listing.left_out)
             finally:
                 lock.unlink(missing_ok=True)
     except filelock.Timeout as error:
@@ -113,13 +141,31 @@ def prepare(
 
 
 def _list(
-    source: str, output: Path, name: str, splits: dict[str, str], data_dir: str, progress: bool
+    source: str,
+    output: Path,
+    name: str,
+    splits: dict[str, str],
+    data_dir: str,
+    columns: Columns,
+    kind: str,
+    progress: bool,
 ) -> Listing:
     root = Path(source)
-    if os.path.isdir(root) and is_imagenet(root):
+    masks = mask_splits(root) if not kind and os.path.isdir(root) else []
+    if masks or is_of_kind(source, kind):
+        splits = splits or {split.lower(): split for split in masks}
+        if not splits:
+            raise ConfigError(
+                "--split is not given; name the splits of the source: --split train --split test."
+            )
+        opened = {new: open_all(source, old, data_dir, columns, kind)[old] for new, old in splits.items()}
+        listing = list_sources(opened, name or _name_of(root))
+    elif os.path.isdir(root) and is_imagenet(root):
         listing = list_imagenet(root, name or "imagenet2012", splits, progress=progress)
     elif os.path.isdir(root) and not os.path.isfile(root / "dataset_info.json"):
         listing = list_folder(root, name or _name_of(root), splits)
+    elif is_table(source) and os.path.isfile(source):
+        listing = list_table(source, name or _name_of(root.with_suffix("")), splits, columns)
     else:
         listing = _list_tfds(source, output, name, splits, data_dir)
     for split, records in listing.splits.items():
@@ -138,7 +184,7 @@ def _list_tfds(source: str, output: Path, name: str, splits: dict[str, str], dat
     builder = open_builder(source, data_dir)
     if name and name != builder.name:
         raise ConfigError(
-            f"--name is {name!r}, but a dataset of tfds keeps its own, {builder.name!r}; leave it out."
+            f"--name is {name!r}, but a tfds dataset keeps its own name, {builder.name!r}; leave it out."
         )
     if builder.info.splits:
         return list_prepared(builder, splits)
@@ -163,7 +209,7 @@ def _split_names(splits: Sequence[str]) -> dict[str, str]:
         new, _, old = split.partition("=")
         if not re.fullmatch(r"[A-Za-z]\w*", new, re.ASCII) or new == "all" or new in names:
             raise ConfigError(
-                f"--split is {split!r}; write each once, as NAME or NAME=FOLDER, for example train."
+                f"--split is {split!r}; give each split once, as NAME or NAME=FOLDER, for example train."
             )
         names[new] = old or new
     return names
@@ -197,6 +243,8 @@ def _prepare(
                 directory / f"{listing.name}-{split}.array_record-{index:05d}-of-{count:05d}",
                 unfinished / f"{split}-{index:05d}.json",
                 part,
+                listing.sources.get(split),
+                listing.stored,
             )
             for index, part in enumerate(cut(records, count))
         ]
@@ -213,8 +261,13 @@ def _prepare(
         bad += [tuple(entry) for one in found for entry in one["bad"]]
         if not counts[split]:
             raise DataError(f"no record of split {split!r} can be read; the first: {': '.join(bad[0])}")
-        if listing.class_names:
-            np.save(directory / f"{listing.name}-{split}.labels.npy", labels)
+        beside: dict[str, np.ndarray] = {"label": labels} if listing.class_names else {}
+        for target in found[0].get("beside", ()):
+            rows = [row for one in found for row in one.get("beside", {}).get(target, [])]
+            if len({len(row) for row in rows}) == 1:
+                beside[target] = np.array(rows, np.float32)
+        for target, values in beside.items():
+            np.save(directory / f"{listing.name}-{split}.{BESIDE[target]}.npy", values)
     lengths = {split: [len(one["labels"]) for one in found] for split, found in outcomes.items()}
     sizes = {split: sum(one["bytes"] for one in found) for split, found in outcomes.items()}
     _write_json(directory / _PLAN, {**plan, "counts": counts, "bytes": size, "bad": bad})
@@ -252,12 +305,12 @@ def _check_plan(directory: Path, plan: dict[str, Any]) -> Prepared | None:
     for key, value in plan["options"].items():
         if options.get(key) != value:
             raise DataError(
-                f"{directory} was begun with {key.replace('_', '-')} {options.get(key)!r}, and now it is {value!r}; "
-                f"{remedy}."
+                f"{directory} was started with {key.replace('_', '-')} {options.get(key)!r}, but it is now "
+                f"{value!r}; {remedy}."
             )
     if inputs != plan["inputs"]:
         raise DataError(
-            f"{directory} was begun with other inputs (names, labels or sizes of files differ); {remedy}."
+            f"{directory} was started with other inputs (names, labels or sizes of files differ); {remedy}."
         )
     if not info.is_file():
         return None

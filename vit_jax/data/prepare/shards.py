@@ -11,16 +11,25 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2, tf_feature_pb2
 
-from vit_jax.data.decode import MAX_BYTES
+from vit_jax.data.base import Source
+from vit_jax.data.fields.stored import Stored
+from vit_jax.data.fields.table import PLANE, check_plane, read_fields
+from vit_jax.data.images.decode import MAX_BYTES, MAX_PIXELS, decode
 from vit_jax.data.prepare import tfrecord
 from vit_jax.data.prepare.images import read_header, shrunk
 from vit_jax.data.prepare.listing import Record
+from vit_jax.data.sources.arrays import label_message
 from vit_jax.errors import DataError, ResourceError
 from vit_jax.paths import open_file
 
 # Protobuf makes the classes when it is imported, where a type checker does not see them.
 _examples: Any = tf_example_pb2
 _features: Any = tf_feature_pb2
+_LISTS = {
+    "bytes_list": _features.BytesList,
+    "int64_list": _features.Int64List,
+    "float_list": _features.FloatList,
+}
 
 # Each record can be read alone. Images are compressed already: brotli would take four times as long to write and
 # make them 0.4 % smaller (measured).
@@ -41,6 +50,7 @@ class Options:
       short_side: larger images are shrunk to it; 0 leaves all as they are.
       quality: of the JPEG files of shrunk images.
       bad: `error` or `skip`.
+      max_pixels: largest area accepted of an image.
     """
 
     serialized: bool
@@ -48,6 +58,7 @@ class Options:
     short_side: int
     quality: int
     bad: str
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,15 @@ class Shard:
       path: its name when it is whole.
       outcome: the file that tells what is in it; there before `path` is.
       records: what to write, in order.
+      source: what reads them; None if they are slices of files.
+      stored: what they have, if a source reads them.
     """
 
     path: Path
     outcome: Path
     records: list[Record]
+    source: Source | None = None
+    stored: Stored | None = None
 
 
 def write_shard(shard: Shard, options: Options, report: Callable[[int], None]) -> None:
@@ -79,23 +94,32 @@ def write_shard(shard: Shard, options: Options, report: Callable[[int], None]) -
     """
     partial = shard.path.with_name(f"{shard.path.name}.partial")
     labels, bad, size = [], [], 0
+    beside: dict[str, list[list[float]]] = {}
     try:
         writer = ArrayRecordWriter(os.fspath(partial), WRITER_OPTIONS)
         try:
-            for number, (record, data, reason) in enumerate(_in_order(shard.records)):
+            slices = (
+                _in_order(shard.records) if shard.source is None else ((r, b"", "") for r in shard.records)
+            )
+            for number, (record, data, reason) in enumerate(slices):
                 try:
                     if data is None:
                         raise DataError(reason)
-                    example, label = _example(record, data, options)
+                    if shard.source is not None and shard.stored is not None:
+                        example, label, known = _of_source(shard.source, shard.stored, record, options)
+                    else:
+                        (example, label), known = _example(record, data, options), {}
                 except DataError as error:
                     if options.bad == "error":
                         raise DataError(
-                            f"{_where(record)}: {error} Mend or remove it, or leave such out with --bad skip."
+                            f"{_where(record)}: {error} Repair or remove it, or leave such files out with --bad skip."
                         ) from error
                     bad.append([_where(record), str(error)])
                 else:
                     writer.write(example)
                     labels.append(label)
+                    for name, row in known.items():
+                        beside.setdefault(name, []).append(row)
                     size += len(example)
                 if number % _REPORT_EVERY == 0:
                     report(min(_REPORT_EVERY, len(shard.records) - number))
@@ -103,13 +127,15 @@ def write_shard(shard: Shard, options: Options, report: Callable[[int], None]) -
             writer.close()
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        outcome = {"bytes": size, "labels": labels, "bad": bad}
+        outcome = {"bytes": size, "labels": labels, "beside": beside, "bad": bad}
         unfinished = shard.outcome.with_suffix(".partial")
         unfinished.write_text(json.dumps(outcome))
         unfinished.replace(shard.outcome)
         partial.replace(shard.path)
     except (OSError, RuntimeError) as error:  # RuntimeError is what ArrayRecord raises for a full disk
-        raise ResourceError(f"{shard.path} cannot be written: {error}; free space and go on.") from error
+        raise ResourceError(
+            f"{shard.path} cannot be written: {error}; free space and run the command again."
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -160,7 +186,7 @@ def _bytes(file: BinaryIO, record: Record) -> bytes:
     file.seek(record.offset)
     data = file.read(record.size)
     if len(data) != record.size:
-        raise DataError("the file has become shorter since it was listed.")
+        raise DataError("the file has shrunk since it was listed.")
     return data
 
 
@@ -176,7 +202,7 @@ def _example(record: Record, data: bytes, options: Options) -> tuple[bytes, int]
         image = example.features.feature["image"].bytes_list.value[0]
         label = example.features.feature["label"].int64_list.value[0]
     except (IndexError, DecodeError) as error:
-        raise DataError("the record is no example with an image and a label.") from error
+        raise DataError("the record is not an example with an image and a label.") from error
     if not -1 <= label < options.num_classes:  # tfds gives images without a known label -1
         raise DataError(f"the label is {label}; it must be below {options.num_classes}.")
     smaller = _checked(image, "", options)
@@ -186,9 +212,31 @@ def _example(record: Record, data: bytes, options: Options) -> tuple[bytes, int]
     return example.SerializeToString(deterministic=True), label
 
 
+def _of_source(
+    source: Source, stored: Stored, record: Record, options: Options
+) -> tuple[bytes, int, dict[str, list[float]]]:
+    """Return the serialized example of a record of a source, checked, its label (-1 if it has none) and rows."""
+    example = read_fields(source[record.offset], source)
+    label = int(example.get("label", -1))
+    if "label" in source.fields and not 0 <= label < source.num_classes:
+        raise DataError(label_message(example["record"], label, source.num_classes))
+    if isinstance(example["image"], bytes):
+        read_header(example["image"], record.name, options.max_pixels)
+        if not PLANE.isdisjoint(source.fields):
+            check_plane(example, decode(example["image"], max_pixels=options.max_pixels).shape[:2])
+    features = {
+        name: _features.Feature(**{kind: _LISTS[kind](value=values)})
+        for name, (kind, values) in stored.encoded(example).items()
+    }
+    rows = {name: example[name].tolist() for name in ("labels", "value") if name in source.fields}
+    return _serialized(features, record.name), label, rows
+
+
 def _checked(data: bytes, name: str, options: Options) -> bytes:
-    header = read_header(data, name)
-    return shrunk(data, header, options.short_side, options.quality) if options.short_side else data
+    header = read_header(data, name, options.max_pixels)
+    if not options.short_side:
+        return data
+    return shrunk(data, header, options.short_side, options.quality, options.max_pixels)
 
 
 def serialized(image: bytes, label: int, file_name: str) -> bytes:
@@ -196,10 +244,13 @@ def serialized(image: bytes, label: int, file_name: str) -> bytes:
     features = {
         "image": _features.Feature(bytes_list=_features.BytesList(value=[image])),
         "label": _features.Feature(int64_list=_features.Int64List(value=[label])),
-        "file_name": _features.Feature(
-            bytes_list=_features.BytesList(value=[file_name.encode(errors="backslashreplace")])
-        ),
     }
+    return _serialized(features, file_name)
+
+
+def _serialized(features: dict[str, Any], file_name: str) -> bytes:
+    name = [file_name.encode(errors="backslashreplace")]
+    features = {**features, "file_name": _features.Feature(bytes_list=_features.BytesList(value=name))}
     # Otherwise the entries of a map come in any order, differently in each process.
     return _examples.Example(features=_features.Features(feature=features)).SerializeToString(
         deterministic=True

@@ -7,35 +7,85 @@ configurations use.
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, TypeGuard
+from collections.abc import Collection
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 
 from vit_jax.data.base import Example
 from vit_jax.errors import ConfigError, DataError
 
+_PIXELS = (np.dtype(np.uint8), np.dtype(np.float32))
+_NOTHING = object()
+
 
 class Transform(ABC):
     """Something done to an example; may read and write any of its entries."""
+
+    def refusal(self, fields: Collection[str]) -> str:
+        """Return why records with these fields cannot go through it, or nothing: by default all can."""
+        return ""
 
     @abstractmethod
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Return the changed example; the given one stays as it is."""
 
 
+class MisfitError(DataError):
+    """Records and transforms that do not go together: no record is to blame, so none is skipped."""
+
+
 class ImageTransform(Transform):
-    """Something done to the image alone."""
+    """Something done to the image alone.
+
+    Attributes:
+      takes_files: whether it takes the contents of image files, and not only pixels.
+      colours: what channels mean after it, where that is another thing: training and evaluation must mean the same.
+    """
+
+    takes_files: ClassVar[bool] = False
+    colours: ClassVar[str] = ""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Return the example with another image; an error names the record."""
+        image = checked_image(example, self.takes_files)
         try:
-            return {**example, "image": self.image(example["image"], rng)}
+            return {**example, "image": self.image(image, rng)}
         except DataError as error:
-            raise DataError(f"{example['record']}: {error}") from error
+            raise type(error)(f"{example['record']}: {error}") from error
 
     @abstractmethod
     def image(self, image: Any, rng: np.random.Generator) -> np.ndarray:
         """Return the changed image, `(h, w, c)`."""
+
+
+def checked_image(example: Example, takes_files: bool = False) -> Any:
+    """Return the image of an example.
+
+    Raises:
+      MisfitError: there is none, it is still encoded, or it is not one array of pixels.
+    """
+    image = example.get("image", _NOTHING)
+    if isinstance(image, np.ndarray) and image.ndim == 3 and image.size and image.dtype in _PIXELS:
+        return image
+    if isinstance(image, bytes) and takes_files:
+        return image
+    record = example.get("record", "the image")
+    if isinstance(image, bytes):
+        raise MisfitError(f"{record} is still encoded; begin the transforms with decode.")
+    if image is _NOTHING:
+        left = ", ".join(sorted(example.keys() - {"label", "record"})) or "nothing"
+        raise MisfitError(
+            f"{record} has {left} but no image any more; put image transforms before multi_crop."
+        )
+    if not isinstance(image, np.ndarray):
+        raise MisfitError(
+            f"{record} is a {type(image).__name__}; give arrays (h, w, c), or the bytes of image files."
+        )
+    raise MisfitError(
+        f"{record} is {image.dtype} of shape {image.shape}; transforms take one image, uint8 or float32 (h, w, c) "
+        "with values from 0 to 255."
+    )
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -1,4 +1,4 @@
-"""Random crops that are resized, and flips; only the needed part of an encoded image is decoded."""
+"""Random crops that are resized, flips, and random shifts."""
 
 import math
 from abc import abstractmethod
@@ -8,11 +8,11 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from vit_jax.data.decode import decode, jpeg_header, to_channels
-from vit_jax.data.jpeg import REDUCTIONS, decode_jpeg
-from vit_jax.data.resizing import INTERPOLATIONS, Size, check_integer, pair, resize, resize_fast
-from vit_jax.data.transforms.base import ImageTransform, check_interval, check_probability
-from vit_jax.data.transforms.decoding import Decode
+from vit_jax.data.geometry import IDENTITY, Geometry, cropped, mirrored
+from vit_jax.data.images.jpeg import REDUCTIONS
+from vit_jax.data.images.resizing import INTERPOLATIONS, Size, check_integer, pair, resize, resize_fast
+from vit_jax.data.transforms.base import check_interval, check_probability
+from vit_jax.data.transforms.spatial import DrawnTransform
 from vit_jax.errors import DataError, choose
 
 ANTIALIASING = ("fast", "pillow", "none")
@@ -20,7 +20,7 @@ ANTIALIASING = ("fast", "pillow", "none")
 Box = tuple[int, int, int, int]
 
 
-class Crop(ImageTransform):
+class Crop(DrawnTransform):
     """A random box of an image and what becomes of it; the rest of the image is not needed."""
 
     @abstractmethod
@@ -35,36 +35,22 @@ class Crop(ImageTransform):
         """Return by how much a part of this size may be reduced while it is decoded, from `REDUCTIONS`."""
         return 1
 
-    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the finished random part."""
-        top, left, h, w = self.box(image.shape[0], image.shape[1], rng)
+    @abstractmethod
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width of what becomes of a part of this size."""
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        """Return the box."""
+        return self.box(height, width, rng)
+
+    def moved(self, image: np.ndarray, drawn: Box) -> np.ndarray:
+        """Return the finished part."""
+        top, left, h, w = drawn
         return self.finished(image[top : top + h, left : left + w])
 
-
-@dataclass(frozen=True)
-class DecodedCrop(ImageTransform):
-    """`decode` and a crop in one: of a JPEG file, only what the crop needs is decoded.
-
-    Pixels are those of the two one after the other; but a part more than twice as large as what becomes of it is
-    reduced by 2, 4 or 8 while it is decoded.
-    """
-
-    decode: Decode
-    crop: Crop
-
-    def image(self, image: bytes | np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the finished random part of an encoded image."""
-        channels = self.decode.channels
-        if not isinstance(image, bytes):
-            return self.crop.image(self.decode.image(image, rng), rng)
-        header = jpeg_header(image)
-        if header is None or header.orientation > 1:
-            return self.crop.image(decode(image, channels), rng)
-        top, left, h, w = self.crop.box(header.height, header.width, rng)
-        by = self.crop.reduction(h, w)
-        pixels = decode_jpeg(image, header, top + h, by)
-        part = pixels[top // by : (top + h) // by, left // by : (left + w) // by]
-        return self.crop.finished(to_channels(part, channels))
+    def geometry(self, height: int, width: int, drawn: Box) -> Geometry:
+        """Return where pixels go."""
+        return cropped(drawn, self.size_of(drawn[2], drawn[3]))
 
 
 @dataclass(frozen=True)
@@ -124,6 +110,10 @@ class RandomResizedCrop(Crop):
             by for by in REDUCTIONS if by == 1 or (height >= by * wanted[0] and width >= by * wanted[1])
         )
 
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the wanted size."""
+        return self._size
+
     def finished(self, part: np.ndarray) -> np.ndarray:
         """Return a part at the wanted size."""
         height, width = self._size
@@ -133,7 +123,7 @@ class RandomResizedCrop(Crop):
 
 
 @dataclass(frozen=True)
-class FlipLeftRight(ImageTransform):
+class FlipLeftRight(DrawnTransform):
     """Mirror with the given probability."""
 
     probability: float = 0.5
@@ -141,16 +131,24 @@ class FlipLeftRight(ImageTransform):
     def __post_init__(self) -> None:
         check_probability(self.probability, "flip_lr: probability")
 
-    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> bool:
+        """Return whether to mirror."""
+        return rng.random() < self.probability
+
+    def moved(self, image: np.ndarray, drawn: bool) -> np.ndarray:
         """Return the image or its mirror image."""
-        if rng.random() >= self.probability:
+        if not drawn:
             return image
         # Copying a mirrored view costs far more.
         return cv2.flip(image, 1) if image.shape[-1] == 3 else image[:, ::-1]
 
+    def geometry(self, height: int, width: int, drawn: bool) -> Geometry:
+        """Return where pixels go."""
+        return mirrored(height, width, horizontal=True) if drawn else Geometry(IDENTITY, (height, width))
+
 
 @dataclass(frozen=True)
-class PadCrop(ImageTransform):
+class PadCrop(DrawnTransform):
     """Pad every side with `padding` zeros and take a random part of `size`: a random shift."""
 
     size: Size
@@ -160,18 +158,30 @@ class PadCrop(ImageTransform):
         pair(self.size, "pad_crop: size")
         check_integer(self.padding, "pad_crop: padding", 0)
 
-    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the shifted image."""
-        height, width = pair(self.size, "pad_crop: size")
-        h, w, channels = image.shape
-        p = self.padding
-        rows, columns = h + 2 * p - height, w + 2 * p - width
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        return pair(self.size, "pad_crop: size")
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Return top and left of the part in the padded image."""
+        (h, w), p = self._size, self.padding
+        rows, columns = height + 2 * p - h, width + 2 * p - w
         if rows < 0 or columns < 0:
             raise DataError(
-                f"the image is {h}x{w}, too small for pad_crop({(height, width)}, {p}); resize before."
+                f"the image is {height}x{width}, too small for pad_crop({(h, w)}, {p}); resize it first."
             )
+        # One draw for both shifts: drawing costs more than copying a small image.
+        return divmod(int(rng.integers((rows + 1) * (columns + 1))), columns + 1)
+
+    def moved(self, image: np.ndarray, drawn: tuple[int, int]) -> np.ndarray:
+        """Return the shifted image."""
+        (height, width), (top, left) = self._size, drawn
+        h, w, channels = image.shape
+        p = self.padding
         padded = np.zeros((h + 2 * p, w + 2 * p, channels), image.dtype)
         padded[p : p + h, p : p + w] = image
-        # One draw for both shifts: drawing costs more than copying a small image.
-        top, left = divmod(int(rng.integers((rows + 1) * (columns + 1))), columns + 1)
         return padded[top : top + height, left : left + width]
+
+    def geometry(self, height: int, width: int, drawn: tuple[int, int]) -> Geometry:
+        """Return where pixels go."""
+        return cropped((drawn[0] - self.padding, drawn[1] - self.padding, *self._size))

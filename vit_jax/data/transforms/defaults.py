@@ -3,7 +3,7 @@
 from typing import Any
 
 from vit_jax.data.base import Source
-from vit_jax.data.resizing import Size, pair
+from vit_jax.data.images.resizing import Size, pair
 
 
 def default_transforms(
@@ -15,7 +15,7 @@ def default_transforms(
     model's size: nothing. Other arrays: resized.
 
     Args:
-      preprocessing: of the model; has `interpolation`, `crop_mode`, `crop_rounding` and `resized`.
+      preprocessing: of the model; a `models.preprocessing.Preprocessing`.
       image_size: of the model.
       channels: of the model.
       source: where images come from; None for image files.
@@ -30,8 +30,22 @@ def default_transforms(
         return "|".join(steps), "|".join(steps)
     decoding = "decode" if channels == 3 else f"decode({channels})"
     train = f"{decoding}|random_resized_crop({size}, interpolation={interpolation})|flip_lr"
-    evaluation = [decoding, *_evaluation(preprocessing, (height, width), channels)]
-    return train, "|".join(evaluation)
+    evaluation = "|".join([decoding, *_evaluation(preprocessing, (height, width), channels)])
+    return train, preprocessing.transforms or evaluation
+
+
+def with_decoding(spec: str, interpolation: str, image_size: Size, channels: int) -> str:
+    """Return evaluation transforms that take files too: those made for arrays decode before and resize after.
+
+    Args:
+      spec: transforms, as configurations write them.
+      interpolation: of the resizing.
+      image_size, channels: of the model.
+    """
+    if spec.startswith("decode"):
+        return spec
+    resizing = f"resize({_text(pair(image_size, 'image_size'))}, {interpolation!r})"
+    return "|".join(filter(None, [f"decode({channels})", spec, resizing]))
 
 
 def _evaluation(preprocessing: Any, size: tuple[int, int], channels: int) -> list[str]:
@@ -45,9 +59,11 @@ def _evaluation(preprocessing: Any, size: tuple[int, int], channels: int) -> lis
     if mode == "border":
         mean = tuple(round(255 * value) for value in preprocessing.mean)
         options += f", fill={mean if len(mean) == channels else round(sum(mean) / len(mean))}"
-    elif resized[0] < size[0] or resized[1] < size[1]:
+    whole = size[0] + preprocessing.uncovered[0], size[1] + preprocessing.uncovered[1]
+    if mode != "border" and (resized[0] < whole[0] or resized[1] < whole[1]):
         options += ", fill=0"
-    return [resizing, f"center_crop({_text(size)}{options})"]
+    steps = [resizing, f"center_crop({_text(whole)}{options})"]
+    return steps if whole == size else [*steps, f"center_crop({_text(size)}, 'corner')"]
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -1,11 +1,11 @@
-"""Random erasing on the host; `objectives.erasing` does it on the device, where normal noise is cheaper."""
+"""Random erasing on the host; `classification.erasing` does it on the device, where normal noise is cheaper."""
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from vit_jax.data.resizing import check_integer
+from vit_jax.data.images.resizing import check_integer
 from vit_jax.data.transforms.base import ImageTransform, check_interval, check_probability, is_number
 from vit_jax.errors import ConfigError, DataError, choose
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vit_jax.data.base import Example
-from vit_jax.data.resizing import Size, check_integer, pair
+from vit_jax.data.images.resizing import Size, check_integer, pair
 from vit_jax.data.transforms.base import Transform, check_interval, is_number
 from vit_jax.errors import ConfigError
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from vit_jax.data.resizing import INTERPOLATIONS, Size, check_integer, pair
-from vit_jax.data.transforms.base import ImageTransform, check_probability, is_number
+from vit_jax.data.geometry import IDENTITY, Geometry, cropped, mirrored
+from vit_jax.data.images.resizing import INTERPOLATIONS, Size, check_integer, pad_to, pair
+from vit_jax.data.transforms.base import check_probability, is_number
 from vit_jax.data.transforms.crops import ANTIALIASING, Box, Crop, RandomResizedCrop
-from vit_jax.data.transforms.sizes import ResizeShort
+from vit_jax.data.transforms.sizes import ResizeShort, check_fill
+from vit_jax.data.transforms.spatial import DrawnTransform
 from vit_jax.errors import ConfigError, DataError, choose
 
 
@@ -36,7 +38,7 @@ class InceptionCrop(Crop):
         areas = self.area_min, self.area_max
         if not all(is_number(area) for area in areas) or not 0 < areas[0] <= areas[1] <= 100:
             raise ConfigError(
-                f"inception_crop: area_min and area_max are {areas}; they must be percent, 0 < min <= max <= 100."
+                f"inception_crop: area_min and area_max are {areas}; they must be percentages, 0 < min <= max <= 100."
             )
         pair(self.size, "inception_crop: size")
         choose(self.interpolation, INTERPOLATIONS, "inception_crop: interpolation")
@@ -69,6 +71,10 @@ class InceptionCrop(Crop):
         """Return the largest reduction that leaves a part at least as large as the result."""
         return self._resized.reduction(height, width)
 
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the wanted size."""
+        return self._resized.size_of(height, width)
+
     def finished(self, part: np.ndarray) -> np.ndarray:
         """Return a part at the wanted size."""
         return self._resized.finished(part)
@@ -76,30 +82,47 @@ class InceptionCrop(Crop):
 
 @dataclass(frozen=True)
 class RandomCrop(Crop):
-    """A random part of `size`, as it is; smaller images are an error."""
+    """A random part of `size`, as it is.
+
+    Smaller images are an error, unless `fill`, a value or one per channel, says what to add below and to the right;
+    label maps are ignored there.
+    """
 
     size: Size
+    fill: int | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         pair(self.size, "random_crop: size")
+        if self.fill is not None:
+            check_fill(self.fill, "random_crop")
 
     def box(self, height: int, width: int, rng: np.random.Generator) -> Box:
         """Return top, left, height and width of a random part of an image of the given size."""
         h, w = pair(self.size, "random_crop: size")
+        if self.fill is not None:
+            height, width = max(height, h), max(width, w)
         if height < h or width < w:
             raise DataError(
-                f"the image is {height}x{width}, smaller than random_crop({(h, w)}); resize before, for "
-                f"example with resize_short({max(h, w)})."
+                f"the image is {height}x{width}, smaller than random_crop({(h, w)}); resize it first, for example "
+                f"with resize_short({max(h, w)}), or set a fill: random_crop({(h, w)}, fill=0)."
             )
         return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
 
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size of the part."""
+        return height, width
+
     def finished(self, part: np.ndarray) -> np.ndarray:
         """Return the part."""
-        return part
+        return (
+            part
+            if self.fill is None
+            else pad_to(part, pair(self.size, "random_crop: size"), self.fill, after=True)
+        )
 
 
 @dataclass(frozen=True)
-class SimpleRandomCrop(ImageTransform):
+class SimpleRandomCrop(DrawnTransform):
     """Resize the short side to `size`, mirror `padding` pixels outwards, and take a random part of `size`.
 
     Much more of the image than `random_resized_crop` shows: for large data, where overfitting is no worry.
@@ -120,16 +143,29 @@ class SimpleRandomCrop(ImageTransform):
             )
         choose(self.interpolation, INTERPOLATIONS, "simple_random_crop: interpolation")
 
-    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    @functools.cached_property
+    def _resized(self) -> ResizeShort:
+        return ResizeShort(self.size, self.interpolation)
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Box:
+        """Return the box in the resized and padded image."""
+        height, width = self._resized.size_of(height, width, None)
+        return RandomCrop(self.size).box(height + 2 * self.padding, width + 2 * self.padding, rng)
+
+    def moved(self, image: np.ndarray, drawn: Box) -> np.ndarray:
         """Return the crop."""
-        image = ResizeShort(self.size, self.interpolation).image(image, rng)
-        p = self.padding
-        padded = np.pad(image, ((p, p), (p, p), (0, 0)), "reflect")
-        return RandomCrop(self.size).image(padded, rng)
+        p, (top, left, h, w) = self.padding, drawn
+        padded = np.pad(self._resized.moved(image, None), ((p, p), (p, p), (0, 0)), "reflect")
+        return padded[top : top + h, left : left + w]
+
+    def geometry(self, height: int, width: int, drawn: Box) -> Geometry:
+        """Return where pixels go; the mirrored ones beyond the edge are not of the image."""
+        p, (top, left, h, w) = self.padding, drawn
+        return self._resized.geometry(height, width, None).then(cropped((top - p, left - p, h, w)))
 
 
 @dataclass(frozen=True)
-class FlipUpDown(ImageTransform):
+class FlipUpDown(DrawnTransform):
     """Turn upside down with the given probability."""
 
     probability: float = 0.5
@@ -137,6 +173,14 @@ class FlipUpDown(ImageTransform):
     def __post_init__(self) -> None:
         check_probability(self.probability, "flip_ud: probability")
 
-    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> bool:
+        """Return whether to mirror."""
+        return rng.random() < self.probability
+
+    def moved(self, image: np.ndarray, drawn: bool) -> np.ndarray:
         """Return the image or its mirror image."""
-        return cv2.flip(image, 0).reshape(image.shape) if rng.random() < self.probability else image
+        return cv2.flip(image, 0).reshape(image.shape) if drawn else image
+
+    def geometry(self, height: int, width: int, drawn: bool) -> Geometry:
+        """Return where pixels go."""
+        return mirrored(height, width, horizontal=False) if drawn else Geometry(IDENTITY, (height, width))

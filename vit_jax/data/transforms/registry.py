@@ -1,45 +1,61 @@
 """The one list of names that configurations may use for transforms."""
 
-from vit_jax.data.transforms.aug_mix import AugMix
-from vit_jax.data.transforms.auto_augment import AutoAugment, TrivialAugment
-from vit_jax.data.transforms.base import Transform
-from vit_jax.data.transforms.colors import ColorJitter, GaussianBlur, Grayscale, Solarize, ThreeAugment
-from vit_jax.data.transforms.crops import FlipLeftRight, PadCrop, RandomResizedCrop
-from vit_jax.data.transforms.decoding import Decode, ToChannels
-from vit_jax.data.transforms.erasing import RandomErasing
-from vit_jax.data.transforms.masks import BlockMask, MaeMask
-from vit_jax.data.transforms.multi_crop import MultiCrop
-from vit_jax.data.transforms.rand_augment import RandAugment
-from vit_jax.data.transforms.randaug import RandAug
-from vit_jax.data.transforms.recipe_crops import FlipUpDown, InceptionCrop, RandomCrop, SimpleRandomCrop
-from vit_jax.data.transforms.sizes import CenterCrop, Resize, ResizeLong, ResizeShort
+import importlib
+from collections.abc import Iterator, Mapping
 
-TRANSFORMS: dict[str, type[Transform]] = {
-    "decode": Decode,
-    "to_channels": ToChannels,
-    "resize": Resize,
-    "resize_short": ResizeShort,
-    "resize_long": ResizeLong,
-    "center_crop": CenterCrop,
-    "random_resized_crop": RandomResizedCrop,
-    "flip_lr": FlipLeftRight,
-    "pad_crop": PadCrop,
-    "inception_crop": InceptionCrop,
-    "random_crop": RandomCrop,
-    "simple_random_crop": SimpleRandomCrop,
-    "flip_ud": FlipUpDown,
-    "rand_augment": RandAugment,
-    "randaug": RandAug,
-    "auto_augment": AutoAugment,
-    "trivial_augment": TrivialAugment,
-    "three_augment": ThreeAugment,
-    "aug_mix": AugMix,
-    "color_jitter": ColorJitter,
-    "grayscale": Grayscale,
-    "gaussian_blur": GaussianBlur,
-    "solarize": Solarize,
-    "random_erasing": RandomErasing,
-    "mae_mask": MaeMask,
-    "block_mask": BlockMask,
-    "multi_crop": MultiCrop,
-}
+from vit_jax.data.transforms.base import Transform
+
+
+class _Table(Mapping[str, type[Transform]]):
+    """Classes by name, imported when they are asked for: so transforms may be made of others by their names."""
+
+    def __init__(self, places: Mapping[str, str]):
+        self._places = places
+
+    def __getitem__(self, name: str) -> type[Transform]:
+        module, _, kind = self._places[name].partition(":")
+        return getattr(importlib.import_module(f"{__package__}.{module}"), kind)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+# A new transform is a class, and a line here.
+TRANSFORMS = _Table(
+    {
+        "decode": "decoding:Decode",
+        "to_channels": "decoding:ToChannels",
+        "resize": "sizes:Resize",
+        "resize_short": "sizes:ResizeShort",
+        "resize_long": "sizes:ResizeLong",
+        "center_crop": "sizes:CenterCrop",
+        "random_resized_crop": "crops:RandomResizedCrop",
+        "flip_lr": "crops:FlipLeftRight",
+        "pad_crop": "crops:PadCrop",
+        "inception_crop": "recipe_crops:InceptionCrop",
+        "random_crop": "recipe_crops:RandomCrop",
+        "simple_random_crop": "recipe_crops:SimpleRandomCrop",
+        "flip_ud": "recipe_crops:FlipUpDown",
+        "scale_jitter": "padding:ScaleJitter",
+        "pad": "padding:Pad",
+        "pad_objects": "padding:PadObjects",
+        "rand_augment": "policies.rand_augment:RandAugment",
+        "randaug": "policies.randaug:RandAug",
+        "auto_augment": "policies.auto_augment:AutoAugment",
+        "trivial_augment": "policies.auto_augment:TrivialAugment",
+        "three_augment": "policies.colors:ThreeAugment",
+        "aug_mix": "policies.aug_mix:AugMix",
+        "color_jitter": "policies.colors:ColorJitter",
+        "grayscale": "policies.colors:Grayscale",
+        "hsv": "policies.colors:Hsv",
+        "gaussian_blur": "policies.colors:GaussianBlur",
+        "solarize": "policies.colors:Solarize",
+        "random_erasing": "erasing:RandomErasing",
+        "mae_mask": "masks:MaeMask",
+        "block_mask": "masks:BlockMask",
+        "multi_crop": "multi_crop:MultiCrop",
+    }
+)

@@ -96,8 +96,8 @@ def _value(node: ast.expr, function: str, name: str) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError) as error:
         raise ConfigError(
-            f"{name}: argument {ast.unparse(node)} of {function} is not a plain value; write a number, a "
-            "quoted text or a tuple."
+            f"{name}: argument {ast.unparse(node)} of {function} is not a plain value; write a number, a quoted "
+            "string or a tuple."
         ) from error
 
 

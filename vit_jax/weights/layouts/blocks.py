@@ -1,6 +1,6 @@
 """Names of transformer blocks that several libraries' layouts have in common."""
 
-from vit_jax.models.encoder_config import EncoderConfig
+from vit_jax.models.layers.encoder_config import EncoderConfig
 from vit_jax.weights.rules import FLAT, MATRIX, Rule, affine, matrix, norm, rule
 
 TO_HEADS = MATRIX  # (d, 3, h, k) is torch's (3 d, d) with rows in the order q, k, v and heads first

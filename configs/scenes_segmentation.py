@@ -1,0 +1,58 @@
+"""Semantic segmentation of digit scenes: real handwritten digits on photographs, 10 things and 2 kinds of background.
+
+Recipe: ours. A hybrid (Dosovitskiy et al. 2020, arXiv 2010.11929) with two small stages of a ResNet, two blocks, and a
+linear head (Oquab et al. 2023, arXiv 2304.07193) with logits of single pixels.
+
+    vit-jax train --config configs/scenes_segmentation.py --workdir runs/scenes
+
+Hardware: two CPU cores, 12 to 14 minutes. Result: mIoU 0.629 on the scenes of `data.eval_split`, in two runs alike. On
+the first 500 test scenes `benchmarks/digit_scenes.py --train WORKDIR` gives 0.634, and 0.156 without learning.
+"""
+
+from vit_jax.training.config import default_config
+
+
+def get_config(arg=None):
+    """Return the configuration; takes no argument."""
+    config = default_config()
+    config.duration = "1800 steps"
+
+    config.model.name = "vit_tiny_patch8_128"
+    config.model.backbone = dict(depths=(2, 2), channels=(128, 256), stem_channels=32)
+    config.model.stem = (16,)
+    config.model.patch_size = 1
+    config.model.width = 128
+    config.model.depth = 2
+    config.model.heads = 4
+    config.model.mlp_dim = 512
+    config.model.class_token = False
+    config.model.pool = "mean"
+    config.model.position = "none"
+    config.model.rope = "eva"  # a digit is the same everywhere
+
+    config.objective.name = "segmentation"
+    config.objective.norm = "layer"
+    config.objective.dropout = 0.0
+    config.objective.cells = 4
+    config.objective.detail = True  # strokes are thinner than patches
+    # Of 100 pixels 8 are of digits, and without weights the gradient is mostly that of the photographs; calibrated, so
+    # that strokes do not grow fat.
+    config.objective.class_weights = (40.0,) * 10 + (1.0, 1.0)
+    config.objective.calibrated = True
+
+    config.data.source = "digit_scenes"
+    config.data.size = 50_000  # scenes to train on
+    # Digits are vivid in any hue: saturation and value tell strokes from photographs.
+    config.data.train_transforms = config.data.eval_transforms = "decode|resize(128)|hsv"
+    config.data.eval_split = "test[:500]"
+    config.data.batch_size = 8
+    config.data.eval_batch_size = 50
+
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.b2 = 0.99
+    config.optimizer.weight_decay = 0.05
+    config.schedule.warmup = "50 steps"
+
+    config.evaluation.every = "900 steps"
+    config.evaluation.illustrate = 8
+    return config

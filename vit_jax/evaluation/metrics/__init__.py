@@ -1,0 +1,1 @@
+"""Metrics of a whole set, on the host: NumPy alone, so that objectives can name them."""

@@ -1,0 +1,1 @@
+"""How good a representation is, asked of frozen features by simple classifiers and by their spectrum."""

@@ -1,0 +1,1 @@
+"""A classifier as scikit-learn has them."""

@@ -1,0 +1,1 @@
+"""Models as programs that need no Python of ours."""

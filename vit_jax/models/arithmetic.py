@@ -1,0 +1,42 @@
+"""Multiply-adds and parameters of what every family is built of. Needs no jax."""
+
+from vit_jax.models.layers.encoder_config import EncoderConfig
+
+
+def encoder_macs(tokens: int, width: int, depth: int, mlp_dim: int, mlp: str = "mlp") -> int:
+    """Return the multiply-adds of a stack of transformer blocks on one sequence.
+
+    Args:
+      tokens: length `n` of the sequence.
+      width, depth, mlp_dim: `d`, `l`, `m`.
+      mlp: `mlp` (two dense layers) or `swiglu` (three).
+    """
+    projections = tokens * 4 * width**2
+    attention = 2 * tokens**2 * width
+    return depth * (projections + attention + tokens * _mlp_layers(mlp) * width * mlp_dim)
+
+
+def blocks_macs(config: EncoderConfig, tokens: int) -> int:
+    """Return the multiply-adds of the blocks of a model on one sequence."""
+    return encoder_macs(tokens, config.width, config.depth, config.mlp_dim, config.mlp)
+
+
+def blocks_parameters(config: EncoderConfig) -> int:
+    """Return the parameters of the blocks and of the norm after them."""
+    d, m = config.width, config.mlp_dim
+    biases = 0 if not config.qkv_bias else 3 * d if config.k_bias else 2 * d
+    attention = 3 * d**2 + biases + dense_parameters(d, d)
+    attention += 4 * config.head_dim * config.qk_norm + 2 * d * config.attention_norm
+    mlp = dense_parameters(d, (_mlp_layers(config.mlp) - 1) * m) + dense_parameters(m, d)
+    mlp += 2 * m * config.mlp_norm
+    scales = 0 if config.layer_scale is None else 2 * d
+    return config.depth * (attention + mlp + scales + 2 * 2 * d) + 2 * d
+
+
+def dense_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
+    """Return the parameters of a dense layer, or of a convolution with as many inputs for each output."""
+    return (inputs + bias) * outputs
+
+
+def _mlp_layers(mlp: str) -> int:
+    return 3 if mlp == "swiglu" else 2

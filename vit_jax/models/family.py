@@ -1,0 +1,163 @@
+"""What a family of models says about itself; everything above `models` asks, and knows no family by name. Needs no jax.
+
+A family is a folder whose `family.py` has one `Family`, and `models.families` is the table of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vit_jax.errors import ConfigError
+
+Config = Any  # the frozen dataclass of some family
+
+
+@dataclass(frozen=True)
+class Level:
+    """A map of features that a model computes of an image.
+
+    Attributes:
+      name: under which the model's call captures it: tokens `(b, prefix + n, c)`, or a map `(b, h, w, c)`.
+      stride: pixels, in height and in width, that one of its places covers.
+      channels: `c`.
+      grid: its rows and columns for images of the model's own size.
+      prefix: tokens before those of the map.
+    """
+
+    name: str
+    stride: tuple[int, int]
+    channels: int
+    grid: tuple[int, int]
+    prefix: int = 0
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which attention weights show what a model looks at.
+
+    Attributes:
+      capture: under which the model's call captures them: `(b, heads, prefix + n, prefix + n)`.
+      level: what their columns are.
+      query: the row that is shown; None for the mean over all rows.
+    """
+
+    capture: str
+    level: Level
+    query: int | None
+
+
+@dataclass(frozen=True)
+class Names:
+    """The models of a family that have a name.
+
+    Attributes:
+      resolve: from a name to the canonical one and the configuration; None for a name of no model of the family.
+      architectures: the canonical names to be listed.
+      aliases: the papers' names.
+      tags: of architectures, those of published weights.
+      others: published weights that go by other names: repositories of the hub, Google's files.
+    """
+
+    resolve: Callable[[str], tuple[str, Config] | None]
+    architectures: Callable[[], Sequence[str]] = tuple
+    aliases: Callable[[], Sequence[str]] = tuple
+    tags: Callable[[], Mapping[str, Sequence[str]]] = dict
+    others: Callable[[], Sequence[str]] = tuple
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What a kernel of stacked blocks is made of, for low-rank factors and storage in few bits.
+
+    Attributes:
+      layers: names of the layers that it holds; several lie side by side on the axis after the inputs.
+      inputs: how many of its axes, after that of the blocks, are summed over.
+    """
+
+    layers: tuple[str, ...]
+    inputs: int = 1
+
+
+# Of the layers that every family is built of, by path within a block.
+KERNELS: Mapping[str, Kernel] = {
+    "attn/qkv": Kernel(("attn/query", "attn/key", "attn/value")),
+    "attn/out": Kernel(("attn/out",), inputs=2),
+    "mlp/fc1": Kernel(("mlp/fc1",)),
+    "mlp/fc2": Kernel(("mlp/fc2",)),
+    "mlp/gate_up": Kernel(("mlp/gate", "mlp/up")),
+    "mlp/down": Kernel(("mlp/down",)),
+}
+
+
+def _none(config: Config) -> tuple[Any, ...]:
+    return ()
+
+
+def _no_layer(config: Config, path: str, rule: str) -> int | range:
+    raise ConfigError(
+        f"{type(config).__name__.removesuffix('Config')} gives no layer number for parameter {path!r}, so "
+        "learning rates and freezing cannot go by layer; set optimizer.layer_decay=1 and no frozen_blocks."
+    )
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of models.
+
+    Attributes:
+      name: tag of its configurations in JSON.
+      config: the class of its configurations, a frozen dataclass that needs no jax. Of an image encoder it has
+        `image_size`, `in_channels`, `num_classes`, `problem`, `preprocessing`, `dtype` and `input_shape`.
+      module: `package.module:Class` of `Class(config, rngs=)`; imported when a model is made.
+      macs: `macs(config, visible)`: multiply-adds of one example through the model. `visible` is the share of the
+        patches that go through the blocks; None for what training leaves of them.
+      parameters: number of parameters.
+      parts: where the encoders of `image` and `text` are in configuration and parameters; empty for the model itself.
+      names: of its models, if they have any.
+      levels: the maps of features, the finest first.
+      detail: a map of single pixels that the model computes before its patches; None where there is none.
+      depth: number of blocks over all stages.
+      layer_of: `layer_of(config, path, rule)`: the layer of a parameter, 0 before the blocks, 1 to `depth` in them,
+        `depth + 1` after them; of a stacked one a range, a layer for each block. What stands between two stages counts
+        with the block before it. `rule` is one of `models.vit.layer_numbers.RULES`: libraries count differently.
+      widest: units of the widest hidden layer.
+      per_image: whether the output is one row for an image.
+      any_size: of which pixels, in height and in width, the sides of images are multiples that a program for several
+        sizes takes; None for a model that takes its own size alone.
+      headless: the configuration of the same encoder whose output is one row of features for an image.
+      head: parameters at the top of the tree that `headless` does not have.
+      captures: what the model's call can capture.
+      traced: of these, what is looked at in order where numbers are not finite.
+      explain: which attention shows what the model looks at; None for no attention.
+      rules: (pattern, tactic) of parameters for which the general ones of `training.devices.sharding` do not do.
+      kernels: by path within a block, kernels that are none of `KERNELS`.
+      adaptation: `package.module:object` of what may change when weights are loaded, see `models.adaptation`; empty
+        where nothing may.
+      running: fields that say how a model is trained or run, and not what it computes.
+      idle: fields that say nothing beside the others.
+    """
+
+    name: str
+    config: type
+    module: str
+    macs: Callable[..., int]
+    parameters: Callable[[Config], int]
+    parts: Mapping[str, str] = field(default_factory=dict)
+    names: Names | None = None
+    levels: Callable[[Config], tuple[Level, ...]] = _none
+    detail: Callable[[Config], Level | None] = lambda config: None
+    depth: Callable[[Config], int] = lambda config: 0
+    layer_of: Callable[[Config, str, str], int | range] = _no_layer
+    widest: Callable[[Config], int] = lambda config: 0
+    per_image: Callable[[Config], bool] = lambda config: True
+    any_size: Callable[[Config], tuple[int, int] | None] = lambda config: None
+    headless: Callable[[Config], Config] = lambda config: config
+    head: tuple[str, ...] = ("head",)
+    captures: tuple[str, ...] = ()
+    traced: tuple[str, ...] = ()
+    explain: Callable[[Config], Explanation | None] = lambda config: None
+    rules: tuple[tuple[str, str], ...] = ()
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    adaptation: str = ""
+    running: frozenset[str] = frozenset({"dtype"})
+    idle: Callable[[Config], frozenset[str]] = lambda config: frozenset()

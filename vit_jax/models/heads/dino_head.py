@@ -1,0 +1,60 @@
+"""The projection head of DINO (Caron et al. 2021, arXiv 2104.14294), of iBOT and DINOv2 too."""
+
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models.heads.dino_head_config import DinoHeadConfig
+from vit_jax.models.layers.activations import ACTIVATIONS
+from vit_jax.models.layers.dense import Dense, dense
+from vit_jax.models.layers.module import Module
+
+
+def unit(x: jax.Array, axis: int = -1) -> jax.Array:
+    """Return `x` divided by its length along an axis, or by 1e-12 where it is shorter; computed in float32."""
+    wide = x.astype(jnp.float32)
+    squares = jnp.square(wide).sum(axis, keepdims=True)
+    return (wide * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))).astype(x.dtype)
+
+
+class Prototypes(Module):
+    """Dense layer without bias whose weights are a direction and a length (Salimans & Kingma 2016, arXiv 1602.07868).
+
+    DINO keeps the lengths at 1, so that outputs are cosines.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        limit = inputs**-0.5
+        shape = (inputs, outputs)
+        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -limit, limit))
+        self.scale = nnx.Param(jnp.ones((outputs,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return `(..., outputs)` for `x` `(..., inputs)`."""
+        return dense(x, unit(self.kernel[...], axis=0) * self.scale[...])
+
+
+class DinoHead(Module):
+    """Features to the scores of prototypes: three dense layers with GELU, a unit vector, its products.
+
+    Args:
+      config: sizes.
+      rngs: source of the keys that initialise the parameters.
+    """
+
+    def __init__(self, config: DinoHeadConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        sizes = (config.input_dim, config.hidden_dim, config.hidden_dim, config.bottleneck_dim)
+        self.layers = nnx.List(
+            [Dense((i,), (o,), scheme="trunc_normal", rngs=rngs) for i, o in pairwise(sizes)]
+        )
+        self.prototypes = Prototypes(config.bottleneck_dim, config.output_dim, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return scores `(..., output_dim)`, in the dtype of the features `x` `(..., input_dim)`."""
+        first, second, last = self.layers
+        for layer in (first, second):
+            x = ACTIVATIONS["gelu"](layer(x))
+        return self.prototypes(unit(last(x)))

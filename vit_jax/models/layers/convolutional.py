@@ -1,0 +1,168 @@
+"""What convolutional networks are made of: convolution, group norm, max pooling, with gradients of their own.
+
+Automatic differentiation of XLA's own forms takes up to ten times as long on CPUs (docs/performance.md). Forward-mode
+differentiation through these functions raises an error, as for `dense.matmul`.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax.models.layers.dense import matmul
+from vit_jax.models.layers.placement import platform
+
+GROUPS = 32
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Return the convolution of images with a kernel of odd size, padded as SAME.
+
+    Args:
+      x: `(b, h, w, i)`.
+      kernel: `(p, q, i, o)`, same dtype.
+      stride: places from one window to the next, both ways.
+
+    Returns:
+      `(b, h / stride, w / stride, o)`, rounded up.
+    """
+    if kernel.shape[:2] == (1, 1):
+        return matmul(x[:, ::stride, ::stride], kernel[0, 0])
+    if stride == 1 and platform() == "cpu":
+        return _convolve_same_size(x, kernel)
+    return _convolve(x, kernel, stride)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=dimensions)
+
+
+@jax.custom_vjp
+def _convolve_same_size(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve with a kernel of odd size, to as many places as `x` has.
+
+    The gradient of `x` is again such a convolution, with the kernel turned round. Written by automatic
+    differentiation, XLA sees through the turning, no longer takes it for one, and computes it in float32 (jax 0.12).
+    """
+    return _convolve(x, kernel)
+
+
+def _convolve_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _convolve(x, kernel), (x, kernel)
+
+
+def _convolve_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    turned = jax.lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
+    (dkernel,) = jax.linear_transpose(lambda kernel: _convolve(x, kernel), kernel)(dy)
+    return _convolve(dy, turned), dkernel
+
+
+_convolve_same_size.defvjp(_convolve_forward, _convolve_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    """Return normalisation over places and groups of channels (Wu & He 2018, arXiv 1803.08494).
+
+    Its gradient is written out, of sums over places alone.
+
+    Args:
+      x: `(b, h, w, c)`.
+      scale, bias: `(c,)`, float32.
+      epsilon: added to the variance.
+    """
+    return _group_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _group_norm_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    wide = x.astype(jnp.float32)
+    mean = _group_means(wide.mean((1, 2), keepdims=True))
+    variance = _group_means(jnp.square(wide - mean).mean((1, 2), keepdims=True))
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    normal = (wide - mean) * inverse
+    return (normal * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
+
+
+def _group_norm_backward(
+    epsilon: float, saved: tuple[jax.Array, ...], dy: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, mean, inverse, scale = saved
+    normal, wide = (x.astype(jnp.float32) - mean) * inverse, dy.astype(jnp.float32)
+    sums, along = (values.sum((1, 2), keepdims=True) for values in (wide, wide * normal))
+    places = x.shape[1] * x.shape[2]
+    dmean, dscale = (_group_means(values * scale) / places for values in (sums, along))
+    dx = inverse * (wide * scale - dmean - normal * dscale)
+    return dx.astype(x.dtype), along.sum((0, 1, 2)), sums.sum((0, 1, 2))
+
+
+group_norm.defvjp(_group_norm_forward, _group_norm_backward)
+
+
+def _group_means(x: jax.Array) -> jax.Array:
+    """Return the mean over each group of channels of `x` `(b, 1, 1, c)`, once for each of its channels.
+
+    Sums over places come before: they run along whole rows of channels, while a group has as few as two.
+    """
+    b, _, _, c = x.shape
+    return jnp.repeat(x.reshape(b, 1, 1, GROUPS, -1).mean(-1), c // GROUPS, axis=-1)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Return the largest values of `x` `(b, h, w, c)` in windows of 3x3, two apart, padded as SAME.
+
+    Of equal values the first, row by row, has the gradient, as in PyTorch.
+    """
+    if platform() == "cpu":
+        return _max_of_three(_max_of_three(x, 2), 1)
+    lowest = np.asarray(-np.inf, x.dtype)  # not traced: it tells jax that this is max pooling
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _max_of_three(x: jax.Array, axis: int) -> jax.Array:
+    """Pool along one axis; the gradient of XLA's own pooling takes ten times as long on CPUs."""
+    first, second, third = _thirds(x, axis)
+    return jnp.maximum(jnp.maximum(first, second), third)
+
+
+def _max_forward(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    return _max_of_three(x, axis), x
+
+
+def _max_backward(axis: int, x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    # In float32, in which gradients are added, and which jax 0.10 computes much faster.
+    first, second, third = _thirds(x.astype(jnp.float32), axis)
+    is_first = (first >= second) & (first >= third)
+    is_second = ~is_first & (second >= third)
+    wide, zero = dy.astype(jnp.float32), jnp.float32(0)
+    one_more = [(0, 0)] * axis + [(0, 1)] + [(0, 0)] * (3 - axis)
+    to_first = jnp.pad(jnp.where(is_first, wide, zero), one_more)
+    to_second = jnp.pad(jnp.where(is_second, wide, zero), one_more)
+    to_third = jnp.pad(jnp.where(is_first | is_second, zero, wide), [pad[::-1] for pad in one_more])
+    # Positions of a window are 2i, 2i + 1 and 2i + 2, which is the first of the next.
+    dx = jnp.stack([to_first + to_third, to_second], axis=axis + 1)
+    dx = dx.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+    before = _padding(x.shape[axis])[0]
+    return (jax.lax.slice_in_dim(dx, before, before + x.shape[axis], axis=axis).astype(x.dtype),)
+
+
+_max_of_three.defvjp(_max_forward, _max_backward)
+
+
+def _thirds(x: jax.Array, axis: int) -> list[jax.Array]:
+    """Return the first, second and third values of all windows along an axis."""
+    padding = [(0, 0)] * 4
+    padding[axis] = _padding(x.shape[axis])
+    x = jnp.pad(x, padding, constant_values=-jnp.inf)
+    return [jax.lax.slice_in_dim(x, i, x.shape[axis] - 2 + i, 2, axis) for i in range(3)]
+
+
+def _padding(size: int) -> tuple[int, int]:
+    """Return what SAME puts before and after so many values: all but one of a pair goes behind."""
+    total = 1 + size % 2
+    return total // 2, total - total // 2

@@ -1,0 +1,134 @@
+"""A stack of equal transformer blocks, stored stacked on a leading `l` axis and applied by one scan."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models.layers.attention import ALONE, SelfAttention, Surroundings
+from vit_jax.models.layers.dropout import drop_path, dropout
+from vit_jax.models.layers.encoder_config import EncoderConfig
+from vit_jax.models.layers.mlp import MLPS
+from vit_jax.models.layers.module import Module
+from vit_jax.models.layers.norm import LayerNorm, LayerScale
+from vit_jax.models.layers.placement import gather_block, keep_rows
+from vit_jax.models.layers.positions.relative import RelativePositions
+from vit_jax.random import fold, split
+
+# What the backward pass may keep of a block; everything else is computed again. `attention` keeps all but the
+# scores and weights, which `SelfAttention` sees to: a policy by name would still keep what the names were given to.
+REMAT_POLICIES: dict[str, Any] = {
+    "none": None,
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_saveable,
+    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": None,
+}
+
+# Up to this depth a fully unrolled scan compiles in acceptable time and runs with less memory.
+UNROLLED_DEPTH = 48
+
+
+class Block(Module):
+    """Transformer block: attention and MLP, each a normalised residual branch; arguments as `SelfAttention`."""
+
+    def __init__(self, config: EncoderConfig, relative: RelativePositions | None = None, *, rngs: nnx.Rngs):
+        self.config = config
+        self.norm1 = LayerNorm(config.width, config.norm_epsilon)
+        self.attn = SelfAttention(config, relative, rngs=rngs)
+        self.norm2 = LayerNorm(config.width, config.norm_epsilon)
+        self.mlp = MLPS[config.mlp](config, rngs=rngs)
+        initial = config.layer_scale
+        self.scale1 = None if initial is None else LayerScale(config.width, initial)
+        self.scale2 = None if initial is None else LayerScale(config.width, initial)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        drop_path_rate: jax.Array,
+        key: jax.Array | None,
+        around: Surroundings = ALONE,
+        return_weights: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Return the block's output for `x` `(b, n, d)`, and its attention weights `(b, h, n, n)` or None."""
+        config = self.config
+        path_key = key if config.drop_path_rate else None
+        after = config.branch_norm == "after"
+        y, weights = self.attn(x if after else self.norm1(x), fold(key, "attn"), around, return_weights)
+        y = self.norm1(y) if after else y
+        y = y if self.scale1 is None else self.scale1(y)
+        x = x + drop_path(y, drop_path_rate, fold(path_key, "path1"))
+        y = self.mlp(x if after else self.norm2(x), fold(key, "mlp"))
+        y = dropout(y, config.dropout_rate, fold(key, "mlp_out"))
+        y = self.norm2(y) if after else y
+        y = y if self.scale2 is None else self.scale2(y)
+        return x + drop_path(y, drop_path_rate, fold(path_key, "path2")), weights
+
+
+def make_blocks(config: EncoderConfig, relative: RelativePositions | None = None, *, rngs: nnx.Rngs) -> Block:
+    """Return `config.depth` blocks as one `Block` whose parameters have a leading `l` axis."""
+    keys = jax.random.split(rngs.params(), config.depth)
+    return jax.vmap(lambda key: Block(config, relative, rngs=nnx.Rngs(key)))(keys)
+
+
+def drop_path_rates(config: EncoderConfig) -> jax.Array:
+    """Return the drop-path rate of each block, `(l,)` float32."""
+    if config.drop_path_schedule == "constant":
+        return jnp.full((config.depth,), config.drop_path_rate, jnp.float32)
+    return jnp.linspace(0.0, config.drop_path_rate, config.depth, dtype=jnp.float32)
+
+
+def apply_blocks(
+    blocks: Block,
+    x: jax.Array,
+    key: jax.Array | None,
+    around: Surroundings = ALONE,
+    *,
+    outputs: bool = False,
+    weights: bool = False,
+    frozen: int = 0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Apply stacked blocks in order.
+
+    Args:
+      blocks: the result of `make_blocks`.
+      x: tokens `(b, n, d)`.
+      key: None for evaluation.
+      around: what attention knows beside its input.
+      outputs: also return every block's output, `blocks` `(l, b, n, d)`.
+      weights: also return every block's attention weights, `attention` `(l, b, h, n, n)`.
+      frozen: how many of the first blocks have no gradient.
+
+    Returns:
+      The tokens after the last block, and what was asked for.
+    """
+    config = blocks.config
+    unroll = config.unroll or (config.depth if config.depth <= UNROLLED_DEPTH else 1)
+
+    def body(x: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array | None]]:
+        block, rate, layer_key = layer
+        block = gather_block(block, config.depth, x.dtype)
+        x, attended = block(keep_rows(x), rate, layer_key, around, weights)
+        x = keep_rows(x)
+        return x, {"blocks": x if outputs else None, "attention": attended}
+
+    policy = REMAT_POLICIES[config.remat]
+    if policy is not None:
+        # Inside a rolled loop nothing can be merged across iterations; unrolled, XLA would undo the remat.
+        rolled = unroll < config.depth
+        body = jax.checkpoint(body, policy=policy, prevent_cse=not rolled)
+    layers = (blocks, drop_path_rates(config), split(key, config.depth))
+    if not frozen:
+        x, captured = jax.lax.scan(body, x, layers, unroll=min(unroll, config.depth))
+    else:
+        below, above = (jax.tree.map(lambda a, part=part: a[part], layers) for part in _halves(frozen))
+        below = jax.lax.stop_gradient(below)
+        x, first = jax.lax.scan(body, x, below, unroll=min(unroll, frozen))
+        x, second = jax.lax.scan(body, x, above, unroll=max(1, min(unroll, config.depth - frozen)))
+        captured = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
+    return x, {name: value for name, value in captured.items() if value is not None}
+
+
+def _halves(first: int) -> tuple[slice, slice]:
+    return slice(None, first), slice(first, None)

@@ -1,0 +1,1 @@
+"""Computations written out for speed."""

@@ -1,0 +1,38 @@
+"""What a masked autoencoder is made of. Needs no jax."""
+
+from dataclasses import dataclass
+
+from vit_jax.errors import ConfigError
+from vit_jax.models.layers.encoder_config import check_parts
+from vit_jax.models.vit.config import ViTConfig
+
+
+@dataclass(frozen=True)
+class MaeConfig:
+    """A masked autoencoder (He et al. 2021, arXiv 2111.06377).
+
+    Attributes:
+      encoder: sees the visible patches.
+      decoder: its head predicts the pixels of every patch.
+    """
+
+    encoder: ViTConfig
+    decoder: ViTConfig
+
+    def __post_init__(self) -> None:
+        check_parts(self, encoder=ViTConfig, decoder=ViTConfig)
+        needed = {"rope": "none", "position_bias": "none", "backbone": None, "patch_drop_rate": 0}
+        needed |= {"distillation_token": False, "pool_norm": "before"}
+        for part, config in (("encoder", self.encoder), ("decoder", self.decoder)):
+            for field, value in needed.items():
+                if getattr(config, field) != value:
+                    raise ConfigError(
+                        f"the {part} of a masked autoencoder has {field} {getattr(config, field)!r}; it must be "
+                        f"{value!r}."
+                    )
+        for field in ("grid", "class_token"):
+            ours, theirs = getattr(self.encoder, field), getattr(self.decoder, field)
+            if ours != theirs:
+                raise ConfigError(
+                    f"a masked autoencoder's encoder has {field} {ours} and its decoder {theirs}; they must be equal."
+                )

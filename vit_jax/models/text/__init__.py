@@ -1,0 +1,1 @@
+"""Text encoders, and pairs of an image and a text encoder."""

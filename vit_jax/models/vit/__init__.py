@@ -1,0 +1,1 @@
+"""The plain Vision Transformer, and its hybrids."""

@@ -1,0 +1,82 @@
+"""Multiply-adds and parameters of a Vision Transformer. Needs no jax."""
+
+import itertools
+from collections.abc import Iterator
+
+from vit_jax.models.arithmetic import blocks_macs, blocks_parameters, dense_parameters
+from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.vit.resnet_config import ResNetConfig
+
+
+def macs(config: ViTConfig, visible: float | None = 1.0) -> int:
+    """Return the multiply-adds of one image; see `models.flops.forward_macs`."""
+    visible = 1 - config.patch_drop_rate if visible is None else visible
+    d, m, (h, w) = config.width, config.mlp_dim, config.image_size
+    channels = (config.in_channels, *config.stem)
+    stem = sum(h * w * 9 * c_in * c_out for c_in, c_out in itertools.pairwise(channels))
+    if config.backbone:
+        stem += sum(rows * i * o for rows, i, o in _convolutions(config.backbone, channels[-1], (h, w)))
+    embedding = config.num_patches * patch_values(config) * d
+    tokens = config.prefix_tokens + int(config.num_patches * visible)
+    count = stem + embedding + blocks_macs(config, tokens)
+    if config.pool == "map":
+        count += 2 * tokens * d**2 + 2 * tokens * d + 2 * d**2 + 2 * d * m
+    rows = {"none": tokens, "patches": tokens - config.prefix_tokens}.get(config.pool, 1)
+    heads = config.num_classes * (1 + config.two_heads)
+    return count + rows * (d * config.representation_size + config.feature_width * heads)
+
+
+def parameters(config: ViTConfig) -> int:
+    """Return the number of parameters."""
+    d, m = config.width, config.mlp_dim
+    channels = (config.in_channels, *config.stem)
+    count = sum(dense_parameters(9 * i, o) + 2 * o for i, o in itertools.pairwise(channels))
+    if config.backbone:
+        # Each convolution is followed by a group norm and has no bias.
+        shapes = _convolutions(config.backbone, channels[-1], config.image_size)
+        count += sum(i * o + 2 * o for _, i, o in shapes)
+    count += dense_parameters(patch_values(config), d, config.patch_bias)
+    count += d * (config.prefix_tokens + config.mask_token)
+    count += d * config.position_slots * (config.position == "learned")
+    count += 2 * d * config.pre_norm
+    count += blocks_parameters(config) - 2 * d * (config.pool_norm == "none")
+    tables = {"none": 0, "shared": 1, "blocks": config.depth}[config.position_bias]
+    rows, columns = config.grid
+    count += tables * ((2 * rows - 1) * (2 * columns - 1) + 3) * config.heads
+    if config.pool == "map":
+        count += d + dense_parameters(d, 4 * d) + 2 * d + dense_parameters(d, m) + dense_parameters(m, d)
+    if config.representation_size:
+        count += dense_parameters(d, config.representation_size)
+    if config.num_classes:
+        head = dense_parameters(config.feature_width, config.num_classes, config.head_bias)
+        count += head * (1 + config.two_heads)
+    return count
+
+
+def patch_values(config: ViTConfig) -> int:
+    """Return how many values a patch has."""
+    channels = (config.in_channels, *config.stem)[-1]
+    if config.backbone:
+        channels = config.backbone.out_channels
+    return config.patch_size[0] * config.patch_size[1] * channels
+
+
+def _convolutions(
+    config: ResNetConfig, channels: int, size: tuple[int, int]
+) -> Iterator[tuple[int, int, int]]:
+    """Yield output positions, inputs of an output, and outputs of each convolution."""
+    height, width = (-(-side // 2) for side in size)
+    yield height * width, 49 * channels, config.stem_channels
+    height, width = (-(-side // 2) for side in (height, width))  # max pooling
+    before = config.stem_channels
+    for stage, (depth, after) in enumerate(zip(config.depths, config.channels)):
+        inner = after // 4
+        for unit in range(depth):
+            yield height * width, before, inner
+            if stage and not unit:
+                height, width = (-(-side // 2) for side in (height, width))
+            if not unit and (stage or before != after):
+                yield height * width, before, after
+            yield height * width, 9 * inner, inner
+            yield height * width, inner, after
+            before = after

@@ -1,0 +1,238 @@
+"""What a plain Vision Transformer is made of: configuration, sizes and names. Needs no jax.
+
+Sources: Dosovitskiy et al. 2020 (arXiv 2010.11929) Table 1 for B, L, H; Touvron et al. 2020 (arXiv
+2012.12877) Table 1 for Ti, S; Zhai et al. 2021 (arXiv 2106.04560) Table 2 for g, G; Touvron et al. 2022
+(arXiv 2204.07118) for M; Alabdulmohsin et al. 2023 (arXiv 2305.13035) for So400m; Chen et al. 2022
+(arXiv 2209.06794) for e; mu is big_vision's size for tests.
+"""
+
+from dataclasses import dataclass
+
+from vit_jax.errors import ConfigError, choose
+from vit_jax.models.layers.encoder_config import (
+    EncoderConfig,
+    check_at_least,
+    check_rates,
+    replace,
+)
+from vit_jax.models.layers.sizes import check_divides, pair
+from vit_jax.models.preprocessing import INCEPTION, Preprocessing, as_preprocessing
+from vit_jax.models.problem import PROBLEMS
+from vit_jax.models.vit.resnet_config import ResNetConfig, backbone
+
+__all__ = ["CHOICES", "SIZES", "ViTConfig", "check_divides", "pair", "replace"]
+
+CHOICES = {
+    "problem": PROBLEMS,
+    "position": ("learned", "sincos2d_mae", "sincos2d_big_vision", "none"),
+    "position_bias": ("none", "blocks", "shared"),
+    "rope": ("none", "eva", "dinov3"),
+    "pool": ("cls", "mean", "cls_mean", "map", "patches", "none"),
+    "pool_norm": ("before", "after", "none"),
+    "bias_resample": ("geometric", "bilinear"),
+    "resample": ("nearest", "bilinear", "bicubic", "zoom"),
+}
+
+
+@dataclass(frozen=True)
+class ViTConfig(EncoderConfig):
+    """Everything that defines a Vision Transformer; the blocks' fields are those of `EncoderConfig`.
+
+    Attributes:
+      image_size: height and width in pixels.
+      patch_size: height and width of a patch in pixels; divides `image_size`. Behind a backbone, a patch is of the
+        backbone's output.
+      in_channels: channels of the input images.
+      num_classes: size of the head; 0 for none.
+      problem: what the outputs mean: classes of which one is right, `single_label` (softmax); each on its own,
+        `multi_label` (sigmoid); or values as they are, `regression`. One class alone is `multi_label`, as transformers'
+        pipeline has it, unless it is said to be a regression: a softmax of one output is always 1.
+      stem: channels of 3x3 stride-1 convolutions before the patches (Xiao et al. 2021, arXiv 2106.14881).
+      backbone: a ResNet before the patches (hybrids), or None.
+      class_token: put a learned class token first.
+      distillation_token: a second such token (Touvron et al. 2020, arXiv 2012.12877).
+      distillation_head: it has a head of its own, and the output is the mean of both heads'; without, only the class
+        token is read (transformers' `DeiTForImageClassification`).
+      register_tokens: learned tokens after these, without position (Darcet et al. 2023, arXiv 2309.16588).
+      mask_token: a learned token that stands in for hidden patches (SimMIM, BEiT, DINOv2).
+      position: `learned`, `sincos2d_mae` (MAE and DiT), `sincos2d_big_vision` (other
+        frequencies), or `none`.
+      class_position: learned positions have slots of their own for the class and distillation tokens.
+      position_bias: learned biases of attention by relative position, `none`, in all `blocks` or one `shared` by them
+        (BEiT, Bao et al. 2021, arXiv 2106.08254).
+      rope: rotary positions of patches in attention: `none`, `eva` (EVA-02, Fang et al. 2023, arXiv 2303.11331) or
+        `dinov3` (Simeoni et al. 2025, arXiv 2508.10104).
+      rope_theta: base of the rotary frequencies.
+      rope_grid: patch grid whose positions `eva` spreads over any other grid; None takes each grid as it is.
+      pool: `cls`, `mean` (over patches), `cls_mean` (both, concatenated), `map` (attention pooling, Zhai et al. 2021),
+        `patches` (every patch token) or `none` (all tokens).
+      pool_norm: where the final norm stands: `before` the pooling, or `after` it (timm's `fc_norm`); `none` for none.
+      representation_size: width of a dense+tanh layer before the head; 0 for none.
+      head_bias: whether the head has a bias.
+      head_bias_init: initial bias of the head; about -log(classes) suits sigmoid losses.
+      patch_bias: whether the patch embedding has a bias.
+      pre_norm: a norm between the embedding and the first block, as in CLIP.
+      patch_drop_rate: share of patch tokens left out in training (Li et al. 2022, arXiv 2212.00794).
+      dynamic_image_size: accept other image sizes at call time by resampling positions.
+      dynamic_image_pad: accept sizes that patches do not divide, by zeros at the bottom and on the right.
+      resample, resample_antialias, resample_offset: how positions go to another grid; see
+        `models.layers.positions.resample`.
+      load_resample, load_antialias: how positions and patch kernels go to another size when weights are loaded,
+        `bilinear` or `bicubic`; None for the rule above, and for bicubic kernels. timm's FlexiViTs have their own.
+      bias_resample: how relative position biases do; see `models.layers.positions.relative`.
+      preprocessing: how images become inputs; travels with the weights.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    patch_size: tuple[int, int] = (16, 16)
+    in_channels: int = 3
+    num_classes: int = 1000
+    problem: str = "single_label"
+    stem: tuple[int, ...] = ()
+    backbone: ResNetConfig | None = None
+    class_token: bool = True
+    distillation_token: bool = False
+    distillation_head: bool = True
+    register_tokens: int = 0
+    mask_token: bool = False
+    position: str = "learned"
+    class_position: bool = True
+    position_bias: str = "none"
+    rope: str = "none"
+    rope_theta: float = 100.0
+    rope_grid: tuple[int, int] | None = None
+    pool: str = "cls"
+    pool_norm: str = "before"
+    representation_size: int = 0
+    head_bias: bool = True
+    head_bias_init: float = 0.0
+    patch_bias: bool = True
+    pre_norm: bool = False
+    patch_drop_rate: float = 0.0
+    dynamic_image_size: bool = False
+    dynamic_image_pad: bool = False
+    resample: str = "bicubic"
+    resample_antialias: bool = True
+    resample_offset: float = 0.0
+    load_resample: str | None = None
+    load_antialias: bool = True
+    bias_resample: str = "geometric"
+    preprocessing: Preprocessing = INCEPTION
+
+    def __post_init__(self) -> None:
+        for field in ("image_size", "patch_size"):
+            object.__setattr__(self, field, pair(getattr(self, field), field))
+        if self.rope_grid is not None:
+            object.__setattr__(self, "rope_grid", pair(self.rope_grid, "rope_grid"))
+        object.__setattr__(self, "backbone", backbone(self.backbone))
+        object.__setattr__(self, "preprocessing", as_preprocessing(self.preprocessing))
+        super().__post_init__()
+        object.__setattr__(self, "stem", tuple(self.stem))
+        for field, allowed in CHOICES.items():
+            choose(getattr(self, field), allowed, field)
+        if self.num_classes == 1 and self.problem == "single_label":
+            object.__setattr__(self, "problem", "multi_label")
+        if self.load_resample is not None:
+            choose(self.load_resample, ("bilinear", "bicubic"), "load_resample")
+        check_at_least(self, 1, "in_channels", "stem")
+        check_at_least(self, 0, "num_classes", "register_tokens", "representation_size", "resample_offset")
+        check_rates(self, "patch_drop_rate")
+        check_divides(self.image_size, self.token_stride)
+        if self.position.startswith("sincos2d") and self.width % 4:
+            raise ConfigError(f"width is {self.width}; {self.position} needs a multiple of 4.")
+        if self.rope != "none" and self.head_dim % 4:
+            raise ConfigError(
+                f"rope needs heads whose width is a multiple of 4; there are {self.heads} of width {self.head_dim}."
+            )
+        if not self.rope_theta > 0:
+            raise ConfigError(f"rope_theta is {self.rope_theta}; it must be above 0.")
+        if self.rope_grid is not None and self.rope != "eva":
+            raise ConfigError(f"rope_grid is {self.rope_grid}, which only rope 'eva' has; set it to None.")
+        if self.pool in ("cls", "cls_mean") and not self.class_token:
+            raise ConfigError(
+                f"pool is {self.pool!r} but class_token is False; use pool 'mean' or 'map', or a class token."
+            )
+        if self.pool == "cls_mean" and (self.pool_norm == "after" or self.representation_size):
+            raise ConfigError(
+                "pool 'cls_mean' is twice as wide as a token; it needs pool_norm 'before' and representation_size 0."
+            )
+        if self.patch_drop_rate and (self.rope != "none" or self.position_bias != "none"):
+            raise ConfigError("patch_drop_rate needs positions that are added to tokens; set it to 0.")
+        if self.distillation_token and not (self.class_token and self.pool in ("cls", "patches", "none")):
+            raise ConfigError("distillation_token needs a class token and pool 'cls', 'patches' or 'none'.")
+        if self.two_heads and (self.pool_norm == "after" or self.representation_size):
+            raise ConfigError(
+                "distillation_head needs pool_norm 'before' and representation_size 0: each token has its own head."
+            )
+        if self.position_bias != "none" and not (self.class_token and self.prefix_tokens == 1):
+            raise ConfigError(
+                "position_bias needs a class token and no distillation or register tokens: its tables have entries "
+                "for one token before the patches."
+            )
+
+    @property
+    def token_stride(self) -> tuple[int, int]:
+        """Pixels, in height and in width, that one patch token covers."""
+        scale = self.backbone.stride if self.backbone else 1
+        return scale * self.patch_size[0], scale * self.patch_size[1]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        (height, width), (p, q) = self.image_size, self.token_stride
+        return height // p, width // q
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patch tokens."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Number of tokens before the patches: class and distillation token and registers."""
+        return int(self.class_token) + int(self.distillation_token) + self.register_tokens
+
+    @property
+    def two_heads(self) -> bool:
+        """Whether class and distillation token are both read."""
+        return self.distillation_token and self.distillation_head
+
+    @property
+    def position_slots(self) -> int:
+        """Rows of the learned position table."""
+        own = int(self.class_token) + int(self.distillation_token)
+        return self.num_patches + own * self.class_position
+
+    @property
+    def feature_width(self) -> int:
+        """Width of what goes into the head."""
+        return self.representation_size or self.width * (2 if self.pool == "cls_mean" else 1)
+
+    @property
+    def output_width(self) -> int:
+        """Width of the output: classes, or features where there is no head."""
+        return self.num_classes or self.feature_width
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of an image: height, width, channels."""
+        return *self.image_size, self.in_channels
+
+
+SIZES: dict[str, dict[str, int]] = {
+    name: dict(width=width, depth=depth, heads=heads, mlp_dim=mlp_dim)
+    for name, width, depth, heads, mlp_dim in (
+        ("mu", 32, 1, 2, 128),
+        ("tiny", 192, 12, 3, 768),
+        ("small", 384, 12, 6, 1536),
+        ("medium", 512, 12, 8, 2048),
+        ("base", 768, 12, 12, 3072),
+        ("large", 1024, 24, 16, 4096),
+        ("huge", 1280, 32, 16, 5120),
+        ("so400m", 1152, 27, 16, 4304),
+        ("giant", 1408, 40, 16, 6144),
+        ("giantopt", 1536, 40, 16, 6144),
+        ("gigantic", 1664, 48, 16, 8192),
+        ("enormous", 1792, 56, 16, 15360),
+    )
+}

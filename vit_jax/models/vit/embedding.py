@@ -1,0 +1,209 @@
+"""From pixels to tokens: convolution stem, patch embedding, positions, class and register tokens."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.errors import ConfigError
+from vit_jax.models.layers.activations import ACTIVATIONS
+from vit_jax.models.layers.dense import dense, initial_kernel, spread, value_of
+from vit_jax.models.layers.module import Module
+from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.positions.absolute import sincos2d
+from vit_jax.models.layers.positions.resample import resample_positions, runtime_weights
+from vit_jax.models.layers.sizes import check_divides
+from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.vit.patches import patchify
+
+
+class StemLayer(Module):
+    """3x3 convolution, norm over channels, activation (Xiao et al. 2021, arXiv 2106.14881)."""
+
+    def __init__(self, config: ViTConfig, channels_in: int, channels_out: int, *, rngs: nnx.Rngs):
+        self.config = config
+        shape = (3, 3, channels_in, channels_out)
+        self.kernel = nnx.Param(jax.nn.initializers.he_normal()(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels_out,)))
+        self.norm = LayerNorm(channels_out, config.norm_epsilon)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return `(b, h, w, channels_out)` for `x` `(b, h, w, channels_in)`."""
+        kernel = self.kernel[...].astype(x.dtype)
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return ACTIVATIONS[self.config.activation](self.norm(x + spread(self.bias[...], x)))
+
+
+class PatchEmbed(Module):
+    """Linear embedding of non-overlapping patches; the kernel has the shape of a convolution's."""
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        channels = config.stem[-1] if config.stem else config.in_channels
+        channels = config.backbone.out_channels if config.backbone else channels
+        shape = (*config.patch_size, channels, config.width)
+        if config.init == "jax":
+            kernel = jax.nn.initializers.lecun_normal()(rngs.params(), shape, jnp.float32)
+        else:
+            kernel = initial_kernel(config.init, rngs.params(), shape, 0, 0)
+        self.kernel = nnx.Param(kernel)
+        self.bias = nnx.Param(jnp.zeros((config.width,))) if config.patch_bias else None
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Return tokens `(b, n, d)` of images `(b, h, w, c)`."""
+        return self.project(patchify(images, self.config.patch_size))
+
+    def project(self, patches: jax.Array) -> jax.Array:
+        """Return tokens `(b, n, d)` of patches `(b, n, p*q*c)`."""
+        kernel = self.kernel[...]
+        return dense(patches, kernel.reshape(-1, kernel.shape[-1]), value_of(self.bias))
+
+
+class Patches(NamedTuple):
+    """Images of any shapes as sequences of patches (NaViT, Dehghani et al. 2023, arXiv 2307.06304).
+
+    Attributes:
+      values: `(b, n, p*q*c)` normalised patches in the order of `patchify`, each image's padded to the longest.
+      sizes: `(b, 2)` integers, rows and columns of each image's patches.
+    """
+
+    values: jax.Array
+    sizes: jax.Array
+
+    @property
+    def valid(self) -> jax.Array:
+        """Which patches are of an image and not padding, `(b, n)` bool."""
+        return jnp.arange(self.values.shape[1]) < jnp.prod(self.sizes, axis=1)[:, None]
+
+
+def check_images(config: ViTConfig, images: jax.Array) -> None:
+    """Raise ConfigError unless the model takes images `(b, h, w, c)` of this shape and type."""
+    check_normalised(images)
+    if images.ndim != 4 or images.shape[3] != config.in_channels:
+        raise ConfigError(
+            f"images have shape {images.shape}; the model takes (batch, height, width, {config.in_channels})."
+        )
+    size = (images.shape[1], images.shape[2])
+    if size != config.image_size and not config.dynamic_image_size:
+        raise ConfigError(
+            f"images are {size[0]}x{size[1]} and the model was made for {config.image_size[0]}x"
+            f"{config.image_size[1]}; resize them, or create the model with image_size={size} or "
+            "dynamic_image_size=True."
+        )
+    if not config.dynamic_image_pad:
+        check_divides(size, config.token_stride)
+
+
+def check_normalised(pixels: jax.Array) -> None:
+    """Raise ConfigError for whole numbers: those are pixels as files have them, which no model was trained on."""
+    if not jnp.issubdtype(pixels.dtype, jnp.floating):
+        raise ConfigError(
+            f"images are {pixels.dtype}, raw pixels; a model takes normalised floating-point numbers: "
+            "model(vit_jax.preprocessing(model)(images))."
+        )
+
+
+def pad_images(images: jax.Array, stride: tuple[int, int]) -> jax.Array:
+    """Return images `(b, h, w, c)` with zeros at the bottom and on the right, up to multiples of `stride`."""
+    bottom, right = (-size % step for size, step in zip(images.shape[1:3], stride))
+    return jnp.pad(images, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else images
+
+
+def position_table(config: ViTConfig, learned: jax.Array | None, grid: tuple[int, int]) -> jax.Array | None:
+    """Return the positions for a patch grid, with slots of the class and distillation tokens first if they have them.
+
+    Args:
+      config: the model.
+      learned: the learned table `(slots, d)`, or None for fixed or no positions.
+      grid: rows and columns of patches; other than the model's own they are resampled (learned) or computed.
+
+    Returns:
+      `(n, d)` or `(prefix + n, d)`, float32, or None.
+    """
+    if config.position == "none":
+        return None
+    if learned is None:
+        return sincos2d(grid, config.width, config.position.removeprefix("sincos2d_"))
+    if grid == config.grid:
+        return learned
+    return resample_positions(
+        learned,
+        config.grid,
+        grid,
+        config.resample,
+        config.resample_antialias,
+        prefix=config.position_slots - config.num_patches,
+        offset=config.resample_offset,
+    )
+
+
+def sequence_positions(config: ViTConfig, learned: jax.Array, patches: Patches) -> jax.Array:
+    """Return the position of every patch of a batch of images with shapes of their own.
+
+    The table is resized to each image's grid with antialiasing, bilinear or bicubic as the model says; padding gets
+    the first patch's position.
+
+    Args:
+      config: the model.
+      learned: the learned table `(n, d)`, without other slots.
+      patches: the images.
+
+    Returns:
+      `(b, n, d)` float32.
+    """
+    index = jnp.where(patches.valid, jnp.arange(patches.values.shape[1]), 0)
+    rows, columns = patches.sizes[:, :1], patches.sizes[:, 1:]
+    vertical = runtime_weights(index // columns, rows, config.grid[0], config.resample)
+    horizontal = runtime_weights(index % columns, columns, config.grid[1], config.resample)
+    table = learned.reshape(*config.grid, -1)
+    return jnp.einsum("bny,yxd,bnx->bnd", vertical, table, horizontal, precision=jax.lax.Precision.HIGHEST)
+
+
+def with_prefix(
+    patches: jax.Array,
+    positions: jax.Array | None,
+    tokens: jax.Array | None,
+    registers: jax.Array | None,
+) -> jax.Array:
+    """Add positions to patch tokens and put class, distillation and register tokens before them.
+
+    Args:
+      patches: `(b, n, d)`.
+      positions: `(n, d)`, or `(t + n, d)` when the tokens have slots, or None.
+      tokens: class and distillation token, `(t, d)`, or None.
+      registers: `(r, d)` or None; they have no position.
+
+    Returns:
+      `(b, t + r + n, d)`.
+    """
+    b, n, d = patches.shape
+    if positions is not None:
+        if tokens is not None and positions.shape[0] > n:
+            tokens = tokens + positions[:-n]
+        patches = patches + spread(positions[-n:], patches)
+    prefix = [part for part in (tokens, registers) if part is not None]
+    if not prefix:
+        return patches
+    first = jnp.concatenate(prefix)
+    # Cast after broadcasting: see `spread`.
+    first = jnp.broadcast_to(first, (b, first.shape[0], d)).astype(patches.dtype)
+    return jnp.concatenate([first, patches], axis=1)
+
+
+def drop_patches(patches: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Return a random subset of patch tokens, in order (PatchDropout, Liu et al. 2022, arXiv 2208.07220).
+
+    Args:
+      patches: `(b, n, d)`, positions included.
+      rate: share to leave out; at least one token stays.
+      key: None for evaluation, which keeps all.
+    """
+    if key is None or rate == 0:
+        return patches
+    b, n, _ = patches.shape
+    keep = max(1, int(n * (1 - rate)))
+    chosen = jnp.argsort(jax.random.uniform(key, (b, n)), axis=1)[:, :keep]
+    return jnp.take_along_axis(patches, jnp.sort(chosen, axis=1)[..., None], axis=1)

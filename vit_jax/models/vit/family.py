@@ -1,0 +1,100 @@
+"""The plain Vision Transformer and its hybrids as a family. Needs no jax."""
+
+from vit_jax.errors import ConfigError
+from vit_jax.models.family import Explanation, Family, Level, Names
+from vit_jax.models.layers.encoder_config import RUNNING, replace
+from vit_jax.models.names import published, timm_names
+from vit_jax.models.vit import arithmetic, names
+from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.vit.layer_numbers import layer_of
+
+# What a call can return beside its output; `blocks` and `attention` also take a layer: `attention/-1`.
+CAPTURES = (
+    "stem",
+    "embedded",
+    "blocks",
+    "attention",
+    "encoded",
+    "pooled",
+    "pre_logits",
+    "class_logits",
+    "distillation_logits",
+)
+
+
+def level(config: ViTConfig) -> Level:
+    """Return the one map there is: `blocks/I` and `embedded` are like it."""
+    return Level("encoded", config.token_stride, config.width, config.grid, config.prefix_tokens)
+
+
+def detail(config: ViTConfig) -> Level | None:
+    """Return what the convolutions before the patches compute, if there are any."""
+    return Level("stem", (1, 1), config.stem[-1], config.image_size) if config.stem else None
+
+
+def explanation(config: ViTConfig) -> Explanation:
+    """Return the class token's attention in the last block, or the mean over all tokens where there is none."""
+    return Explanation("attention/-1", level(config), 0 if config.class_token else None)
+
+
+def any_size(config: ViTConfig) -> tuple[int, int] | None:
+    """Return the size of a patch, so that nothing has to be padded, of a model that takes images of several sizes.
+
+    Raises:
+      ConfigError: its relative positions are made for one size at a time.
+    """
+    if config.dynamic_image_size and config.position_bias != "none":
+        raise ConfigError(
+            "the model takes images of several sizes, but its relative positions are made for one at a time; load "
+            "it with dynamic_image_size=False to export it for its own size."
+        )
+    return config.token_stride if config.dynamic_image_size else None
+
+
+def headless(config: ViTConfig) -> ViTConfig:
+    """Return the encoder of one row of features: what is pooled, else the class token, else the patches' mean."""
+    if config.pool not in ("none", "patches"):
+        return replace(config, num_classes=0)
+    return replace(config, num_classes=0, pool="cls" if config.class_token else "mean")
+
+
+def _layer_of(config: ViTConfig, path: str, rule: str) -> int | range:
+    return layer_of(path, config.depth, rule, norm_after_pool=config.pool_norm == "after")
+
+
+def _idle(config: ViTConfig) -> frozenset[str]:
+    classes = config.num_classes and config.pool not in ("patches", "none")
+    activation = {"activation"} if config.mlp == "swiglu" else set()  # gated by SiLU, whatever it says
+    return frozenset(activation if classes else activation | {"problem"})
+
+
+FAMILY = Family(
+    name="vit",
+    config=ViTConfig,
+    module="vit_jax.models.vit.model:VisionTransformer",
+    macs=arithmetic.macs,
+    parameters=arithmetic.parameters,
+    parts={"image": ""},
+    names=Names(
+        names.resolve, timm_names.architectures, names.aliases, published.timm_tags, published.others
+    ),
+    levels=lambda config: (level(config),),
+    detail=detail,
+    depth=lambda config: config.depth,
+    layer_of=_layer_of,
+    widest=lambda config: config.mlp_dim,
+    per_image=lambda config: config.pool not in ("patches", "none"),
+    any_size=any_size,
+    headless=headless,
+    head=("head", "head_distillation"),
+    captures=CAPTURES,
+    traced=("embedded", "blocks", "encoded", "pooled", "pre_logits"),
+    explain=explanation,
+    adaptation="vit_jax.models.vit.adaptation:ADAPTATION",
+    running=RUNNING
+    | {
+        "patch_drop_rate", "head_bias_init", "dynamic_image_size", "dynamic_image_pad", "resample",
+        "resample_antialias", "resample_offset", "load_resample", "load_antialias", "bias_resample",
+    },
+    idle=_idle,
+)  # fmt: skip

@@ -1,0 +1,319 @@
+"""The Vision Transformer (Dosovitskiy et al. 2020, arXiv 2010.11929) and its plain descendants."""
+
+import math
+import re
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.errors import ConfigError, nearest
+from vit_jax.models.layers.attention import ALONE, Surroundings
+from vit_jax.models.layers.dense import Dense, value_of
+from vit_jax.models.layers.dropout import dropout
+from vit_jax.models.layers.encoder import apply_blocks, make_blocks
+from vit_jax.models.layers.freezing import frozen_depth
+from vit_jax.models.layers.module import Module
+from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.positions.relative import RelativePositions
+from vit_jax.models.layers.positions.rotary import rotation
+from vit_jax.models.vit.config import ViTConfig, replace
+from vit_jax.models.vit.embedding import (
+    PatchEmbed,
+    Patches,
+    StemLayer,
+    check_images,
+    check_normalised,
+    drop_patches,
+    pad_images,
+    position_table,
+    sequence_positions,
+    with_prefix,
+)
+from vit_jax.models.vit.family import CAPTURES
+from vit_jax.models.vit.pooling import AttentionPool, pool_tokens
+from vit_jax.models.vit.resnet import ResNet
+from vit_jax.random import fold
+
+# What only some models have, by what it computes.
+PARTS = {
+    "stem": "convolutions before the patches",
+    "class_logits": "distillation head",
+    "distillation_logits": "distillation head",
+}
+
+
+class VisionTransformer(Module):
+    """A Vision Transformer: images `(b, h, w, c)` to logits `(b, classes)`.
+
+    Args:
+      config: sizes and options.
+      rngs: source of the keys that initialise the parameters.
+    """
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        d = config.width
+        channels = (config.in_channels, *config.stem)
+        self.stem = nnx.List([StemLayer(config, i, o, rngs=rngs) for i, o in pairwise(channels)])
+        self.backbone = ResNet(config.backbone, channels[-1], rngs=rngs) if config.backbone else None
+        self.patch_embed = PatchEmbed(config, rngs=rngs)
+        self.class_token = _token(config, config.class_token, rngs)
+        self.distillation_token = _token(config, config.distillation_token, rngs)
+        self.mask_token = _token(config, config.mask_token, rngs)
+        self.register_tokens = (
+            nnx.Param(1e-6 * jax.random.normal(rngs.params(), (config.register_tokens, d), jnp.float32))
+            if config.register_tokens
+            else None
+        )
+        learned = config.position == "learned"
+        self.pos_embed = (
+            nnx.Param(0.02 * jax.random.normal(rngs.params(), (config.position_slots, d), jnp.float32))
+            if learned
+            else None
+        )
+        relative = RelativePositions(config.grid, config.bias_resample)
+        shared = config.position_bias == "shared"
+        self.position_bias = nnx.Param(jnp.zeros((relative.rows, config.heads))) if shared else None
+        self.norm_pre = LayerNorm(d, config.norm_epsilon) if config.pre_norm else None
+        self.blocks = make_blocks(config, relative if config.position_bias == "blocks" else None, rngs=rngs)
+        self.norm = LayerNorm(d, config.norm_epsilon) if config.pool_norm != "none" else None
+        # nnx.data: these can change between a module and None, see `reset_classifier`.
+        self.pool = nnx.data(AttentionPool(config, rngs=rngs) if config.pool == "map" else None)
+        size = config.representation_size
+        self.pre_logits = Dense((d,), (size,), scheme=config.init, rngs=rngs) if size else None
+        self.head = nnx.data(_head(config))
+        self.head_distillation = nnx.data(_head(config, distillation=True))
+
+    def embed(
+        self, images: jax.Array | Patches, key: jax.Array | None = None, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the encoder's input `(b, tokens, d)`.
+
+        Args:
+          images: normalised images `(b, h, w, c)`, or `Patches` of images of any shapes.
+          key: None for evaluation.
+          mask: `(b, n)` bool, True where the mask token stands in for a patch; None for no patch.
+
+        Raises:
+          ConfigError: the model does not take such images, or has no mask token.
+        """
+        config = self.config
+        if isinstance(images, Patches):
+            check_normalised(images.values)
+            self._check_sequences(images)
+            x = self.patch_embed.project(images.values.astype(config.dtype))
+            positions = None
+        else:
+            check_images(config, images)
+            x = self.stem_of(images)
+            x = self.patch_embed(x if self.backbone is None else self.backbone(x))
+            positions = position_table(config, value_of(self.pos_embed), self.grid_of(images))
+        if mask is not None:
+            if self.mask_token is None:
+                raise ConfigError("a mask was given to a model without mask_token; create it with one.")
+            if mask.shape != x.shape[:2]:
+                raise ConfigError(f"mask has shape {mask.shape}; the patches have {x.shape[:2]}.")
+            hidden = jnp.broadcast_to(self.mask_token[...], x.shape).astype(x.dtype)
+            x = jnp.where(mask[..., None], hidden, x)
+        if isinstance(images, Patches) and self.pos_embed is not None:
+            x = x + sequence_positions(config, self.pos_embed[...], images).astype(x.dtype)
+        own = [token[...] for token in (self.class_token, self.distillation_token) if token is not None]
+        x = with_prefix(x, positions, jnp.concatenate(own) if own else None, value_of(self.register_tokens))
+        if key is not None and config.patch_drop_rate:
+            first, patches = x[:, : config.prefix_tokens], x[:, config.prefix_tokens :]
+            kept = drop_patches(patches, config.patch_drop_rate, fold(key, "patches"))
+            x = jnp.concatenate([first, kept], axis=1)
+        x = dropout(x, config.dropout_rate, fold(key, "embedding"))
+        return x if self.norm_pre is None else self.norm_pre(x)
+
+    def stem_of(self, images: jax.Array) -> jax.Array:
+        """Return what the convolutions before the patches make of images, `(b, h, w, channels)`; padded to patches."""
+        x = pad_images(images.astype(self.config.dtype), self.config.token_stride)
+        for layer in self.stem:
+            x = layer(x)
+        return x
+
+    def grid_of(self, images: jax.Array) -> tuple[int, int]:
+        """Return rows and columns of patches of images `(b, h, w, c)`."""
+        (_, height, width, _), (p, q) = images.shape, self.config.token_stride
+        return -(-height // p), -(-width // q)
+
+    def surroundings(self, images: jax.Array | Patches) -> Surroundings:
+        """Return what attention knows of images beside their tokens: relative and rotary positions, padding."""
+        config = self.config
+        if isinstance(images, Patches):
+            return Surroundings(mask=images.valid[:, None, None, :])
+        grid = self.grid_of(images)
+        table = value_of(self.position_bias)
+        relative = RelativePositions(config.grid, config.bias_resample)
+        bias = None if table is None else relative.bias(table, grid)
+        return Surroundings(grid, rotation(config, grid), bias)
+
+    def encode(
+        self,
+        x: jax.Array,
+        key: jax.Array | None = None,
+        around: Surroundings = ALONE,
+        *,
+        outputs: bool = False,
+        weights: bool = False,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Return encoded tokens `(b, tokens, d)` and what `apply_blocks` was asked to capture."""
+        x, captured = apply_blocks(
+            self.blocks,
+            x,
+            fold(key, "blocks"),
+            around,
+            outputs=outputs,
+            weights=weights,
+            frozen=frozen_depth(),
+        )
+        return (self.norm(x) if self.norm is not None and self.config.pool_norm == "before" else x), captured
+
+    def features(self, images: jax.Array | Patches, key: jax.Array | None = None) -> jax.Array:
+        """Return encoded tokens `(b, prefix + n, d)` of normalised images `(b, h, w, c)`."""
+        return self.encode(self.embed(images, fold(key, "embed")), key, self.surroundings(images))[0]
+
+    def __call__(
+        self,
+        images: jax.Array | Patches,
+        key: jax.Array | None = None,
+        capture: str | tuple[str, ...] = (),
+        mask: jax.Array | None = None,
+    ) -> Any:
+        """Return the model's output and, when asked for by name, intermediate values.
+
+        Args:
+          images: normalised images `(b, h, w, c)`, or `Patches` of images of any shapes.
+          key: randomness of dropout, drop path and patch drop; None for evaluation.
+          capture: a name or several out of `CAPTURES`: `stem` (b h w c), `embedded` (b n d), `blocks` (l b n d),
+            `attention` (l b h n n), `encoded` (b n d), `pooled` (b d), `pre_logits` (b r), and of distilled models both
+            heads' logits. `blocks/5` or `attention/-1` is one layer.
+          mask: `(b, n)` bool, True where the mask token stands in for a patch.
+
+        Returns:
+          Logits `(b, classes)` in float32; without a head, the pooled features `(b, d)`. For pool `patches` and
+          `none` there is such a row for every token. With `capture`, a tuple of that and a dict with the names as
+          given.
+
+        Raises:
+          ConfigError: images the model does not take, or an unknown name.
+        """
+        capture = (capture,) if isinstance(capture, str) else capture
+        wanted = _parse_captures(capture, self.config.depth)
+        kinds = {kind for kind, _ in wanted.values()}
+        values = {"embedded": self.embed(images, fold(key, "embed"), mask)}
+        if "stem" in kinds and self.stem:
+            assert not isinstance(images, Patches)  # which no model with a stem takes
+            values["stem"] = self.stem_of(images)  # computed once: the compiler finds equal programs
+        values["encoded"], captured = self.encode(
+            values["embedded"],
+            key,
+            self.surroundings(images),
+            outputs="blocks" in kinds,
+            weights="attention" in kinds,
+        )
+        valid = images.valid if isinstance(images, Patches) else None
+        x = pool_tokens(values["encoded"], self.config, self.pool, fold(key, "pool"), valid)
+        if self.norm is not None and self.config.pool_norm == "after":
+            x = self.norm(x)
+        values["pooled"] = x
+        if self.pre_logits is not None:
+            x = jnp.tanh(self.pre_logits(x))
+        values["pre_logits"] = x
+        # The head is small and its logits feed exponentials: float32 always.
+        out = x if self.head is None else self.head(x.astype(jnp.float32))
+        if self.head is not None and self.head_distillation is not None:
+            tokens = values["encoded"].astype(jnp.float32)
+            values["class_logits"] = self.head(tokens[:, 0])
+            values["distillation_logits"] = self.head_distillation(tokens[:, 1])
+            out = (values["class_logits"] + values["distillation_logits"]) / 2
+        if not capture:
+            return out
+        values |= captured
+        for name, (kind, _) in wanted.items():
+            if kind not in values:
+                raise ConfigError(f"{name!r} cannot be captured: this model has no {PARTS[kind]}.")
+        return out, {n: values[kind] if i is None else values[kind][i] for n, (kind, i) in wanted.items()}
+
+    def _check_sequences(self, images: Patches) -> None:
+        config = self.config
+        fixed = {"stem": (), "backbone": None, "rope": "none", "position_bias": "none", "patch_drop_rate": 0}
+        fixed |= {"class_token": False, "register_tokens": 0}
+        for field, value in fixed.items():
+            if getattr(config, field) != value:
+                raise ConfigError(
+                    f"this model has {field} {getattr(config, field)!r} and does not take patches of "
+                    "variable-size images; give images (batch, height, width, channels)."
+                )
+        if config.position not in ("learned", "none") or config.resample not in ("bilinear", "bicubic"):
+            raise ConfigError(
+                "patches of variable-size images need learned positions, resampled bilinear or bicubic; this model "
+                f"has {config.position!r}, {config.resample!r}."
+            )
+        size = math.prod(config.patch_size) * config.in_channels
+        (b, _, *given), sizes = images.values.shape, images.sizes.shape
+        if given != [size] or sizes != (b, 2):
+            raise ConfigError(
+                f"patches have shape {images.values.shape} and sizes {sizes}; the model takes (batch, patches, "
+                f"{size}) "
+                "and (batch, 2)."
+            )
+
+    def reset_classifier(self, num_classes: int, pool: str | None = None, *, seed: int = 0) -> None:
+        """Give the model a new head, starting at zero, and optionally another pooling, in place.
+
+        Args:
+          num_classes: size of the head; 0 removes it.
+          pool: see `ViTConfig`; None keeps the present one.
+          seed: seed of the parameters that a new attention pooling needs.
+
+        Raises:
+          ConfigError: a value is not allowed.
+        """
+        before = self.config
+        self.config = replace(before, num_classes=num_classes, pool=before.pool if pool is None else pool)
+        if self.config.pool != before.pool:
+            rngs = nnx.Rngs(jax.random.key(seed))
+            self.pool = AttentionPool(self.config, rngs=rngs) if self.config.pool == "map" else None
+        self.head = _head(self.config)
+        self.head_distillation = _head(self.config, distillation=True)
+
+
+def _token(config: ViTConfig, present: bool, rngs: nnx.Rngs) -> nnx.Param | None:
+    if not present:
+        return None
+    if config.init == "jax":  # vision_transformer and big_vision start the class token at zero
+        return nnx.Param(jnp.zeros((1, config.width)))
+    return nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, config.width), jnp.float32))
+
+
+def _head(config: ViTConfig, distillation: bool = False) -> Dense | None:
+    classes = config.num_classes
+    if not classes or (distillation and not (config.two_heads and config.pool == "cls")):
+        return None
+    rngs = nnx.Rngs(jax.random.key(0))
+    head = Dense((config.feature_width,), (classes,), use_bias=config.head_bias, scheme="zeros", rngs=rngs)
+    if config.head_bias:
+        head.bias = nnx.Param(jnp.full((classes,), config.head_bias_init, jnp.float32))
+    return head
+
+
+def _parse_captures(capture: tuple[str, ...], depth: int) -> dict[str, tuple[str, int | None]]:
+    wanted = {}
+    for name in capture:
+        match = re.fullmatch(r"(\w+)(?:/(-?\d+))?", name)
+        kind, layer = match.groups() if match else (name, None)
+        if kind not in CAPTURES:
+            raise ConfigError(
+                f"{name!r} cannot be captured; names are {', '.join(CAPTURES)}.{nearest(kind, CAPTURES)}"
+            )
+        if layer is not None and kind not in ("blocks", "attention"):
+            raise ConfigError(f"{name!r} has a layer, but only blocks and attention have layers.")
+        if layer is not None and not -depth <= int(layer) < depth:
+            raise ConfigError(f"{name!r} is not a layer of this model; it has {depth}, counted from 0.")
+        wanted[name] = (kind, None if layer is None else int(layer))
+    return wanted

@@ -1,0 +1,77 @@
+"""From tokens to one vector per image."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.models.layers.attention import attention
+from vit_jax.models.layers.dense import Dense, initial_kernel
+from vit_jax.models.layers.mlp import Mlp
+from vit_jax.models.layers.module import Module
+from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.vit.config import ViTConfig
+
+
+class AttentionPool(Module):
+    """Multi-head attention pooling (MAP): a learned probe attends to all tokens, then an MLP.
+
+    Source: Zhai et al. 2021, arXiv 2106.04560; Lee et al. 2018, arXiv 1810.00825.
+    """
+
+    def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        d, h, k = config.width, config.heads, config.head_dim
+        self.probe = nnx.Param(initial_kernel(config.init, rngs.params(), (1, d), 1, d))
+        self.q = Dense((d,), (h, k), scheme=config.init, rngs=rngs)
+        self.kv = Dense((d,), (2, h, k), scheme=config.init, fan_out=d, rngs=rngs)
+        self.out = Dense((h, k), (d,), scheme=config.init, rngs=rngs)
+        self.norm = LayerNorm(d, config.norm_epsilon)
+        self.mlp = Mlp(config, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, key: jax.Array | None = None, valid: jax.Array | None = None
+    ) -> jax.Array:
+        """Return `(b, d)` of tokens `(b, n, d)`; `valid` `(b, n)` says which of them count."""
+        b, _, d = x.shape
+        probe = jnp.broadcast_to(self.probe[...], (b, 1, d)).astype(x.dtype)  # see `layers.dense.spread`
+        kv = self.kv(x)
+        y, _ = attention(
+            self.q(probe),
+            kv[..., 0, :, :],
+            kv[..., 1, :, :],
+            mask=None if valid is None else valid[:, None, None, :],
+            implementation=self.config.attention,
+        )
+        y = self.out(y)
+        return (y + self.mlp(self.norm(y), key))[:, 0]
+
+
+def pool_tokens(
+    x: jax.Array,
+    config: ViTConfig,
+    attention_pool: AttentionPool | None,
+    key: jax.Array | None,
+    valid: jax.Array | None = None,
+) -> jax.Array:
+    """Return one vector per image, `(b, d)`, or `(b, 2 d)` for `cls_mean`; tokens for `patches` and `none`.
+
+    Args:
+      x: tokens `(b, prefix + n, d)`.
+      config: says which pooling; a mean leaves out class, distillation and register tokens.
+      attention_pool: the module of pool `map`.
+      key: None for evaluation.
+      valid: which tokens count, `(b, n)` bool, for a model without a prefix; None for all.
+    """
+    if config.two_heads and config.pool == "cls":
+        return x[:, :2].mean(axis=1)
+    if config.pool == "cls":
+        return x[:, 0]
+    if config.pool == "map" and attention_pool is not None:
+        return attention_pool(x, key, valid)
+    if config.pool == "none":
+        return x
+    patches = x[:, config.prefix_tokens :]
+    if config.pool == "patches":
+        return patches
+    mean = patches.mean(axis=1, where=None if valid is None else valid[..., None])
+    return jnp.concatenate([x[:, 0], mean], axis=1) if config.pool == "cls_mean" else mean

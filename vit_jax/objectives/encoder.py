@@ -1,0 +1,36 @@
+"""The encoder in what an objective learns, and its features."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vit_jax.models.families import family_of
+from vit_jax.models.registry import model_functions
+from vit_jax.objectives.images import normalise
+
+
+def part_of(tree: Any, path: str) -> Any:
+    """Return the subtree at a path like `encoder`; all of it for an empty one, nothing where it is not there."""
+    for name in filter(None, path.split("/")):
+        tree = tree.get(name, {})
+    return tree
+
+
+def pooled_features(model: Any, params: Any, buffers: Any, images: jax.Array) -> jax.Array:
+    """Return one row of features for each image, float32 `(b, d)`: what goes into the head.
+
+    It is what the model pools; a plain Vision Transformer that does not pool gives its class token, or the mean of its
+    patches where it has none. Other families say it by `Family.headless`.
+
+    Args:
+      model: the encoder's configuration.
+      params: its parameters, with or without those of the head; they may hold its state, as those of files do.
+      buffers: its state, `{}` for a family without; what an objective keeps beside it is left out.
+      images: uint8 `(b, h, w, c)`.
+    """
+    functions = model_functions(family_of(model).headless(model))
+    known = {*functions.abstract, *functions.abstract_buffers}
+    state = ({name: part for name, part in tree.items() if name in known} for tree in (params, buffers))
+    features, _ = functions.apply_state(*state, normalise(images, model.preprocessing))
+    return features.astype(jnp.float32)

@@ -1,0 +1,41 @@
+"""Pictures of the predictions of any task."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.objectives.images import on_host
+from vit_jax.objectives.outputs.base import Output
+from vit_jax.objectives.protocol import Example, Illustration
+
+SIDE = 224  # pixels, see `Illustration.side`: what is drawn into an image wants more of them than the image alone
+AT_ONCE = 16  # images that are computed together: of many, maps would fill the memory
+
+
+def illustrated(
+    predict: Callable[[np.ndarray], Mapping[str, Any]],
+    output: Output,
+    images: np.ndarray,
+    records: Sequence[str],
+) -> Illustration:
+    """Return images with their predictions in words, and drawn where the output draws.
+
+    Args:
+      predict: gives what the output takes, arrays with leading `b`, of uint8 images `(b, h, w, c)`.
+      output: says and draws it.
+      images: uint8 `(n, h, w, c)`.
+      records: where each comes from.
+    """
+    examples: list[Example] = []
+    for start in range(0, len(images), AT_ONCE):
+        found = on_host(predict(images[start : start + AT_ONCE]))
+        for index, image in enumerate(images[start : start + AT_ONCE]):
+            row = {name: values[index] for name, values in found.items()}
+            said = output.predicted(records[start + index], row)
+            picture = None if said.error else output.draw(image, row)
+            pictures = [image] if picture is None else [image, picture]
+            examples.append(Example(said.error or output.text(said.record), pictures, said.image))
+    drawn = any(len(example.images) > 1 for example in examples)
+    columns = ("image", "prediction") if drawn else ("image",)
+    return Illustration("Predictions", columns, examples, *([SIDE] if drawn else []))

@@ -1,0 +1,1 @@
+"""One or several values an image."""

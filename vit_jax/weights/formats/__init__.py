@@ -1,0 +1,1 @@
+"""File formats of checkpoints: what arrays are in a file."""

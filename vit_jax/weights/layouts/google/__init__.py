@@ -1,0 +1,1 @@
+"""Checkpoints of Google's vision_transformer and big_vision."""

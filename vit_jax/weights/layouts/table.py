@@ -1,0 +1,60 @@
+"""The tables of layouts: which libraries' files are read, and which family is written in which format."""
+
+import importlib
+from typing import Any
+
+from vit_jax.weights.layouts.layout import Reading, Writing
+
+READINGS: dict[str, str | Reading] = {
+    "timm": "vit_jax.weights.layouts.timm.reading:READING",
+    "transformers": "vit_jax.weights.layouts.transformers.layout:READING",
+    "google": "vit_jax.weights.layouts.google.reading:READING",
+    "open_clip": "vit_jax.weights.layouts.open_clip.pair:READING",
+    "torchvision": "vit_jax.weights.layouts.torchvision.vit:READING",
+    "meta_dino_head": "vit_jax.weights.layouts.meta.dino_head:READING",
+}
+
+# By format and family.
+WRITINGS: dict[tuple[str, str], str | Writing] = {
+    ("timm", "vit"): "vit_jax.weights.layouts.timm.writing:write",
+    ("hf", "vit"): "vit_jax.weights.layouts.transformers.writing:write_vit",
+    ("hf", "mae"): "vit_jax.weights.layouts.transformers.writing:write_mae",
+    ("hf", "text"): "vit_jax.weights.layouts.transformers.writing:write_towers",
+    ("hf", "image_text"): "vit_jax.weights.layouts.transformers.writing:write_towers",
+    ("hf", "upernet"): "vit_jax.weights.layouts.transformers.writing:write_upernet",
+    ("npz", "vit"): "vit_jax.weights.layouts.google.writing:write_vit",
+    ("npz", "image_text"): "vit_jax.weights.layouts.google.writing:write_pair",
+}
+
+
+def register_reading(name: str, reading: Reading) -> None:
+    """Add a library that is known outside of this one."""
+    READINGS[name] = reading
+
+
+def register_writing(format: str, family: str, writing: Writing) -> None:
+    """Add the words of a format for models of a family."""
+    WRITINGS[format, family] = writing
+
+
+def readings() -> list[Reading]:
+    """Return how files are read, of every library that is known."""
+    return [_imported(entry) for entry in READINGS.values()]
+
+
+def writing(format: str, family: str) -> Writing | None:
+    """Return what writes models of a family in a format; None if they have no words for each other."""
+    entry = WRITINGS.get((format, family))
+    return None if entry is None else _imported(entry)
+
+
+def formats_of(family: str) -> list[str]:
+    """Return the formats of other libraries that models of a family can be written in."""
+    return [format for format, name in WRITINGS if name == family]
+
+
+def _imported(entry: Any) -> Any:
+    if not isinstance(entry, str):
+        return entry
+    module, _, attribute = entry.partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,53 @@
+"""Models as Hugging Face transformers has them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.models.families import part_config
+from vit_jax.models.mae.config import MaeConfig
+from vit_jax.models.registry import ModelConfig
+from vit_jax.models.vit.config import ViTConfig
+from vit_jax.weights.layouts.layout import Written
+from vit_jax.weights.layouts.transformers import document, towers_document
+from vit_jax.weights.preprocessing_formats import to_hf
+from vit_jax.weights.rules import Rule
+
+
+def write_vit(config: ViTConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
+    """Return a Vision Transformer in transformers' words; its position tables have a slot for the class token."""
+    if config.class_token and config.position == "learned" and not config.class_position:
+        table = np.asarray(params["pos_embed"])
+        slots = np.zeros_like(table[: 1 + int(config.distillation_token)])
+        params = {**params, "pos_embed": np.concatenate([slots, table])}
+        config = dataclasses.replace(config, class_position=True)
+    return _written(config, params, *document.vit(config, class_names))
+
+
+def write_mae(config: MaeConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
+    """Return a masked autoencoder in transformers' words."""
+    return _written(config, params, *document.mae(config))
+
+
+def write_upernet(config: ModelConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
+    """Return a segmentation model in transformers' words."""
+    return _written(config, params, *document.upernet(config, class_names))
+
+
+def write_towers(config: ModelConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
+    """Return a pair of towers, or a text tower, in transformers' words."""
+    return _written(config, params, *towers_document.document(config))
+
+
+def _written(
+    config: ModelConfig, params: Mapping[str, Any], about: dict[str, Any], rules: list[Rule]
+) -> Written:
+    documents, constants = {"config.json": about}, document.constants(about, rules)
+    processor, image = document.PROCESSORS.get(about["model_type"]), part_config(config, "image")
+    # SigLIP 2's images of any shapes have a processor of their own.
+    if processor is not None and image is not None:
+        known = to_hf(image.preprocessing, image.image_size, processor, image.in_channels)
+        documents["preprocessor_config.json"] = known
+    return Written(config, params, rules, documents, constants)

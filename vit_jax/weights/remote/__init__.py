@@ -1,0 +1,1 @@
+"""Checkpoints that are not on this machine."""
