@@ -86,9 +86,9 @@ def states():
     for case in CASES:
         config = load(case)
         model, _ = resolve_model(config.model)
-        objective = build_objective(
-            parse_options(config.objective.to_dict()), model, DataInfo(model.num_classes)
-        )
+        # Weights of classes say how many there are of them; nothing else does without the data.
+        classes = len(config.objective.get("class_weights", ())) or model.num_classes
+        objective = build_objective(parse_options(config.objective.to_dict()), model, DataInfo(classes))
         if config.lora.rank:
             objective = Adapted(objective, Lora(**config.lora.to_dict()))
         params = jax.eval_shape(objective.init, jax.random.key(0))[0]
