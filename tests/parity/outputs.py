@@ -19,7 +19,7 @@ CAPTURE = ("embedded", "blocks", "attention", "encoded", "pooled", "pre_logits")
 
 
 def nhwc(images):
-    return np.transpose(images, (0, 2, 3, 1))
+    return jnp.transpose(images, (0, 2, 3, 1))
 
 
 def computation(name, about, inputs, model):
@@ -248,7 +248,34 @@ def projection_head(model, inputs, about):
     return {"out": model(inputs["x"])}
 
 
+def hierarchical(model, inputs, about):
+    """A Hiera; `hidden_states` are in its authors' order of tokens, which is another than ours."""
+    config = model.config
+    names = [f"stages/{stage}" for stage in range(len(config.depths))]
+    logits, values = model(nhwc(inputs["pixel_values"]), capture=("embedded", *names, "pre_logits"))
+    found = {"logits": logits, "pre_logits": values["pre_logits"], "pooled": values["pre_logits"]}
+    for number, name in enumerate(("embedded", *names)):
+        left = config.unrolled - (config.stages[number - 1].pools if number else 0)
+        states = windows_inside(values[name], left)
+        found |= {f"hidden_states.{number}": states, f"reshaped_hidden_states.{number}": values[name]}
+        planes = jnp.transpose(values[name], (0, 3, 1, 2))
+        found |= {f"feature_maps.{number}": planes, f"intermediates.{number - 1}": planes}
+        found["forward_features"] = states
+    return found
+
+
+def windows_inside(x, levels):
+    """Tokens of a map in the order of Hiera's authors: offsets within squares before the squares, level by level."""
+    b, h, w, d = x.shape
+    x = x[:, None]
+    for _ in range(levels):
+        before, h, w = x.shape[1], h // 2, w // 2
+        x = x.reshape(b, before, h, 2, w, 2, d).transpose(0, 1, 3, 5, 2, 4, 6).reshape(b, before * 4, h, w, d)
+    return x.reshape(b, -1, d)
+
+
 RUNS = {
+    "hiera_": hierarchical,
     "dino_head": projection_head,
     "beit_hf_upernet": segmentation,
     "mae_": masked_autoencoder,

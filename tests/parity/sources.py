@@ -14,6 +14,8 @@ ARCHITECTURES = {
     "eva02_timm": "eva02_base_patch14_224",
     "eva02_timm_postnorm": "eva02_enormous_patch14_clip_224",
     "deit_timm_distilled": "deit_base_distilled_patch16_224",
+    "hiera_timm": "hiera_base_224",
+    "hiera_timm_abswin": "hiera_base_abswin_256",
     "vit_timm_reg4_swiglu": "vit_giant_patch14_reg4_dinov2",
 }
 # Arguments that are classes and functions in Python, and so never stand in a config.json.

@@ -77,6 +77,14 @@ def grid(size: tuple[int, int]) -> Form:
     )
 
 
+def map_first(size: tuple[int, int]) -> Form:
+    """Return the form of positions stored as torch's map, (1, d, h, w), of ours (h w, d)."""
+    return Form(
+        lambda array, shape: _same(array, (shape[-1], *size)).reshape(shape[-1], -1).T,
+        lambda array: array.T.reshape(1, -1, *size),
+    )
+
+
 MATRIX = matrix()
 
 
@@ -108,12 +116,14 @@ class Rule:
         is an array of all blocks.
       form: how each of theirs holds its part.
       axis: where parts are stacked, counted in one block's parameter.
+      first: the number that the first block has in their names.
     """
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
     form: Form = SAME
     axis: int = 0
+    first: int = 0
 
     def prefixed(self, ours: str = "", theirs: str = "") -> "Rule":
         """Return the rule for a model inside another."""
@@ -129,7 +139,7 @@ class Rule:
     def names(self, depth: int) -> Iterator[str]:
         """Yield the names of their arrays; `depth` is the number of blocks."""
         for layer in range(depth) if self.in_blocks and self.per_layer else (0,):
-            yield from (name.format(l=layer) for name in self.theirs)
+            yield from (name.format(l=self.first + layer) for name in self.theirs)
 
     @property
     def per_layer(self) -> bool:
@@ -154,7 +164,7 @@ class Rule:
         elif self.per_layer:
 
             def fill(layer: int) -> None:
-                own = replace(self, theirs=tuple(name.format(l=layer) for name in self.theirs))
+                own = replace(self, theirs=tuple(name.format(l=self.first + layer) for name in self.theirs))
                 with target.part(layer) as out:
                     own._fill(path, shapes, read, out)
 
@@ -219,7 +229,7 @@ class Rule:
         elif self.per_layer:
             for layer in range(len(arrays[0])):
                 for name, make in self._parts([array[layer] for array in arrays]):
-                    yield name.format(l=layer), make
+                    yield name.format(l=self.first + layer), make
         else:
             for index, name in enumerate(self.theirs):
 

@@ -166,11 +166,19 @@ def _explicit(
 
 
 class QueryKeyValue(Dense):
-    """The projections to queries, keys and values, stored as one kernel; keys may do without their bias."""
+    """The projections to queries, keys and values, stored as one kernel; keys may do without their bias.
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    Args:
+      config: sizes and options.
+      inputs: width of what comes in; None for that of the configuration.
+      rngs: source of the keys.
+    """
+
+    def __init__(self, config: EncoderConfig, inputs: int | None = None, *, rngs: nnx.Rngs):
         d, h, k = config.width, config.heads, config.head_dim
-        super().__init__((d,), (3, h, k), use_bias=config.qkv_bias, scheme=config.init, fan_out=d, rngs=rngs)
+        super().__init__(
+            (inputs or d,), (3, h, k), use_bias=config.qkv_bias, scheme=config.init, fan_out=d, rngs=rngs
+        )
         if config.qkv_bias and not config.k_bias:
             self.bias = nnx.Param(jnp.zeros((2, h, k)))
 

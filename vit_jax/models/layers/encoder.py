@@ -80,7 +80,7 @@ def drop_path_rates(config: EncoderConfig) -> jax.Array:
 
 
 def apply_blocks(
-    blocks: Block,
+    blocks: Any,
     x: jax.Array,
     key: jax.Array | None,
     around: Surroundings = ALONE,
@@ -88,17 +88,19 @@ def apply_blocks(
     outputs: bool = False,
     weights: bool = False,
     frozen: int = 0,
+    rates: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Apply stacked blocks in order.
 
     Args:
-      blocks: the result of `make_blocks`.
+      blocks: the result of `make_blocks`, or other modules that are called like `Block` and stacked like it.
       x: tokens `(b, n, d)`.
       key: None for evaluation.
       around: what attention knows beside its input.
       outputs: also return every block's output, `blocks` `(l, b, n, d)`.
       weights: also return every block's attention weights, `attention` `(l, b, h, n, n)`.
       frozen: how many of the first blocks have no gradient.
+      rates: drop-path rate of each block, `(l,)`; None for those of a model that has no other blocks.
 
     Returns:
       The tokens after the last block, and what was asked for.
@@ -118,8 +120,12 @@ def apply_blocks(
         # Inside a rolled loop nothing can be merged across iterations; unrolled, XLA would undo the remat.
         rolled = unroll < config.depth
         body = jax.checkpoint(body, policy=policy, prevent_cse=not rolled)
-    layers = (blocks, drop_path_rates(config), split(key, config.depth))
-    if not frozen:
+    rates = drop_path_rates(config) if rates is None else rates
+    layers = (blocks, rates, split(key, config.depth))
+    if config.depth == 1:  # without a scan, so that a block alone may give another shape
+        x, captured = body(x, jax.tree.map(lambda a: a[0], jax.lax.stop_gradient(layers) if frozen else layers))
+        captured = jax.tree.map(lambda a: a[None], captured)
+    elif not frozen:
         x, captured = jax.lax.scan(body, x, layers, unroll=min(unroll, config.depth))
     else:
         below, above = (jax.tree.map(lambda a, part=part: a[part], layers) for part in _halves(frozen))

@@ -18,12 +18,12 @@ def pair(value: Any, name: str) -> tuple[int, int]:
     return values[0], values[1]
 
 
-def check_divides(image_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
-    """Raise ConfigError, naming the two nearest sizes, unless patches tile the image."""
+def check_divides(image_size: tuple[int, int], patch_size: tuple[int, int], what: str = "patch size") -> None:
+    """Raise ConfigError, naming the two nearest sizes, unless patches, or whatever it is, tile the image."""
     for axis, size, patch in zip(("height", "width"), image_size, patch_size):
         if size % patch:
             below, above = size // patch * patch, (size // patch + 1) * patch
             near = f"{below} or {above}" if below else f"{above}"
             raise ConfigError(
-                f"image_size has {axis} {size}, not divisible by patch size {patch}; the nearest sizes are {near}."
+                f"image_size has {axis} {size}, not divisible by {what} {patch}; the nearest sizes are {near}."
             )

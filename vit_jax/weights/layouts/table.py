@@ -5,12 +5,16 @@ from typing import Any
 
 from vit_jax.weights.layouts.layout import Reading, Writing
 
+# By library, or library and family; of transformers `transformers/MODEL_TYPE`.
 READINGS: dict[str, str | Reading] = {
     "timm": "vit_jax.weights.layouts.timm.reading:READING",
     "transformers": "vit_jax.weights.layouts.transformers.layout:READING",
     "google": "vit_jax.weights.layouts.google.reading:READING",
     "open_clip": "vit_jax.weights.layouts.open_clip.pair:READING",
     "torchvision": "vit_jax.weights.layouts.torchvision.vit:READING",
+    "timm/hiera": "vit_jax.weights.layouts.timm.hiera:READING",
+    "transformers/hiera": "vit_jax.weights.layouts.transformers.hiera:READING",
+    "meta/hiera": "vit_jax.weights.layouts.meta.hiera:READING",
     "meta_dino_head": "vit_jax.weights.layouts.meta.dino_head:READING",
 }
 
@@ -22,6 +26,8 @@ WRITINGS: dict[tuple[str, str], str | Writing] = {
     ("hf", "text"): "vit_jax.weights.layouts.transformers.writing:write_towers",
     ("hf", "image_text"): "vit_jax.weights.layouts.transformers.writing:write_towers",
     ("hf", "upernet"): "vit_jax.weights.layouts.transformers.writing:write_upernet",
+    ("timm", "hiera"): "vit_jax.weights.layouts.timm.hiera:write",
+    ("hf", "hiera"): "vit_jax.weights.layouts.transformers.hiera:write",
     ("npz", "vit"): "vit_jax.weights.layouts.google.writing:write_vit",
     ("npz", "image_text"): "vit_jax.weights.layouts.google.writing:write_pair",
 }

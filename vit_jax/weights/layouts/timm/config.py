@@ -39,7 +39,7 @@ def from_document(raw: RawCheckpoint) -> ViTConfig:
       ConfigError: the architecture is none of ours.
     """
     about = raw.documents["config.json"]
-    known, arguments = (_object(about, name, raw.origin) for name in ("pretrained_cfg", "model_args"))
+    known, arguments = (values_of(about, name, raw.origin) for name in ("pretrained_cfg", "model_args"))
     config = _architecture(about["architecture"], raw.origin)
     for name in ("num_classes", "global_pool"):
         if about.get(name) is not None:
@@ -194,7 +194,7 @@ def class_names(document: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, names or ()))
 
 
-def _object(about: Mapping[str, Any], name: str, origin: str) -> dict[str, Any]:
+def values_of(about: Mapping[str, Any], name: str, origin: str) -> dict[str, Any]:
     """Return the values by name that a document holds under a name."""
     value = about.get(name) or {}
     if not isinstance(value, Mapping):

@@ -23,7 +23,7 @@ def _claims(raw: RawCheckpoint) -> bool:
     if not any(name.startswith(("blocks.0.", "patch_embed.", "embeds.")) for name in tensors):
         return False
     # In other families the blocks of one list are of several widths.
-    widths = {t.shape for name, t in tensors.items() if re.fullmatch(r"blocks\.\d+\.norm1\.weight", name)}
+    widths = {t.shape for name, t in tensors.items() if re.fullmatch(r"blocks\.\d+\.norm[12]\.weight", name)}
     return len(widths) < 2 and not any(map(_STAGED.match, tensors))
 
 

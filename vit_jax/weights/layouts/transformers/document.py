@@ -69,7 +69,7 @@ def mae(config: MaeConfig) -> tuple[dict[str, Any], list[Rule]]:
 def upernet(config: UperNetConfig, class_names: Sequence[str] = ()) -> tuple[dict[str, Any], list[Rule]]:
     """Return the `config.json` of a segmentation model and the rules of its arrays."""
     about = {**_common(config.encoder), **_own(config.encoder, "beit"), "model_type": "beit"}
-    labels = _label_names(config.num_classes, class_names)
+    labels = label_names(config.num_classes, class_names)
     about = {**about, **transformers_upernet.document(config), **labels}
     return about, transformers_upernet.rules(config)
 
@@ -123,10 +123,11 @@ def constants(about: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.n
 def _labels(config: ViTConfig, class_names: Sequence[str]) -> dict[str, Any]:
     if not config.num_classes or not config.head_bias:
         return {}
-    return {**_label_names(config.num_classes, class_names), **problem_type(config)}
+    return {**label_names(config.num_classes, class_names), **problem_type(config)}
 
 
-def _label_names(num_classes: int, class_names: Sequence[str]) -> dict[str, Any]:
+def label_names(num_classes: int, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return what a `config.json` says of classes: their names, or numbers where there are none."""
     labels = class_names or [f"LABEL_{i}" for i in range(num_classes)]
     return {
         "id2label": {str(i): label for i, label in enumerate(labels)},

@@ -8,6 +8,7 @@ from vit_jax.models.registry import ModelConfig
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.layout import Layout, Reading, check_model
+from vit_jax.weights.layouts.table import READINGS
 from vit_jax.weights.layouts.transformers import config as transformers_config
 from vit_jax.weights.layouts.transformers import memory as transformers_memory
 from vit_jax.weights.layouts.transformers import towers as transformers_towers
@@ -73,7 +74,10 @@ def _towers(raw: RawCheckpoint, names: tuple[str, ...]) -> Layout:
 
 
 def _claims(raw: RawCheckpoint) -> bool:
-    return "model_type" in raw.documents.get("config.json", {}) or any(map(_NAMES.match, raw.tensors))
+    model_type = raw.documents.get("config.json", {}).get("model_type")
+    if f"transformers/{model_type}" in READINGS:  # it has a file of its own
+        return False
+    return model_type is not None or any(map(_NAMES.match, raw.tensors))
 
 
 def _read(raw: RawCheckpoint, model: ModelConfig | None) -> tuple[RawCheckpoint, Layout]:

@@ -1,0 +1,1 @@
+"""Hiera, a hierarchical Vision Transformer without the bells and whistles."""
