@@ -56,10 +56,13 @@ def resolve(name: str) -> tuple[str, HieraConfig] | None:
     if match := re.fullmatch(r"(?i:hiera)-([A-Za-z]\+?)", name):
         size = LETTERS.get(match[1].upper())
         return _architecture(f"hiera_{size}_224", "") if size else None
-    if match := re.fullmatch(r"facebook/hiera-([a-z-]+)-224(-in1k)?-hf", name):
+    if match := re.fullmatch(r"facebook/hiera-([a-z-]+?)-224(-in1k|-mae)?-hf", name):
         size = match[1].replace("-", "_")
-        config = dict(num_classes=1000 if match[2] else 0, preprocessing=TRANSFORMERS)
-        return (name, HieraConfig(**SIZES[size], **config)) if size in SIZES else None
+        kind: dict[str, Any] = {"-in1k": dict(num_classes=1000), "-mae": dict(pooled_stages=2)}.get(
+            match[2], {}
+        )
+        fields = dict(num_classes=0, preprocessing=TRANSFORMERS) | kind
+        return (name, HieraConfig(**SIZES[size], **fields)) if size in SIZES else None
     if match := re.fullmatch(rf"facebook/hiera_([a-z_]+)_224\.({'|'.join(_CHECKPOINTS)})", name):
         classes = 1000 if "_ft_" in match[2] else 0
         if match[1] not in SIZES:

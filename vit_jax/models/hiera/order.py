@@ -54,9 +54,37 @@ def misread(x: jax.Array, levels: int) -> jax.Array:
     return x.transpose(0, *rows, *columns, last + 2).reshape(b, h, w, d)
 
 
+@jax.custom_vjp
 def largest_of_four(x: jax.Array) -> jax.Array:
-    """Return the largest of each four neighbouring tokens, `(b, n / 4, ...)`, of `x` `(b, n, ...)`."""
-    return fours(x).max(axis=2)
+    """Return the largest of each four neighbouring tokens, `(b, n / 4, ...)`, of `x` `(b, n, ...)`.
+
+    Of equal values the first has the gradient, as in PyTorch. It is written out: automatic differentiation asks which
+    values equal the largest, and where the compiler computes them anew and rounds otherwise, none does, and it divides
+    by their number.
+    """
+    first, second, third, fourth = _quarters(x)
+    return jnp.maximum(jnp.maximum(first, second), jnp.maximum(third, fourth))
+
+
+def _largest_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return largest_of_four(x), x
+
+
+def _largest_backward(x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    first, second, third, fourth = _quarters(x)
+    early = jnp.maximum(first, second) >= jnp.maximum(third, fourth)
+    one, three = early & (first >= second), ~early & (third >= fourth)
+    zero = jnp.zeros_like(dy)
+    parts = [jnp.where(chosen, dy, zero) for chosen in (one, early & ~one, three, ~early & ~three)]
+    return (jnp.stack(parts, axis=2).reshape(x.shape),)
+
+
+largest_of_four.defvjp(_largest_forward, _largest_backward)
+
+
+def _quarters(x: jax.Array) -> list[jax.Array]:
+    """Return the first, second, third and fourth of each four tokens."""
+    return [fours(x)[:, :, i] for i in range(4)]
 
 
 def fours(x: jax.Array) -> jax.Array:

@@ -123,7 +123,9 @@ def apply_blocks(
     rates = drop_path_rates(config) if rates is None else rates
     layers = (blocks, rates, split(key, config.depth))
     if config.depth == 1:  # without a scan, so that a block alone may give another shape
-        x, captured = body(x, jax.tree.map(lambda a: a[0], jax.lax.stop_gradient(layers) if frozen else layers))
+        x, captured = body(
+            x, jax.tree.map(lambda a: a[0], jax.lax.stop_gradient(layers) if frozen else layers)
+        )
         captured = jax.tree.map(lambda a: a[None], captured)
     elif not frozen:
         x, captured = jax.lax.scan(body, x, layers, unroll=min(unroll, config.depth))

@@ -50,7 +50,7 @@ def with_arguments(config: HieraConfig, arguments: Mapping[str, Any], origin: st
         elif name == "use_expand_proj":
             changes["shortcut"] = "project" if value else "pool"
         elif name == "abs_win_pos_embed":
-            changes |= dict(position="window", resample_antialias=True) if value else dict(position="learned")
+            changes |= dict(position="window" if value else "learned", resample_antialias=bool(value))
         elif name != "patch_padding":
             raise CheckpointError(f"{_said(origin, name, value)}, which this library does not know.")
     try:
