@@ -134,7 +134,8 @@ def test_sizes_classes_and_channels_are_adapted(tmp_path):
     )
     write(replace(TIMMS, position="window"), tmp_path / "windows", "timm", ignore=["resample_antialias"])
     refused(
-        lambda: open_pretrained(tmp_path / "windows", mask_unit=2, windowed_stages=1), "mask_unit is 2, but 4 in the checkpoint"
+        lambda: open_pretrained(tmp_path / "windows", mask_unit=2, windowed_stages=1),
+        "mask_unit is 2, but 4 in the checkpoint",
     )
 
 
