@@ -86,7 +86,7 @@ class HieraConfig:
         `models.layers.positions.resample`.
       dynamic_image_size: accept other image sizes at call time by resampling positions.
       reordered: whether tokens are brought into the order in which mask units are neighbours. False takes them row by
-        row as if they had been, so that units are scattered over the image: what transformers' `HieraBackbone` computes.
+        row as if they had been, so that units are scattered over the image: transformers' `HieraBackbone` does so.
       pool_norm: whether there is a norm after the mean over all tokens.
       level_norms: which maps are normalised where they are captured: 0 for the embedded tokens, then the stages from 1.
       layer_scale: initial value of the per-channel residual scale, or None for no scale.

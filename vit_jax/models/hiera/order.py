@@ -44,8 +44,8 @@ def raster(levels: int, grid: tuple[int, int]) -> jax.Array:
 def misread(x: jax.Array, levels: int) -> jax.Array:
     """Return the map `(b, h, w, d)` that the tokens of a map, row by row, are in the order of Hiera's authors.
 
-    That order has offsets within squares before the squares, the finest first. Who forgets to reorder tokens takes those
-    of `x` for those of this map.
+    That order has offsets within squares before the squares, the finest first. Who forgets to reorder tokens takes
+    those of `x` for those of this map.
     """
     b, h, w, d = x.shape
     x = x.reshape(b, *(2,) * (2 * levels), h // 2**levels, w // 2**levels, d)
