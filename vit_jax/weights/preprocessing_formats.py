@@ -42,6 +42,14 @@ _PROCESSORS: dict[str, dict[str, Any]] = {
     "ChineseCLIPImageProcessor": _SHORT,
     "BitImageProcessor": _SHORT,
     "ViTHybridImageProcessor": {**_SHORT, "image_mean": INCEPTION_MEAN, "image_std": INCEPTION_STD},
+    "ConvNextImageProcessor": dict(
+        size=384,
+        whole="short",
+        resample=2,
+        image_mean=INCEPTION_MEAN,
+        image_std=INCEPTION_STD,
+        crop_pct=224 / 256,
+    ),
 }
 _CROP_SQUARES = ("DeiTImageProcessor", "BeitImageProcessor")
 _CROP_ANYTHING = ("CLIPImageProcessor", "ChineseCLIPImageProcessor", "BitImageProcessor")
@@ -119,7 +127,10 @@ def from_hf(config: Mapping[str, Any], image_size: Size) -> tuple[Preprocessing,
     """
     where = "preprocessor_config.json"
     config = _entries(config, where)
-    config = {**_PROCESSORS[_processor(config)], **config}
+    processor = _processor(config)
+    config = {**_PROCESSORS[processor], **config}
+    if processor == "ConvNextImageProcessor":
+        config |= _cropped_by_share(config, where)
     for step in ("do_pad", "do_flip_channel_order"):
         if config.get(step):
             raise CheckpointError(f"{where}: {step} is {config[step]!r}; only False is supported.")
@@ -224,6 +235,16 @@ def _resized(config: Mapping[str, Any], where: str) -> tuple[Size, str]:
         raise CheckpointError(f"{where} is {dict(size)}; it must have height and width, or shortest_edge.")
     whole = isinstance(size, int) and config["whole"] == "short"
     return _pair(size, where), "center" if whole else "squash"
+
+
+def _cropped_by_share(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return in words of other processors what a size and a share of it mean: from 384 on, nothing is cropped."""
+    size = config["size"]
+    edge = _pair(size.get("shortest_edge") if isinstance(size, Mapping) else size, f"{where}: size")[0]
+    share = _positive(config["crop_pct"], f"{where}: crop_pct")
+    if edge >= 384:
+        return {"size": {"height": edge, "width": edge}}
+    return {"size": {"shortest_edge": int(edge / share)}, "do_center_crop": True, "crop_size": edge}
 
 
 def _normalisation(config: Mapping[str, Any], where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

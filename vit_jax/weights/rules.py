@@ -47,6 +47,11 @@ ONE = Form(_same, lambda array: array.reshape(1))  # a number as an array of one
 # torch's kernel of a convolution, (o, i, p, q), of ours (p, q, i, o).
 CONV = Form(lambda array, _: array.transpose(2, 3, 1, 0), lambda array: array.transpose(3, 2, 0, 1))
 
+# torch's kernel of a convolution of each channel by itself, (d, 1, *sizes), of ours (*sizes, d).
+DEPTHWISE = Form(
+    lambda array, _: np.moveaxis(array[:, 0], 0, -1), lambda array: np.moveaxis(array, -1, 0)[:, None]
+)
+
 
 def matrix(inputs: int = 1) -> Form:
     """Return the form of torch's dense weight, (outputs, inputs), for a kernel whose first axes are inputs."""
@@ -282,3 +287,9 @@ def affine(
 def norm(ours: str, theirs: str) -> list[Rule]:
     """Return the rules of a norm: `OURS/scale` is `THEIRS.weight`, `OURS/bias` is `THEIRS.bias`."""
     return [rule(f"{ours}/scale", f"{theirs}.weight"), rule(f"{ours}/bias", f"{theirs}.bias")]
+
+
+def batch_norm(ours: str, theirs: str) -> list[Rule]:
+    """Return the rules of a batch norm, and of its statistics."""
+    statistics = {"mean": "running_mean", "variance": "running_var"}
+    return norm(ours, theirs) + [rule(f"{ours}/{a}", f"{theirs}.{b}") for a, b in statistics.items()]

@@ -67,7 +67,8 @@ def attention(
     Args:
       q: `(b, n, h, k)`.
       k, v: `(b, m, h, k)`, `m` being the number of keys.
-      bias: `(h, n, m)` added to the scores, or None.
+      bias: `(h, n, m)` added to the scores, or None; `(w, h, n, m)` for `w` windows of an image one after the other
+        in `b`, of which each has its own.
       mask: `(b, 1, n, m)`, sizes of 1 being broadcast, True where a query may see a key; or None.
       implementation: `auto`, `explicit`, `xla`, `cudnn` or `kernel`.
       dropout_rate: dropout of the weights.
@@ -95,7 +96,9 @@ def attention(
     if implementation == "cudnn" and plain:
         return _cudnn(q, k, v), None
     attend = partial(jax.nn.dot_product_attention, implementation="xla")
-    return attend(q, k, v, None if bias is None else bias[None].astype(q.dtype), mask), None
+    if bias is not None:
+        bias = bias[None] if bias.ndim == 3 else jnp.tile(bias, (q.shape[0] // bias.shape[0], 1, 1, 1))
+    return attend(q, k, v, None if bias is None else bias.astype(q.dtype), mask), None
 
 
 def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -155,7 +158,8 @@ def _explicit(
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     scores = jnp.einsum("bhnk,bhmk->bhnm", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
     if bias is not None:
-        scores = scores + bias.astype(jnp.float32)
+        each = scores.reshape(-1, *bias.shape) + bias.astype(jnp.float32)
+        scores = each.reshape(scores.shape)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     if not return_weights and (not dropout_rate or key is None):

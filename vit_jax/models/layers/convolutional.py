@@ -4,7 +4,9 @@ Automatic differentiation of XLA's own forms takes up to ten times as long on CP
 differentiation through these functions raises an error, as for `dense.matmul`.
 """
 
+import itertools
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +18,20 @@ from vit_jax.models.layers.placement import platform
 GROUPS = 32
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Return the convolution of images with a kernel of odd size, padded as SAME.
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, pad: int | None = None) -> jax.Array:
+    """Return the convolution of images with a kernel of odd size.
 
     Args:
       x: `(b, h, w, i)`.
       kernel: `(p, q, i, o)`, same dtype.
       stride: places from one window to the next, both ways.
+      pad: zeros on each side, as torch counts them; None pads as SAME.
 
     Returns:
-      `(b, h / stride, w / stride, o)`, rounded up.
+      `(b, h', w', o)`; of SAME, `(b, h / stride, w / stride, o)`, rounded up.
     """
+    if pad is not None:
+        return _convolve(x, kernel, stride, [(pad, pad), (pad, pad)])
     if kernel.shape[:2] == (1, 1):
         return matmul(x[:, ::stride, ::stride], kernel[0, 0])
     if stride == 1 and platform() == "cpu":
@@ -34,9 +39,9 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return _convolve(x, kernel, stride)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Any = "SAME") -> jax.Array:
     dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=dimensions)
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=dimensions)
 
 
 @jax.custom_vjp
@@ -61,6 +66,39 @@ def _convolve_backward(saved: tuple[jax.Array, jax.Array], dy: jax.Array) -> tup
 
 
 _convolve_same_size.defvjp(_convolve_forward, _convolve_backward)
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.Array:
+    """Return the convolution of each channel by itself, of maps of any number of axes.
+
+    On CPUs the sum of as many shifted maps as the kernel has places, which XLA fuses into one pass; its own form
+    there takes many times as long.
+
+    Args:
+      x: `(b, *sides, c)`.
+      kernel: `(*sizes, c)`, of odd sizes, same dtype.
+      strides: places from one window to the next, by axis.
+
+    Returns:
+      `(b, *sides / strides, c)`, rounded up: half a kernel of zeros is put on each side, as torch is told to.
+    """
+    sizes, sides = kernel.shape[:-1], x.shape[1:-1]
+    pads = [(size // 2, size // 2) for size in sizes]
+    if platform() != "cpu":
+        letters = "DHW"[-len(sizes) :]
+        numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
+        grouped = jnp.expand_dims(kernel, -2)
+        return jax.lax.conv_general_dilated(
+            x, grouped, strides, pads, dimension_numbers=numbers, feature_group_count=x.shape[-1]
+        )
+    padded, wide = jnp.pad(x, [(0, 0), *pads, (0, 0)]), kernel.astype(jnp.float32)
+    counts = [-(-side // stride) for side, stride in zip(sides, strides)]
+    total = jnp.zeros((x.shape[0], *counts, x.shape[-1]), jnp.float32)
+    for place in itertools.product(*map(range, sizes)):
+        ends = [first + (count - 1) * stride + 1 for first, count, stride in zip(place, counts, strides)]
+        window = jax.lax.slice(padded, (0, *place, 0), (x.shape[0], *ends, x.shape[-1]), (1, *strides, 1))
+        total = total + window.astype(jnp.float32) * wide[place]
+    return total.astype(x.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -112,31 +150,39 @@ def _group_means(x: jax.Array) -> jax.Array:
     return jnp.repeat(x.reshape(b, 1, 1, GROUPS, -1).mean(-1), c // GROUPS, axis=-1)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
-    """Return the largest values of `x` `(b, h, w, c)` in windows of 3x3, two apart, padded as SAME.
+def max_pool(x: jax.Array, before: int | None = None) -> jax.Array:
+    """Return the largest values of `x` `(b, h, w, c)` in windows of 3x3, two apart.
 
     Of equal values the first, row by row, has the gradient, as in PyTorch.
+
+    Args:
+      x: the maps.
+      before: places that the first windows reach beyond the top and the left, 0 or 1; None pads as SAME.
+
+    Returns:
+      `(b, h / 2, w / 2, c)`, rounded up.
     """
     if platform() == "cpu":
-        return _max_of_three(_max_of_three(x, 2), 1)
+        return _max_of_three(_max_of_three(x, 2, before), 1, before)
     lowest = np.asarray(-np.inf, x.dtype)  # not traced: it tells jax that this is max pooling
-    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+    padding = [(0, 0), *(_padding(side, before) for side in x.shape[1:3]), (0, 0)]
+    return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), padding)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _max_of_three(x: jax.Array, axis: int) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _max_of_three(x: jax.Array, axis: int, before: int | None) -> jax.Array:
     """Pool along one axis; the gradient of XLA's own pooling takes ten times as long on CPUs."""
-    first, second, third = _thirds(x, axis)
+    first, second, third = _thirds(x, axis, before)
     return jnp.maximum(jnp.maximum(first, second), third)
 
 
-def _max_forward(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    return _max_of_three(x, axis), x
+def _max_forward(x: jax.Array, axis: int, before: int | None) -> tuple[jax.Array, jax.Array]:
+    return _max_of_three(x, axis, before), x
 
 
-def _max_backward(axis: int, x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+def _max_backward(axis: int, before: int | None, x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
     # In float32, in which gradients are added, and which jax 0.10 computes much faster.
-    first, second, third = _thirds(x.astype(jnp.float32), axis)
+    first, second, third = _thirds(x.astype(jnp.float32), axis, before)
     is_first = (first >= second) & (first >= third)
     is_second = ~is_first & (second >= third)
     wide, zero = dy.astype(jnp.float32), jnp.float32(0)
@@ -147,22 +193,23 @@ def _max_backward(axis: int, x: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
     # Positions of a window are 2i, 2i + 1 and 2i + 2, which is the first of the next.
     dx = jnp.stack([to_first + to_third, to_second], axis=axis + 1)
     dx = dx.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
-    before = _padding(x.shape[axis])[0]
-    return (jax.lax.slice_in_dim(dx, before, before + x.shape[axis], axis=axis).astype(x.dtype),)
+    left = _padding(x.shape[axis], before)[0]
+    return (jax.lax.slice_in_dim(dx, left, left + x.shape[axis], axis=axis).astype(x.dtype),)
 
 
 _max_of_three.defvjp(_max_forward, _max_backward)
 
 
-def _thirds(x: jax.Array, axis: int) -> list[jax.Array]:
+def _thirds(x: jax.Array, axis: int, before: int | None) -> list[jax.Array]:
     """Return the first, second and third values of all windows along an axis."""
     padding = [(0, 0)] * 4
-    padding[axis] = _padding(x.shape[axis])
+    padding[axis] = _padding(x.shape[axis], before)
     x = jnp.pad(x, padding, constant_values=-jnp.inf)
     return [jax.lax.slice_in_dim(x, i, x.shape[axis] - 2 + i, 2, axis) for i in range(3)]
 
 
-def _padding(size: int) -> tuple[int, int]:
-    """Return what SAME puts before and after so many values: all but one of a pair goes behind."""
+def _padding(size: int, before: int | None) -> tuple[int, int]:
+    """Return what is put before and after so many values; SAME puts all but one of a pair behind."""
     total = 1 + size % 2
-    return total // 2, total - total // 2
+    first = total // 2 if before is None else before
+    return first, total - first

@@ -1,5 +1,7 @@
 """A stack of equal transformer blocks, stored stacked on a leading `l` axis and applied by one scan."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -7,13 +9,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models.layers.attention import ALONE, SelfAttention, Surroundings
+from vit_jax.models.layers.batch_norm import put_statistics, take_statistics
 from vit_jax.models.layers.dropout import drop_path, dropout
 from vit_jax.models.layers.encoder_config import EncoderConfig
 from vit_jax.models.layers.mlp import MLPS
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm, LayerScale
 from vit_jax.models.layers.placement import gather_block, keep_rows
-from vit_jax.models.layers.positions.relative import RelativePositions
 from vit_jax.random import fold, split
 
 # What the backward pass may keep of a block; everything else is computed again. `attention` keeps all but the
@@ -31,12 +33,22 @@ UNROLLED_DEPTH = 48
 
 
 class Block(Module):
-    """Transformer block: attention and MLP, each a normalised residual branch; arguments as `SelfAttention`."""
+    """Transformer block: attention and MLP, each a normalised residual branch; arguments as `SelfAttention`.
 
-    def __init__(self, config: EncoderConfig, relative: RelativePositions | None = None, *, rngs: nnx.Rngs):
+    `attention` is the class of another kind of attention, which `relative` and `around` are then for.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        relative: Any = None,
+        *,
+        attention: Callable[..., Any] = SelfAttention,
+        rngs: nnx.Rngs,
+    ):
         self.config = config
         self.norm1 = LayerNorm(config.width, config.norm_epsilon)
-        self.attn = SelfAttention(config, relative, rngs=rngs)
+        self.attn = attention(config, relative, rngs=rngs)
         self.norm2 = LayerNorm(config.width, config.norm_epsilon)
         self.mlp = MLPS[config.mlp](config, rngs=rngs)
         initial = config.layer_scale
@@ -66,10 +78,22 @@ class Block(Module):
         return x + drop_path(y, drop_path_rate, fold(path_key, "path2")), weights
 
 
-def make_blocks(config: EncoderConfig, relative: RelativePositions | None = None, *, rngs: nnx.Rngs) -> Block:
-    """Return `config.depth` blocks as one `Block` whose parameters have a leading `l` axis."""
-    keys = jax.random.split(rngs.params(), config.depth)
-    return jax.vmap(lambda key: Block(config, relative, rngs=nnx.Rngs(key)))(keys)
+def make_blocks(
+    config: EncoderConfig,
+    relative: Any = None,
+    *,
+    attention: Callable[..., Any] = SelfAttention,
+    rngs: nnx.Rngs,
+) -> Block:
+    """Return `config.depth` blocks as one `Block` whose parameters have a leading `l` axis; arguments as `Block`."""
+    make = partial(Block, config, relative, attention=attention)
+    return stack_blocks(config.depth, make, rngs=rngs)
+
+
+def stack_blocks(depth: int, make: Callable[..., Any], *, rngs: nnx.Rngs) -> Any:
+    """Return equal blocks, each made by `make(rngs=)`, as one whose parameters have a leading `l` axis."""
+    keys = jax.random.split(rngs.params(), depth)
+    return jax.vmap(lambda key: make(rngs=nnx.Rngs(key)))(keys)
 
 
 def drop_path_rates(config: EncoderConfig) -> jax.Array:
@@ -105,15 +129,16 @@ def apply_blocks(
     Returns:
       The tokens after the last block, and what was asked for.
     """
-    config = blocks.config
+    config, training = blocks.config, key is not None
     unroll = config.unroll or (config.depth if config.depth <= UNROLLED_DEPTH else 1)
 
-    def body(x: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array | None]]:
+    def body(x: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, Any]]:
         block, rate, layer_key = layer
         block = gather_block(block, config.depth, x.dtype)
         x, attended = block(keep_rows(x), rate, layer_key, around, weights)
         x = keep_rows(x)
-        return x, {"blocks": x if outputs else None, "attention": attended}
+        statistics = take_statistics(block) if training else None
+        return x, {"blocks": x if outputs else None, "attention": attended, "statistics": statistics}
 
     policy = REMAT_POLICIES[config.remat]
     if policy is not None:
@@ -135,6 +160,8 @@ def apply_blocks(
         x, first = jax.lax.scan(body, x, below, unroll=min(unroll, frozen))
         x, second = jax.lax.scan(body, x, above, unroll=max(1, min(unroll, config.depth - frozen)))
         captured = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
+    if training:
+        put_statistics(blocks, captured.pop("statistics"))
     return x, {name: value for name, value in captured.items() if value is not None}
 
 

@@ -12,15 +12,22 @@ from vit_jax.models.layers.norm import LayerNorm
 
 
 class Mlp(Module):
-    """Two dense layers with an activation between them."""
+    """Two dense layers with an activation between them.
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    Args:
+      config: sizes and options.
+      outputs: width of what comes out; None for that of what comes in.
+      rngs: source of the keys.
+    """
+
+    def __init__(self, config: EncoderConfig, outputs: int | None = None, *, rngs: nnx.Rngs):
         self.config = config
         # vision_transformer and big_vision start the biases at N(0, 1e-6); others at zero.
         bias_std = 1e-6 if config.init == "jax" else 0.0
         width, hidden = (config.width,), (config.mlp_dim,)
         self.fc1 = Dense(width, hidden, scheme=config.init, bias_std=bias_std, rngs=rngs)
         self.norm = LayerNorm(config.mlp_dim, config.norm_epsilon) if config.mlp_norm else None
+        width = (outputs or config.width,)
         self.fc2 = Dense(hidden, width, scheme=config.init, bias_std=bias_std, rngs=rngs)
 
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError
+from vit_jax.models.images import check_channels
 from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.dense import dense, initial_kernel, spread, value_of
 from vit_jax.models.layers.module import Module
@@ -81,11 +82,7 @@ class Patches(NamedTuple):
 
 def check_images(config: ViTConfig, images: jax.Array) -> None:
     """Raise ConfigError unless the model takes images `(b, h, w, c)` of this shape and type."""
-    check_normalised(images)
-    if images.ndim != 4 or images.shape[3] != config.in_channels:
-        raise ConfigError(
-            f"images have shape {images.shape}; the model takes (batch, height, width, {config.in_channels})."
-        )
+    check_channels(images, config.in_channels)
     size = (images.shape[1], images.shape[2])
     if size != config.image_size and not config.dynamic_image_size:
         raise ConfigError(
@@ -95,15 +92,6 @@ def check_images(config: ViTConfig, images: jax.Array) -> None:
         )
     if not config.dynamic_image_pad:
         check_divides(size, config.token_stride)
-
-
-def check_normalised(pixels: jax.Array) -> None:
-    """Raise ConfigError for whole numbers: those are pixels as files have them, which no model was trained on."""
-    if not jnp.issubdtype(pixels.dtype, jnp.floating):
-        raise ConfigError(
-            f"images are {pixels.dtype}, raw pixels; a model takes normalised floating-point numbers: "
-            "model(vit_jax.preprocessing(model)(images))."
-        )
 
 
 def pad_images(images: jax.Array, stride: tuple[int, int]) -> jax.Array:

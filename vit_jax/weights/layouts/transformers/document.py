@@ -27,6 +27,7 @@ PROCESSORS = {
     "dinov2": "BitImageProcessor",
     "dinov2_with_registers": "BitImageProcessor",
     "dinov3_vit": "DINOv3ViTImageProcessorFast",
+    "cvt": "BitImageProcessor",
     "clip": "CLIPImageProcessor",
     "clip_vision_model": "CLIPImageProcessor",
     "metaclip_2": "CLIPImageProcessor",
@@ -102,12 +103,15 @@ def vit(config: ViTConfig, class_names: Sequence[str] = ()) -> tuple[dict[str, A
     return about, transformers.rules(config, model_type, prefix)
 
 
-def constants(about: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+def constants(
+    about: Mapping[str, Any], rules: Sequence[Rule], params: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
     """Return arrays that a class of transformers has and does not predict with, by name.
 
     Args:
       about: the `config.json`.
       rules: of the other arrays.
+      params: what they are about, by path.
     """
     if about["model_type"] == "dinov3_vit" and not about["num_register_tokens"]:
         return {"embeddings.register_tokens": np.zeros((1, 0, about["hidden_size"]), np.float32)}
@@ -115,7 +119,10 @@ def constants(about: Mapping[str, Any], rules: Sequence[Rule]) -> dict[str, np.n
         width, last = about["vision_config"]["hidden_size"], "vision_model.post_layernorm"
         return {f"{last}.weight": np.ones(width, np.float32), f"{last}.bias": np.zeros(width, np.float32)}
     averaged = [
-        name.removesuffix("running_mean") for rule in rules for name in rule.theirs if "running_mean" in name
+        name.removesuffix("running_mean")
+        for rule in rules
+        if rule.theirs[0].endswith("running_mean")
+        for name in rule.names(len(params[rule.ours[0]]))
     ]
     return {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in averaged}
 

@@ -10,7 +10,7 @@ from vit_jax.models.heads.upernet_config import UperNetConfig
 from vit_jax.models.vit.config import ViTConfig, replace
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.transformers import vit as transformers
-from vit_jax.weights.rules import CONV, Form, Rule, affine, norm, rule
+from vit_jax.weights.rules import CONV, Form, Rule, affine, batch_norm, rule
 
 COMPUTED = (*transformers.COMPUTED, "*.num_batches_tracked")
 # Norms behind the last block, which no map passes.
@@ -67,7 +67,7 @@ def rules(config: UperNetConfig) -> list[Rule]:
     found = [item.prefixed("encoder/") for item in encoder]
     for ours, theirs in {"first": "fpn1.0", "second": "fpn1.3", "twice": "fpn2.0"}.items():
         found += affine(f"neck/{ours}", theirs, _TRANSPOSED)
-    found += _batch_norm("neck/norm", "fpn1.1") + affine("decoder/head", "decode_head.classifier", _POINT)
+    found += batch_norm("neck/norm", "fpn1.1") + affine("decoder/head", "decode_head.classifier", _POINT)
     found += [
         r for ours, theirs in decoder.items() for r in _conv(f"decoder/{ours}", f"decode_head.{theirs}")
     ]
@@ -109,9 +109,4 @@ def document(config: UperNetConfig) -> dict[str, Any]:
 
 def _conv(ours: str, theirs: str) -> list[Rule]:
     kernel = rule(f"{ours}/kernel", f"{theirs}.conv.weight", form=CONV)
-    return [kernel, *_batch_norm(f"{ours}/norm", f"{theirs}.bn")]
-
-
-def _batch_norm(ours: str, theirs: str) -> list[Rule]:
-    statistics = {"mean": "running_mean", "variance": "running_var"}
-    return norm(ours, theirs) + [rule(f"{ours}/{a}", f"{theirs}.{b}") for a, b in statistics.items()]
+    return [kernel, *batch_norm(f"{ours}/norm", f"{theirs}.bn")]

@@ -23,28 +23,29 @@ def write_vit(config: ViTConfig, params: Mapping[str, Any], class_names: Sequenc
         slots = np.zeros_like(table[: 1 + int(config.distillation_token)])
         params = {**params, "pos_embed": np.concatenate([slots, table])}
         config = dataclasses.replace(config, class_position=True)
-    return _written(config, params, *document.vit(config, class_names))
+    return written(config, params, *document.vit(config, class_names))
 
 
 def write_mae(config: MaeConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
     """Return a masked autoencoder in transformers' words."""
-    return _written(config, params, *document.mae(config))
+    return written(config, params, *document.mae(config))
 
 
 def write_upernet(config: ModelConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
     """Return a segmentation model in transformers' words."""
-    return _written(config, params, *document.upernet(config, class_names))
+    return written(config, params, *document.upernet(config, class_names))
 
 
 def write_towers(config: ModelConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
     """Return a pair of towers, or a text tower, in transformers' words."""
-    return _written(config, params, *towers_document.document(config))
+    return written(config, params, *towers_document.document(config))
 
 
-def _written(
+def written(
     config: ModelConfig, params: Mapping[str, Any], about: dict[str, Any], rules: list[Rule]
 ) -> Written:
-    documents, constants = {"config.json": about}, document.constants(about, rules)
+    """Return a model in transformers' words, with the processor of its images and the arrays nothing is made of."""
+    documents, constants = {"config.json": about}, document.constants(about, rules, params)
     processor, image = document.PROCESSORS.get(about["model_type"]), part_config(config, "image")
     # SigLIP 2's images of any shapes have a processor of their own.
     if processor is not None and image is not None:
