@@ -10,6 +10,8 @@ import pytest
 
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
+from vit_jax.models.families import family_of
+from vit_jax.models.flops import parameter_count
 from vit_jax.training.config import load_config, validate
 from vit_jax.training.config.model import resolve_model
 from vit_jax.training.experiment import build
@@ -37,6 +39,12 @@ CASES = [
     "mae_i1k.py",
     "mae_i1k.py:base",
     "mae_i1k.py:huge",
+    "cvt_i1k.py",
+    "cvt_i1k.py:21",
+    "mvitv2_i1k.py",
+    "mvitv2_i1k.py:small",
+    "mvitv2_i1k.py:base",
+    "mvitv2_i1k.py:large",
     "cifar10.py",
     "cifar10.py:tiny",
     "folder.py:images",
@@ -91,7 +99,7 @@ def test_full_size_is_valid(case):
     config = load(case)
     model, pretrained = resolve_model(config.model, config.compute_dtype)
     assert (pretrained is not None) == from_checkpoint(case)
-    assert model.width % model.heads == 0
+    assert parameter_count(model) > 0
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if load(case).data.train_transforms])
@@ -127,9 +135,23 @@ def test_recipes_have_the_augmentation_of_their_papers():
         assert load(f"augreg.py:B/16,i21k,{level}").data.train_transforms.split("|")[-1] == last
     sizes = {size: load(f"mae_i1k.py:{size}") for size in ("base", "large", "huge")}
     assert {config.optimizer.learning_rate for config in sizes.values()} == {2.4e-3}
-    for unknown in ("deit3_i1k.py:tiny", "mae_i1k.py:small", "cifar10.py:huge"):
+    for unknown in (
+        "deit3_i1k.py:tiny",
+        "mae_i1k.py:small",
+        "cifar10.py:huge",
+        "cvt_i1k.py:w24",
+        "mvitv2_i1k.py:huge",
+    ):
         with pytest.raises(ConfigError, match=f"{unknown} is no size; choose one of "):
             load(unknown)
+
+
+# What makes a model of a family small.
+SMALL = {
+    "vit": dict(width=32, depth=2, heads=2, mlp_dim=48, patch_size=8),
+    "mvit": dict(width=8, depths=(1, 1, 2, 1), head_dim=8),
+    "cvt": dict(widths=(8, 16, 32), depths=(1, 1, 2), head_dim=8),
+}
 
 
 def shrunk(case):
@@ -137,7 +159,7 @@ def shrunk(case):
     config = load(case)
     config.model.update(image_size=16)
     if not case.startswith("finetune"):
-        config.model.update(width=32, depth=2, heads=2, mlp_dim=48, patch_size=8)
+        config.model.update(SMALL[family_of(resolve_model(config.model)[0]).name])
     if config.model.get("representation_size"):
         config.model.representation_size = 24
     if config.model.get("stem"):
@@ -169,6 +191,8 @@ def shrunk(case):
         "augreg.py",
         "deit_i1k.py",
         "deit3_i1k.py",
+        "cvt_i1k.py",
+        "mvitv2_i1k.py",
         "mae_i1k.py:base",
         "cifar10.py",
         "cifar10.py:tiny",

@@ -8,6 +8,7 @@ from vit_jax.evaluation.probes.base import accuracy
 from vit_jax.evaluation.probes.fewshot import least_squares
 from vit_jax.evaluation.probes.knn import knn_scores
 from vit_jax.evaluation.probes.rank import rankme, singular_values
+from vit_jax.models.families import family_of
 from vit_jax.models.mae.model import MaskedAutoencoder, random_masking
 from vit_jax.models.text.model import ImageTextModel
 from vit_jax.models.vit.embedding import Patches
@@ -244,6 +245,18 @@ def segmentation(model, inputs, about):
     return {"logits": jnp.transpose(logits, (0, 3, 1, 2))}
 
 
+def staged_maps(model, inputs, about):
+    """A model in stages: transformers' hidden states and timm's intermediates are the maps of the stages."""
+    family = family_of(model.config)
+    names = [level.name for level in family.levels(model.config)]
+    capture = (*names, *{"encoded", "pre_logits"}.intersection(family.captures))
+    logits, values = model(jnp.transpose(inputs["pixel_values"], (0, 2, 3, 1)), capture=capture)
+    found = {"logits": logits, "forward_features": values.get("encoded"), "pre_logits": values["pre_logits"]}
+    for index, name in enumerate(names):
+        found[f"hidden_states.{index}"] = found[f"intermediates.{index}"] = jnp.moveaxis(values[name], 3, 1)
+    return found
+
+
 def projection_head(model, inputs, about):
     return {"out": model(inputs["x"])}
 
@@ -276,6 +289,8 @@ def windows_inside(x, levels):
 
 RUNS = {
     "hiera_": hierarchical,
+    "cvt_": staged_maps,
+    "mvitv2_timm": staged_maps,
     "dino_head": projection_head,
     "beit_hf_upernet": segmentation,
     "mae_": masked_autoencoder,

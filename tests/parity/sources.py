@@ -33,6 +33,8 @@ def prepare(about, weights, folder):
     if name.endswith("_openclip"):
         (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
         return folder, {}
+    if name.startswith("mvitv2_timm"):  # its arguments are an object, and no architecture of timm has them
+        return target, {}
     if name == "vit_torchvision":
         return target, dict(model=torchvision(config))
     if name.startswith("hybrid_"):

@@ -15,7 +15,7 @@ from tests.parity.outputs import computation, function_values
 from tests.parity.sources import prepare
 from vit_jax.weights.load import load
 
-FAMILIES = ("vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip", "ssl", "hiera")
+FAMILIES = ("vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip", "ssl", "hiera", "cvt", "mvit")
 # Cases that resample positions while they run, as their library does when asked.
 DYNAMIC = (
     "vit_hf_interp", "beit_hf_cls_interp", "dinov1_multicrop_hf", "dinov2_hf_interp", "dinov2_reg_hf",

@@ -14,6 +14,8 @@ FAMILIES: dict[str, str | Family] = {
     "mae": "vit_jax.models.mae.family:FAMILY",
     "text": "vit_jax.models.text.family:TEXT",
     "image_text": "vit_jax.models.text.family:PAIR",
+    "cvt": "vit_jax.models.cvt.family:FAMILY",
+    "mvit": "vit_jax.models.mvit.family:FAMILY",
     "dino_head": "vit_jax.models.heads.dino_head_family:FAMILY",
     "upernet": "vit_jax.models.heads.upernet_family:FAMILY",
     "linear_segmenter": "vit_jax.models.heads.linear_seg_family:FAMILY",

@@ -15,12 +15,17 @@ READINGS: dict[str, str | Reading] = {
     "timm/hiera": "vit_jax.weights.layouts.timm.hiera:READING",
     "transformers/hiera": "vit_jax.weights.layouts.transformers.hiera:READING",
     "meta/hiera": "vit_jax.weights.layouts.meta.hiera:READING",
+    "timm/mvit": "vit_jax.weights.layouts.timm.mvit:READING",
+    "meta/mvit": "vit_jax.weights.layouts.meta.mvit:READING",
+    "transformers/cvt": "vit_jax.weights.layouts.transformers.cvt:READING",
+    "microsoft/cvt": "vit_jax.weights.layouts.microsoft.cvt:READING",
     "meta_dino_head": "vit_jax.weights.layouts.meta.dino_head:READING",
 }
 
 # By format and family.
 WRITINGS: dict[tuple[str, str], str | Writing] = {
     ("timm", "vit"): "vit_jax.weights.layouts.timm.writing:write",
+    ("timm", "mvit"): "vit_jax.weights.layouts.timm.mvit:write",
     ("hf", "vit"): "vit_jax.weights.layouts.transformers.writing:write_vit",
     ("hf", "mae"): "vit_jax.weights.layouts.transformers.writing:write_mae",
     ("hf", "text"): "vit_jax.weights.layouts.transformers.writing:write_towers",
@@ -28,6 +33,7 @@ WRITINGS: dict[tuple[str, str], str | Writing] = {
     ("hf", "upernet"): "vit_jax.weights.layouts.transformers.writing:write_upernet",
     ("timm", "hiera"): "vit_jax.weights.layouts.timm.hiera:write",
     ("hf", "hiera"): "vit_jax.weights.layouts.transformers.hiera:write",
+    ("hf", "cvt"): "vit_jax.weights.layouts.transformers.cvt:write",
     ("npz", "vit"): "vit_jax.weights.layouts.google.writing:write_vit",
     ("npz", "image_text"): "vit_jax.weights.layouts.google.writing:write_pair",
 }

@@ -10,6 +10,7 @@ from vit_jax.models.preprocessing import IMAGENET, INCEPTION, Preprocessing, cov
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.weights.formats.tensors import LARGEST, RawCheckpoint, Tensor
 from vit_jax.weights.layouts.problem_type import read_problem
+from vit_jax.weights.layouts.table import READINGS
 from vit_jax.weights.layouts.transformers.vit import PREFIXES
 from vit_jax.weights.preprocessing_formats import Size, from_hf
 
@@ -111,7 +112,8 @@ def from_document(raw: RawCheckpoint) -> tuple[ViTConfig | MaeConfig, str, Size 
     """
     model_type = str(raw.documents["config.json"]["model_type"])
     if model_type not in PREFIXES:
-        known = (*PREFIXES, *TOWERS)
+        own = (name.partition("/")[2] for name in READINGS if name.startswith("transformers/"))
+        known = (*PREFIXES, *TOWERS, *own)
         raise CheckpointError(
             f"{raw.origin}: config.json says model_type {model_type!r:.60}, which is not one of {', '.join(known)}."
             f"{nearest(model_type, known)}"

@@ -17,7 +17,10 @@ from vit_jax.weights.layouts.transformers import upernet as transformers_upernet
 from vit_jax.weights.layouts.transformers import vit as transformers
 from vit_jax.weights.rules import Rule
 
-_NAMES = re.compile(r"(\w+\.)?(embeddings\.patch_embeddings|vision_model\.|layer\.0\.attention\.)")
+_NAMES = re.compile(
+    r"(\w+\.)?(embeddings\.patch_embeddings|vision_model\.|layer\.0\.attention\.)"
+    r"|(cvt\.)?(encoder\.)?stages\.0\.layers\.0\.attention\."
+)
 
 
 def layout(raw: RawCheckpoint) -> Layout:

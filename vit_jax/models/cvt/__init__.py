@@ -1,0 +1,1 @@
+"""The Convolutional vision Transformer."""

@@ -1,0 +1,128 @@
+"""The Convolutional vision Transformer (Wu et al. 2021, arXiv 2103.15808). `m` counts keys."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from vit_jax.errors import ConfigError, nearest
+from vit_jax.models.cvt.attention import ConvAttention
+from vit_jax.models.cvt.config import STAGES, CvtConfig
+from vit_jax.models.cvt.family import CAPTURES
+from vit_jax.models.images import check_channels
+from vit_jax.models.layers.attention import Surroundings
+from vit_jax.models.layers.convolutional import convolve
+from vit_jax.models.layers.dense import Dense, spread
+from vit_jax.models.layers.dropout import dropout
+from vit_jax.models.layers.encoder import apply_blocks, make_blocks
+from vit_jax.models.layers.module import Module
+from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.placement import keep_rows
+from vit_jax.random import fold
+
+
+class ConvEmbed(Module):
+    """An overlapping convolution and a norm, which make a map smaller and wider; started as torch starts it."""
+
+    def __init__(self, config: CvtConfig, index: int, *, rngs: nnx.Rngs):
+        self.stride, self.pad = config.strides[index], config.pads[index]
+        channels = config.widths[index - 1] if index else config.in_channels
+        size, width = config.kernels[index], config.widths[index]
+        initial = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+        self.kernel = nnx.Param(initial(rngs.params(), (size, size, channels, width), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((width,)))
+        self.norm = LayerNorm(width, config.norm_epsilon)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return the next map `(b, h', w', d)` of `x` `(b, h, w, c)`."""
+        x = convolve(x, self.kernel[...].astype(x.dtype), self.stride, self.pad)
+        return self.norm(x + spread(self.bias[...], x))
+
+
+class Stage(Module):
+    """A convolution, then equal blocks, stored stacked; the last stage has a class token."""
+
+    def __init__(self, config: CvtConfig, index: int, *, rngs: nnx.Rngs):
+        blocks, self.dropout_rate = config.stage(index), config.dropout_rate
+        self.embed = ConvEmbed(config, index, rngs=rngs)
+        last, shape = index == STAGES - 1, (1, blocks.width)
+        token = 0.02 * jax.random.normal(rngs.params(), shape, jnp.float32) if last else None
+        self.class_token = None if token is None else nnx.Param(token)
+        self.blocks = make_blocks(blocks, config, attention=ConvAttention, rngs=rngs)
+
+    def __call__(
+        self, x: jax.Array, key: jax.Array | None = None, weights: bool = False
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Return the stage's map `(b, h', w', d)` of `x` `(b, h, w, c)`, the tokens before it, and what is asked for.
+
+        Args:
+          x: the map of the stage before, or images.
+          key: None for evaluation.
+          weights: also return the attention weights of all blocks, `attention` `(l, b, heads, n, m)`.
+        """
+        x = keep_rows(self.embed(x))
+        b, h, w, d = x.shape
+        x = x.reshape(b, h * w, d)
+        if self.class_token is not None:
+            token = jnp.broadcast_to(self.class_token[...], (b, 1, d)).astype(x.dtype)
+            x = jnp.concatenate([token, x], axis=1)
+        x = dropout(x, self.dropout_rate, fold(key, "embedding"))
+        x, captured = apply_blocks(self.blocks, x, fold(key, "blocks"), Surroundings((h, w)), weights=weights)
+        first = x.shape[1] - h * w
+        return x[:, first:].reshape(b, h, w, d), x[:, :first], captured
+
+
+class CvT(Module):
+    """A Convolutional vision Transformer: images `(b, h, w, c)` to logits `(b, classes)`.
+
+    Args:
+      config: sizes and options.
+      rngs: source of the keys that initialise the parameters.
+    """
+
+    def __init__(self, config: CvtConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.stages = nnx.List([Stage(config, index, rngs=rngs) for index in range(STAGES)])
+        d, classes = config.widths[-1], config.num_classes
+        self.norm = LayerNorm(d, config.norm_epsilon) if config.final_norm else None
+        self.head = Dense((d,), (classes,), scheme="zeros", rngs=rngs) if classes else None
+
+    def __call__(
+        self, images: jax.Array, key: jax.Array | None = None, capture: str | tuple[str, ...] = ()
+    ) -> Any:
+        """Return the model's output and, when asked for by name, intermediate values.
+
+        Args:
+          images: normalised images `(b, h, w, c)` of any size.
+          key: randomness of dropout and drop path; None for evaluation, in which batch norms take running statistics.
+          capture: a name or several: `stages/0` to `stages/2`, maps `(b, h, w, d)`; `attention` `(b, heads, 1 + n,
+            1 + m)`, the weights of the last block; `pre_logits` `(b, d)`.
+
+        Returns:
+          Logits `(b, classes)` in float32; without a head, the class token `(b, d)`. With `capture`, a tuple of that
+          and a dict with the names as given.
+
+        Raises:
+          ConfigError: images the model does not take, or an unknown name.
+        """
+        capture = (capture,) if isinstance(capture, str) else capture
+        for name in capture:
+            if not re.fullmatch(r"stages/[0-2]|attention|pre_logits", name):
+                raise ConfigError(
+                    f"{name!r} cannot be captured; names are {', '.join(CAPTURES)}.{nearest(name, CAPTURES)}"
+                )
+        check_channels(images, self.config.in_channels)
+        self.config.grids(images.shape[1:3])
+        x, values = images.astype(self.config.dtype), {}
+        for index, stage in enumerate(self.stages):
+            weights = index == STAGES - 1 and "attention" in capture
+            x, token, found = stage(x, fold(key, f"stage{index}"), weights)
+            values |= {f"stages/{index}": x} | {name: value[-1] for name, value in found.items()}
+        token = token[:, 0]
+        values["pre_logits"] = token if self.norm is None else self.norm(token)
+        out = values["pre_logits"]
+        # The head is small and its logits feed exponentials: float32 always.
+        out = out if self.head is None else self.head(out.astype(jnp.float32))
+        return (out, {name: values[name] for name in capture}) if capture else out

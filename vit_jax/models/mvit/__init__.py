@@ -1,0 +1,1 @@
+"""Multiscale Vision Transformers."""

@@ -1,0 +1,1 @@
+"""Checkpoints of Microsoft's own code."""
