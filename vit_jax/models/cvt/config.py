@@ -5,6 +5,7 @@ Source: Wu et al. 2021 (arXiv 2103.15808), Table 2.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.layers.encoder_config import EncoderConfig, check_at_least
@@ -91,7 +92,7 @@ class CvtConfig(StagedConfig):
         return self.num_classes or self.widths[-1]
 
 
-SIZES: dict[str, dict[str, tuple[int, ...]]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "13": dict(widths=(64, 192, 384), depths=(1, 2, 10)),
     "21": dict(widths=(64, 192, 384), depths=(1, 4, 16)),
     "w24": dict(widths=(192, 768, 1024), depths=(2, 2, 20)),

@@ -115,13 +115,13 @@ class CvT(Module):
                 )
         check_channels(images, self.config.in_channels)
         self.config.grids(images.shape[1:3])
-        x, values = images.astype(self.config.dtype), {}
+        x, token, values = images.astype(self.config.dtype), None, {}
         for index, stage in enumerate(self.stages):
             weights = index == STAGES - 1 and "attention" in capture
             x, token, found = stage(x, fold(key, f"stage{index}"), weights)
             values |= {f"stages/{index}": x} | {name: value[-1] for name, value in found.items()}
-        token = token[:, 0]
-        values["pre_logits"] = token if self.norm is None else self.norm(token)
+        assert token is not None  # of the last stage
+        values["pre_logits"] = token[:, 0] if self.norm is None else self.norm(token[:, 0])
         out = values["pre_logits"]
         # The head is small and its logits feed exponentials: float32 always.
         out = out if self.head is None else self.head(out.astype(jnp.float32))

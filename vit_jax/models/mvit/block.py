@@ -29,8 +29,9 @@ class MultiscaleBlock(Module):
     def __init__(self, config: MvitConfig, run: Run, *, rngs: nnx.Rngs):
         self.config, self.q_stride = config.run(run), run.q_stride
         self.norm1 = LayerNorm(run.inputs, config.norm_epsilon)
-        sizes = (config.pool_kernel,) * len(run.grid)
-        strides = tuple((stride,) * len(run.grid) for stride in (run.q_stride, run.kv_stride))
+        axes = len(run.grid)
+        sizes = (config.pool_kernel,) * axes
+        strides = (run.q_stride,) * axes, (run.kv_stride,) * axes
         self.attn = PoolingAttention(self.config, run.inputs, sizes, strides, run.tables, rngs=rngs)
         self.norm2 = LayerNorm(run.width, config.norm_epsilon)
         self.mlp = Mlp(self.config, run.outputs, rngs=rngs)

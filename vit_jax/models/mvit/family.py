@@ -24,7 +24,8 @@ def explanation(config: MvitConfig) -> Explanation:
     """Return the attention of the class token in the last block, or the mean over all queries where there is none."""
     last = config.stages()[-1][-1]
     stride = levels(config)[-1].stride[0] * last.kv_stride
-    keys = Level("attention", (stride, stride), last.width, last.keys[:2], config.prefix_tokens)
+    grid = last.keys[0], last.keys[1]
+    keys = Level("attention", (stride, stride), last.width, grid, config.prefix_tokens)
     return Explanation("attention", keys, 0 if config.class_token else None)
 
 

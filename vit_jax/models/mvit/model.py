@@ -122,13 +122,13 @@ class MViT(Module):
                     run.blocks,
                     x,
                     fold(key, f"stage{index}/{number}"),
-                    Surroundings(size),
+                    Surroundings((size[0], size[1])),
                     weights=last and "attention" in capture,
                     rates=rates[first : first + depth],
                 )
                 first, size = first + depth, pooled(size, stride)
-            values[f"stages/{index}"] = x[:, config.prefix_tokens :].reshape(b, *size, -1)
-            values |= {name: value[-1] for name, value in found.items()}
+                values |= {name: value[-1] for name, value in found.items()}
+            values[f"stages/{index}"] = x[:, config.prefix_tokens :].reshape(b, *size, x.shape[-1])
         x = values["encoded"] = self.norm(x)
         x = x[:, 0] if config.pool == "cls" else x[:, config.prefix_tokens :].mean(axis=1)
         values["pre_logits"] = x

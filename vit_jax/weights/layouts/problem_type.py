@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.errors import CheckpointError
-from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.registry import ModelConfig
 
 _WORDS = {
     "single_label": "single_label_classification",
@@ -33,6 +33,6 @@ def read_problem(document: Mapping[str, Any], origin: str) -> str:
     return _PROBLEMS[word]
 
 
-def problem_type(config: ViTConfig) -> dict[str, str]:
+def problem_type(config: ModelConfig) -> dict[str, str]:
     """Return what a description of a classifier says of its outputs."""
     return {"problem_type": _WORDS[config.problem]} if config.num_classes else {}
