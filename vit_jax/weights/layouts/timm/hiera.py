@@ -27,7 +27,12 @@ _HEADS = {112: 2, 144: 2, 256: 4}
 def is_hiera(tensors: Mapping[str, Tensor]) -> bool:
     """Return whether arrays have the names of timm's or the authors' Hieras: one list of blocks of several widths."""
     widths = {t.shape for name, t in tensors.items() if re.fullmatch(r"blocks\.\d+\.norm2\.weight", name)}
-    return len(widths) > 1 and {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= tensors.keys()
+    pooled = any(".attn.pool_q." in name for name in tensors)  # an MViT, of which Hiera is what was left
+    return (
+        len(widths) > 1
+        and not pooled
+        and {"patch_embed.proj.weight", "blocks.0.attn.qkv.weight"} <= tensors.keys()
+    )
 
 
 def rules(config: HieraConfig) -> list[Rule]:
