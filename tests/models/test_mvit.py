@@ -154,7 +154,7 @@ def test_captures(config):
     names, prefix = family_of(config).captures, config.prefix_tokens
     out, values = call(config, pixels(2, 32, 32), capture=names)
     assert set(values) == set(names)
-    assert values["attention"].shape == (2, 8, prefix + 1, prefix + (4 if config is TINY else 1))
+    assert values["attention"].shape == (2, 8, prefix + 1, prefix + 4)
     np.testing.assert_allclose(values["attention"].sum(-1), 1, rtol=1e-5)
     head = parameters(config)["head"]
     np.testing.assert_allclose(
