@@ -11,7 +11,6 @@ from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.cvt.attention import ConvAttention
 from vit_jax.models.cvt.config import STAGES, CvtConfig
 from vit_jax.models.cvt.family import CAPTURES
-from vit_jax.models.images import check_channels
 from vit_jax.models.layers.attention import Surroundings
 from vit_jax.models.layers.convolutional import convolve
 from vit_jax.models.layers.dense import Dense, spread
@@ -20,6 +19,7 @@ from vit_jax.models.layers.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.placement import keep_rows
+from vit_jax.models.vit.embedding import check_channels
 from vit_jax.random import fold
 
 

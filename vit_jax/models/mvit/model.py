@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
-from vit_jax.models.images import check_channels
 from vit_jax.models.layers.attention import Surroundings
 from vit_jax.models.layers.convolutional import convolve
 from vit_jax.models.layers.dense import Dense, spread
@@ -24,6 +23,7 @@ from vit_jax.models.layers.placement import keep_rows
 from vit_jax.models.mvit.block import MultiscaleBlock
 from vit_jax.models.mvit.config import STAGES, MvitConfig, Run, pooled
 from vit_jax.models.mvit.family import CAPTURES
+from vit_jax.models.vit.embedding import check_channels
 from vit_jax.random import fold
 
 

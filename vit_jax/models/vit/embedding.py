@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.images import check_channels
 from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.dense import dense, initial_kernel, spread, value_of
 from vit_jax.models.layers.module import Module
@@ -92,6 +91,24 @@ def check_images(config: ViTConfig, images: jax.Array) -> None:
         )
     if not config.dynamic_image_pad:
         check_divides(size, config.token_stride)
+
+
+def check_channels(images: jax.Array, channels: int) -> None:
+    """Raise ConfigError unless these are images `(b, h, w, channels)` of normalised numbers, of whatever size."""
+    check_normalised(images)
+    if images.ndim != 4 or images.shape[3] != channels:
+        raise ConfigError(
+            f"images have shape {images.shape}; the model takes (batch, height, width, {channels})."
+        )
+
+
+def check_normalised(pixels: jax.Array) -> None:
+    """Raise ConfigError for whole numbers: those are pixels as files have them, which no model was trained on."""
+    if not jnp.issubdtype(pixels.dtype, jnp.floating):
+        raise ConfigError(
+            f"images are {pixels.dtype}, raw pixels; a model takes normalised floating-point numbers: "
+            "model(vit_jax.preprocessing(model)(images))."
+        )
 
 
 def pad_images(images: jax.Array, stride: tuple[int, int]) -> jax.Array:

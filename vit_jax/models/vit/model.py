@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
-from vit_jax.models.images import check_normalised
 from vit_jax.models.layers.attention import ALONE, Surroundings
 from vit_jax.models.layers.dense import Dense, value_of
 from vit_jax.models.layers.dropout import dropout
@@ -26,6 +25,7 @@ from vit_jax.models.vit.embedding import (
     Patches,
     StemLayer,
     check_images,
+    check_normalised,
     drop_patches,
     pad_images,
     position_table,
