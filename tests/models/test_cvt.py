@@ -168,6 +168,14 @@ def test_an_example_alone_is_what_it_is_among_others_in_evaluation():
     np.testing.assert_allclose(call(TINY, images)[0][1:2], call(TINY, images[1:2])[0], rtol=1e-5, atol=1e-5)
 
 
+def test_bfloat16_is_near(plain):
+    found, (out, new) = gradients(replace(TINY, dtype="bfloat16"))
+    assert out.dtype == jnp.float32
+    assert np.abs(out - plain[1][0]).max() < 0.05 * np.abs(plain[1][0]).max()
+    assert_trees_close(new, plain[1][1], rtol=0.05)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found))
+
+
 def test_captures():
     config, images = TINY, pixels(2, 32, 32)
     names = family_of(config).captures

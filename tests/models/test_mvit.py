@@ -149,6 +149,12 @@ def test_unrolled_rolled_and_computed_again_are_the_same(plain, changes):
     assert all((leaf != 0).any() for leaf in jax.tree.leaves(found) if leaf.size > 5)
 
 
+def test_bfloat16_is_near(plain):
+    loss, found = gradients(replace(TINY, dtype="bfloat16"))
+    assert abs(loss - plain[0]) < 0.1 * plain[0]
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found))
+
+
 @pytest.mark.parametrize("config", [TINY, WIDE], ids=["attention", "mlp"])
 def test_captures(config):
     names, prefix = family_of(config).captures, config.prefix_tokens
