@@ -9,8 +9,7 @@ import pytest
 
 from tests.tiny import TINY, pixels, tiny
 from vit_jax.errors import ConfigError
-from vit_jax.models.mae.config import MaeConfig
-from vit_jax.models.mae.model import mae_encoder_config
+from vit_jax.models.mae.config import MaeConfig, mae_encoder_config
 from vit_jax.models.registry import create_model, model_config
 from vit_jax.models.vit.config import ViTConfig, replace
 from vit_jax.models.vit.resnet_config import ResNetConfig

@@ -11,8 +11,7 @@ from tests.models.test_tokens import MASK, TOGETHER
 from tests.models.test_upernet import PIXELS
 from tests.tiny import functions, parameters, pixels, tiny
 from vit_jax import trees
-from vit_jax.models.mae.config import MaeConfig
-from vit_jax.models.mae.model import mae_encoder_config
+from vit_jax.models.mae.config import MaeConfig, mae_encoder_config
 from vit_jax.models.vit.config import replace
 from vit_jax.training.devices import mesh as meshes
 from vit_jax.training.devices.sharding import RULES, parameter_specs, placements, state_shardings

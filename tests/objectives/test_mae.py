@@ -8,7 +8,7 @@ import pytest
 from tests.tiny import labelled, pixels, randomised, tiny
 from vit_jax.errors import ConfigError
 from vit_jax.models.arithmetic import encoder_macs
-from vit_jax.models.mae.model import random_masking, visible_patches
+from vit_jax.models.mae.masking import random_masking, visible_patches
 from vit_jax.models.vit.config import replace
 from vit_jax.models.vit.patches import patchify
 from vit_jax.objectives.base import DataInfo

@@ -9,7 +9,8 @@ from vit_jax.evaluation.probes.fewshot import least_squares
 from vit_jax.evaluation.probes.knn import knn_scores
 from vit_jax.evaluation.probes.rank import rankme, singular_values
 from vit_jax.models.families import family_of
-from vit_jax.models.mae.model import MaskedAutoencoder, random_masking
+from vit_jax.models.mae.masking import random_masking
+from vit_jax.models.mae.model import MaskedAutoencoder
 from vit_jax.models.text.model import ImageTextModel
 from vit_jax.models.vit.embedding import Patches
 from vit_jax.models.vit.patches import unpatchify
@@ -287,7 +288,26 @@ def windows_inside(x, levels):
     return x.reshape(b, -1, d)
 
 
+def hidden_mask_units(model, inputs, about):
+    """A masked autoencoder with a Hiera; its pixels are channel by channel, and its mask says what is kept."""
+    images, noise, ratio = nhwc(inputs["pixel_values"]), inputs["noise"], about["config"]["mask_ratio"]
+    predicted, mask = model(images, noise, ratio)
+    fused, _ = model.encode(images, noise, ratio)
+    patch = model.config.patch_size
+    losses = jnp.square(predicted - target(images, patch, about["config"]["normalize_pixel_loss"])).mean(-1)
+    pixels = predicted.reshape(*predicted.shape[:2], *patch, -1)
+    return {
+        "loss": (losses * mask).sum() / mask.sum(),
+        "logits": jnp.moveaxis(pixels, -1, 2).reshape(predicted.shape),
+        "bool_masked_pos": 1 - mask,
+        "ids_restore": random_masking(noise, 1)[1],
+        "fused": fused,
+        "decoder_in": model.encoder.norm(fused),
+    }
+
+
 RUNS = {
+    "hiera_hf_mae": hidden_mask_units,
     "hiera_": hierarchical,
     "cvt_": staged_maps,
     "mvitv2_timm": staged_maps,

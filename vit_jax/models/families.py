@@ -11,6 +11,7 @@ from vit_jax.models.family import KERNELS, Config, Family, Kernel
 FAMILIES: dict[str, str | Family] = {
     "vit": "vit_jax.models.vit.family:FAMILY",
     "hiera": "vit_jax.models.hiera.family:FAMILY",
+    "hiera_mae": "vit_jax.models.hiera.mae_family:FAMILY",
     "mae": "vit_jax.models.mae.family:FAMILY",
     "text": "vit_jax.models.text.family:TEXT",
     "image_text": "vit_jax.models.text.family:PAIR",

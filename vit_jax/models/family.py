@@ -66,6 +66,23 @@ class Names:
 
 
 @dataclass(frozen=True)
+class Autoencoder:
+    """How a masked autoencoder is made of an encoder.
+
+    Its configuration has `encoder`; `units`, how many parts of an image are hidden or not; `patch_size` and `grid` of
+    the pixels that are predicted. Its module takes `(images, noise (b, units), mask_ratio, key)` and returns patches
+    `(b, n, p*q*c)`, row by row, and which of them were hidden, `(b, n)`.
+
+    Attributes:
+      encoder: from the configuration of any encoder of the family to that of one in a masked autoencoder.
+      whole: `whole(encoder, width=, depth=, heads=, mlp_dim=)`, sizes of the decoder: the configuration of all.
+    """
+
+    encoder: Callable[[Config], Config]
+    whole: Callable[..., Config]
+
+
+@dataclass(frozen=True)
 class Kernel:
     """What a kernel of stacked blocks is made of, for low-rank factors and storage in few bits.
 
@@ -131,6 +148,7 @@ class Family:
       explain: which attention shows what the model looks at; None for no attention.
       rules: (pattern, tactic) of parameters for which the general ones of `training.devices.sharding` do not do.
       kernels: by path within a block, kernels that are none of `KERNELS`.
+      autoencoder: `package.module:object` of its `Autoencoder`; empty where it has none.
       adaptation: `package.module:object` of what may change when weights are loaded, see `models.adaptation`; empty
         where nothing may.
       running: fields that say how a model is trained or run, and not what it computes.
@@ -158,6 +176,7 @@ class Family:
     explain: Callable[[Config], Explanation | None] = lambda config: None
     rules: tuple[tuple[str, str], ...] = ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    autoencoder: str = ""
     adaptation: str = ""
     running: frozenset[str] = frozenset({"dtype"})
     idle: Callable[[Config], frozenset[str]] = lambda config: frozenset()

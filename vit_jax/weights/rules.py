@@ -93,10 +93,10 @@ def map_first(size: tuple[int, int]) -> Form:
 MATRIX = matrix()
 
 
-def pixel_shuffle(patch: tuple[int, int], channels: int) -> Form:
+def pixel_shuffle(patch: tuple[int, int], channels: int, convolution: bool = True) -> Form:
     """Return the form of a 1x1 convolution, (c p q, d, 1, 1), before torch's PixelShuffle, for a head (d, p q c).
 
-    Its bias has this form too.
+    Its bias has this form too. A dense layer, (c p q, d), is no `convolution`.
     """
 
     def read(array: np.ndarray, shape: Shape) -> np.ndarray:
@@ -106,7 +106,7 @@ def pixel_shuffle(patch: tuple[int, int], channels: int) -> Form:
     def write(array: np.ndarray) -> np.ndarray:
         split = np.moveaxis(array.T.reshape(*patch, channels, *array.shape[:-1]), 2, 0)
         rows = split.reshape(-1, *array.shape[:-1])
-        return rows if array.ndim == 1 else rows[..., None, None]
+        return rows[..., None, None] if convolution and array.ndim > 1 else rows
 
     return Form(read, write)
 

@@ -73,6 +73,7 @@ FAMILY = Family(
     explain=explanation,
     rules=((r"(^|/)pos_embed_window$", "replicate"),),
     kernels={"proj": Kernel(("proj",))},
+    autoencoder="vit_jax.models.hiera.mae_config:AUTOENCODER",
     adaptation="vit_jax.models.hiera.adaptation:ADAPTATION",
     running=RUNNING | {"dynamic_image_size"},
     idle=_idle,

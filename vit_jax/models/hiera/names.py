@@ -1,7 +1,7 @@
 """Names of Hieras: the papers' `Hiera-B+`, timm's `hiera_base_plus_224`, and those of the hub. Needs no jax.
 
 `hiera_base_224[.mae_in1k_ft_in1k]`               timm's; `hiera_small_abswin_256` with positions by mask unit
-`facebook/hiera-base-224-in1k-hf`                 transformers' on the hub; `-mae-hf`, `-hf` without classes
+`facebook/hiera-base-224-in1k-hf`                 transformers' on the hub; `-hf` without classes
 `facebook/hiera_base_224.mae_in1k_ft_in1k`        the authors' on the hub
 """
 
@@ -47,7 +47,7 @@ def aliases() -> list[str]:
 def others() -> list[str]:
     """Return the names of published weights on the hub that are not timm's."""
     sizes = [size.replace("_", "-") for size in SIZES]
-    theirs = [f"facebook/hiera-{size}-224{kind}-hf" for size in sizes for kind in ("", "-in1k", "-mae")]
+    theirs = [f"facebook/hiera-{size}-224{kind}-hf" for size in sizes for kind in ("", "-in1k")]
     return theirs + [f"facebook/hiera_{size}_224.{tag}" for size in SIZES for tag in _CHECKPOINTS]
 
 
@@ -56,13 +56,11 @@ def resolve(name: str) -> tuple[str, HieraConfig] | None:
     if match := re.fullmatch(r"(?i:hiera)-([A-Za-z]\+?)", name):
         size = LETTERS.get(match[1].upper())
         return _architecture(f"hiera_{size}_224", "") if size else None
-    if match := re.fullmatch(r"facebook/hiera-([a-z-]+?)-224(-in1k|-mae)?-hf", name):
-        size = match[1].replace("-", "_")
-        kind: dict[str, Any] = {"-in1k": dict(num_classes=1000), "-mae": dict(pooled_stages=2)}.get(
-            match[2], {}
-        )
-        fields = dict(num_classes=0, preprocessing=TRANSFORMERS) | kind
-        return (name, HieraConfig(**SIZES[size], **fields)) if size in SIZES else None
+    if match := re.fullmatch(r"facebook/hiera-([a-z-]+?)-224(-in1k)?-hf", name):
+        size, classes = match[1].replace("-", "_"), 1000 if match[2] else 0
+        if size not in SIZES:
+            return None
+        return name, HieraConfig(**SIZES[size], num_classes=classes, preprocessing=TRANSFORMERS)
     if match := re.fullmatch(rf"facebook/hiera_([a-z_]+)_224\.({'|'.join(_CHECKPOINTS)})", name):
         classes = 1000 if "_ft_" in match[2] else 0
         if match[1] not in SIZES:

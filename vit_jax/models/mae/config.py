@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.layers.encoder_config import check_parts
+from vit_jax.models.family import Autoencoder
+from vit_jax.models.layers.encoder_config import check_parts, replace
 from vit_jax.models.vit.config import ViTConfig
 
 
@@ -36,3 +37,38 @@ class MaeConfig:
                 raise ConfigError(
                     f"a masked autoencoder's encoder has {field} {ours} and its decoder {theirs}; they must be equal."
                 )
+
+    @property
+    def units(self) -> int:
+        """Number of patches, each of which is hidden or not."""
+        return self.encoder.num_patches
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of the pixels that the decoder predicts of a token."""
+        return self.decoder.patch_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of these."""
+        return self.decoder.grid
+
+
+def mae_encoder_config(config: ViTConfig) -> ViTConfig:
+    """Return `config` as an MAE encoder: fixed positions, a class token, all tokens out, no head."""
+    return replace(
+        config,
+        position="sincos2d_mae",
+        class_token=True,
+        pool="none",
+        pool_norm="before",
+        num_classes=0,
+        representation_size=0,
+    )
+
+
+def _whole(encoder: ViTConfig, **decoder: int) -> MaeConfig:
+    return MaeConfig(encoder, replace(encoder, **decoder, drop_path_rate=0.0, stem=()))
+
+
+AUTOENCODER = Autoencoder(mae_encoder_config, _whole)

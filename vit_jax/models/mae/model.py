@@ -9,39 +9,11 @@ from vit_jax.models.layers.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.mae.config import MaeConfig
-from vit_jax.models.vit.config import ViTConfig, replace
+from vit_jax.models.mae.masking import random_masking, visible_patches
+from vit_jax.models.vit.config import ViTConfig
 from vit_jax.models.vit.embedding import position_table
 from vit_jax.models.vit.model import VisionTransformer
 from vit_jax.random import fold
-
-
-def mae_encoder_config(config: ViTConfig) -> ViTConfig:
-    """Return `config` as an MAE encoder: fixed positions, a class token, all tokens out, no head."""
-    return replace(
-        config,
-        position="sincos2d_mae",
-        class_token=True,
-        pool="none",
-        pool_norm="before",
-        num_classes=0,
-        representation_size=0,
-    )
-
-
-def random_masking(noise: jax.Array, keep: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Choose the visible patches of each image: those with the smallest noise.
-
-    Args:
-      noise: `(b, n)` uniform numbers.
-      keep: number of visible patches.
-
-    Returns:
-      `kept` `(b, keep)`, indices of visible patches in order of noise; `restore` `(b, n)`, where each patch
-      stands among the shuffled ones; `mask` `(b, n)` float32, 1 where hidden.
-    """
-    shuffle = jnp.argsort(noise, axis=1)
-    restore = jnp.argsort(shuffle, axis=1)
-    return shuffle[:, :keep], restore, (restore >= keep).astype(jnp.float32)
 
 
 class MaeDecoder(Module):
@@ -126,8 +98,3 @@ class MaskedAutoencoder(Module):
         visible = jnp.take_along_axis(patches, kept[..., None], axis=1)
         tokens, _ = self.encoder.encode(jnp.concatenate([first, visible], axis=1), fold(key, "encoder"))
         return self.decoder(tokens, restore, prefix, fold(key, "decoder")), mask
-
-
-def visible_patches(patches: int, mask_ratio: float) -> int:
-    """Return how many of `patches` the encoder sees, at least one."""
-    return max(1, int(patches * (1 - mask_ratio)))

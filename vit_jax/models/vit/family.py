@@ -90,6 +90,7 @@ FAMILY = Family(
     captures=CAPTURES,
     traced=("embedded", "blocks", "encoded", "pooled", "pre_logits"),
     explain=explanation,
+    autoencoder="vit_jax.models.mae.config:AUTOENCODER",
     adaptation="vit_jax.models.vit.adaptation:ADAPTATION",
     running=RUNNING
     | {

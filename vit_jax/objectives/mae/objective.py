@@ -1,20 +1,20 @@
 """Masked autoencoding (He et al. 2021, arXiv 2111.06377): predict the pixels of hidden patches."""
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.arithmetic import encoder_macs
+from vit_jax.models.families import families, family_of
+from vit_jax.models.family import Autoencoder
 from vit_jax.models.flops import forward_macs
-from vit_jax.models.functional import ModelFunctions, functions
-from vit_jax.models.mae.config import MaeConfig
-from vit_jax.models.mae.model import MaskedAutoencoder, mae_encoder_config, visible_patches
-from vit_jax.models.vit.config import ViTConfig, replace
+from vit_jax.models.functional import ModelFunctions
+from vit_jax.models.mae.masking import visible_patches
+from vit_jax.models.registry import model_functions
 from vit_jax.models.vit.patches import patchify, unpatchify
 from vit_jax.objectives.base import Objective
 from vit_jax.objectives.images import denormalise, normalise, on_host
@@ -64,36 +64,35 @@ class Mae(Objective):
     Attributes:
       model: configuration of the encoder.
       options: masking, target and decoder.
+      network: configuration of all parameters: encoder and decoder.
     """
 
-    model: ViTConfig
+    model: Any
     options: MaeOptions
-    decoder: ViTConfig = field(init=False)
+    network: Any = field(init=False)
     functions: ModelFunctions = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        options, patches = self.options, self.model.num_patches
-        if visible_patches(patches, options.mask_ratio) == patches:
-            raise ConfigError(
-                f"objective.mask_ratio is {options.mask_ratio}, which hides none of the {patches} patches; choose "
-                "a larger ratio, or smaller patches."
-            )
-        if self.model.patch_drop_rate:
+        options = self.options
+        if getattr(self.model, "patch_drop_rate", 0):
             raise ConfigError(
                 f"model.patch_drop_rate is {self.model.patch_drop_rate}; masked autoencoding drops patches "
                 "itself; set it to 0 and choose objective.mask_ratio."
             )
-        decoder = replace(
+        network = autoencoder_of(self.model).whole(
             self.model,
             width=options.decoder_width,
             depth=options.decoder_depth,
             heads=options.decoder_heads,
             mlp_dim=options.decoder_mlp_dim or 4 * options.decoder_width,
-            drop_path_rate=0.0,
-            stem=(),
         )
-        object.__setattr__(self, "decoder", decoder)
-        object.__setattr__(self, "functions", functions(partial(MaskedAutoencoder, self.network)))
+        if visible_patches(network.units, options.mask_ratio) == network.units:
+            raise ConfigError(
+                f"objective.mask_ratio is {options.mask_ratio}, which hides none of the {network.units} patches; "
+                "choose a larger ratio, or smaller patches."
+            )
+        object.__setattr__(self, "network", network)
+        object.__setattr__(self, "functions", model_functions(network))
 
     @property
     def fields(self) -> Mapping[str, Field]:
@@ -106,22 +105,9 @@ class Mae(Objective):
         return "encoder"
 
     @property
-    def network(self) -> MaeConfig:
-        """The configuration of all parameters: encoder and decoder."""
-        return MaeConfig(self.model, self.decoder)
-
-    @property
     def train_flops(self) -> float:
         """Floating-point operations of forward and backward for one image."""
-        model, decoder = self.model, self.decoder
-        visible = model.prefix_tokens + visible_patches(model.num_patches, self.options.mask_ratio)
-        pixels = model.patch_size[0] * model.patch_size[1] * model.in_channels
-        macs = forward_macs(model, 1 - self.options.mask_ratio)
-        whole = model.prefix_tokens + model.num_patches
-        macs += encoder_macs(whole, decoder.width, decoder.depth, decoder.mlp_dim, decoder.mlp)
-        macs += model.num_patches * pixels * decoder.width
-        macs += visible * model.width * decoder.width
-        return 6.0 * macs
+        return 6.0 * forward_macs(self.network, 1 - self.options.mask_ratio)
 
     def init(self, key: jax.Array) -> tuple[Params, Buffers]:
         """Return fresh parameters, `{"encoder": ..., "decoder": ...}`, and no buffers."""
@@ -130,7 +116,7 @@ class Mae(Objective):
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
         """Normalise images and draw each image's mask, over the whole batch."""
         images = normalise(batch["image"], self.model.preprocessing)
-        noise = jax.random.uniform(key, (images.shape[0], self.model.num_patches))
+        noise = jax.random.uniform(key, (images.shape[0], self.network.units))
         return {"image": images, "noise": noise}
 
     def loss(
@@ -161,14 +147,14 @@ class Mae(Objective):
             prepared = self.prepare({"image": images}, fold(root(0), "illustration"))
             images = prepared["image"]
             losses, mask, predicted = self._losses(params, images, prepared["noise"], None)
-            patches = patchify(images, self.model.patch_size)
+            patches = patchify(images, self.network.patch_size)
             if self.options.normalise_pixels:  # put each patch's own mean and deviation back
                 deviation = jnp.sqrt(patches.var(axis=-1, keepdims=True, ddof=1) + 1e-6)
                 predicted = predicted * deviation + patches.mean(axis=-1, keepdims=True)
             hidden = mask[..., None] > 0
             seen = jnp.where(hidden, jnp.zeros_like(patches), patches)
             whole = jnp.where(hidden, predicted, patches)
-            shape = (self.model.patch_size, self.model.grid)
+            shape = (self.network.patch_size, self.network.grid)
             return unpatchify(seen, *shape), unpatchify(whole, *shape), (losses * mask).sum(1) / mask.sum(1)
 
         images = batch["image"]
@@ -185,10 +171,27 @@ class Mae(Objective):
         self, params: Params, images: jax.Array, noise: jax.Array, key: jax.Array | None
     ) -> tuple[Any, Any, Any]:
         predicted, mask = self.functions.apply(params, images, noise, self.options.mask_ratio, key)
-        target = patch_targets(images, self.model.patch_size, self.options.normalise_pixels)
+        target = patch_targets(images, self.network.patch_size, self.options.normalise_pixels)
         return hidden_patch_losses(predicted, target), mask, predicted
 
 
-def build(model: ViTConfig, options: MaeOptions, data: DataInfo) -> Mae:
+def autoencoder_of(model: Any) -> Autoencoder:
+    """Return how masked autoencoders are made of a model's family.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    family = family_of(model)
+    module, _, name = family.autoencoder.partition(":")
+    if not module:
+        able = ", ".join(other.name for other in families() if other.autoencoder)
+        raise ConfigError(
+            f"a model of family {family.name!r} cannot be trained as a masked autoencoder; choose one of {able}, or "
+            "another objective."
+        )
+    return getattr(importlib.import_module(module), name)
+
+
+def build(model: Any, options: MaeOptions, data: DataInfo) -> Mae:
     """Return the objective; see `objectives.registry`. Labels are not used."""
-    return Mae(mae_encoder_config(model), options)
+    return Mae(autoencoder_of(model).encoder(model), options)

@@ -32,6 +32,7 @@ WRITINGS: dict[tuple[str, str], str | Writing] = {
     ("hf", "image_text"): "vit_jax.weights.layouts.transformers.writing:write_towers",
     ("hf", "upernet"): "vit_jax.weights.layouts.transformers.writing:write_upernet",
     ("timm", "hiera"): "vit_jax.weights.layouts.timm.hiera:write",
+    ("hf", "hiera_mae"): "vit_jax.weights.layouts.transformers.hiera:write_mae",
     ("hf", "hiera"): "vit_jax.weights.layouts.transformers.hiera:write",
     ("hf", "cvt"): "vit_jax.weights.layouts.transformers.cvt:write",
     ("npz", "vit"): "vit_jax.weights.layouts.google.writing:write_vit",

@@ -2,16 +2,18 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
 from typing import Any
 
+from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.hiera.config import HieraConfig
+from vit_jax.models.hiera.mae_config import HieraMaeConfig
 from vit_jax.models.hiera.names import AUTHORS
 from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.layout import Layout, Reading, check_model
 from vit_jax.weights.layouts.timm import hiera as timm
 from vit_jax.weights.layouts.timm.hiera_arguments import with_arguments
+from vit_jax.weights.rules import ROW, Rule, affine, norm, rule
 
 # Their names -> timm's.
 _RENAMED = (
@@ -19,8 +21,6 @@ _RENAMED = (
     (r"^head\.projection\.", "head.fc."),
     (r"^pos_embed_abs$", "pos_embed"),
 )
-# Of a masked autoencoder, what stands on the encoder.
-DECODER: Sequence[str] = ("decoder_*", "mask_token", "multi_scale_fusion_heads.*")
 
 
 def renamed(raw: RawCheckpoint) -> RawCheckpoint:
@@ -46,16 +46,46 @@ def _config(raw: RawCheckpoint) -> HieraConfig:
     return dataclasses.replace(config, pooled_stages=len(fused)) if fused else config
 
 
+def mae_rules(config: HieraMaeConfig) -> list[Rule]:
+    """Return the rules of a masked autoencoder."""
+    return [
+        *(item.prefixed("encoder/") for item in timm.rules(config.encoder)),
+        *timm.fusion_rules(config, "multi_scale_fusion_heads"),
+        *affine("decoder/embed", "decoder_embed"),
+        rule("decoder/mask_token", "mask_token", form=ROW),
+        rule("decoder/pos_embed", "decoder_pos_embed", form=ROW),
+        *timm.one_block("decoder/blocks", "decoder_blocks.{l}", ("norm1", "norm2")),
+        *norm("decoder/norm", "decoder_norm"),
+        *timm.pixel_rules(config, "decoder_pred"),
+    ]
+
+
+def _with_decoder(raw: RawCheckpoint, encoder: HieraConfig) -> HieraMaeConfig:
+    """Return the masked autoencoder of arrays; its heads, which no array shows, are 32 wide as those published."""
+    try:
+        width = raw.tensors["decoder_embed.weight"].shape[0]
+        depth = len({m[1] for name in raw.tensors if (m := re.match(r"decoder_blocks\.(\d+)\.", name))})
+        hidden = raw.tensors["decoder_blocks.0.mlp.fc1.weight"].shape[0]
+        return HieraMaeConfig(encoder, width, depth, max(1, width // 32), hidden)
+    except (KeyError, IndexError, ConfigError) as error:
+        raise CheckpointError(
+            f"{raw.origin} lacks arrays of a decoder, or they do not fit: {error}"
+        ) from None
+
+
 def _claims(raw: RawCheckpoint) -> bool:
     authors = {"norm.weight", "encoder_norm.weight", "head.projection.weight"}
     return timm.is_hiera(raw.tensors) and bool(authors & raw.tensors.keys())
 
 
 def _read(raw: RawCheckpoint, model: ModelConfig | None) -> tuple[RawCheckpoint, Layout]:
-    check_model(raw, model, "a Hiera", "hiera")
+    check_model(raw, model, "a Hiera", "hiera", "hiera_mae")
     raw = renamed(raw)
     config = _config(raw) if model is None else model
-    return raw, Layout(config, timm.rules(config), others=DECODER)
+    if model is None and "decoder_pred.weight" in raw.tensors:
+        config = _with_decoder(raw, config)
+    mae = isinstance(config, HieraMaeConfig)
+    return raw, Layout(config, mae_rules(config) if mae else timm.rules(config))
 
 
 READING = Reading("the authors of Hiera", _claims, _read)

@@ -9,6 +9,7 @@ from typing import Any
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.hiera import names
 from vit_jax.models.hiera.config import HieraConfig, Stack, stacks
+from vit_jax.models.hiera.mae_config import HieraMaeConfig
 from vit_jax.models.preprocessing import IMAGENET, Preprocessing
 from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint, Tensor
@@ -18,7 +19,7 @@ from vit_jax.weights.layouts.problem_type import problem_type, read_problem
 from vit_jax.weights.layouts.timm.config import class_names, values_of
 from vit_jax.weights.layouts.timm.hiera_arguments import arguments_of, with_arguments
 from vit_jax.weights.preprocessing_formats import from_timm, to_timm
-from vit_jax.weights.rules import CONV, FLAT, ROW, Rule, affine, map_first, norm, rule
+from vit_jax.weights.rules import CONV, FLAT, ROW, Rule, affine, map_first, norm, pixel_shuffle, rule
 
 # Heads of the first stage, where no published size says otherwise one for each 96 of its width.
 _HEADS = {112: 2, 144: 2, 256: 4}
@@ -65,21 +66,41 @@ def block_rules(
     found = []
     for stack in stacks(config):
         ours, (theirs, first) = stack.path, named(stack)
-        own = [
-            *norm(f"{ours}/norm1", f"{theirs}.{norms[0]}"),
-            *norm(f"{ours}/norm2", f"{theirs}.{norms[1]}"),
-            rule(f"{ours}/attn/qkv/kernel", f"{theirs}.attn.qkv.weight", form=TO_HEADS),
-            rule(f"{ours}/attn/qkv/bias", f"{theirs}.attn.qkv.bias", form=FLAT),
-            *affine(f"{ours}/attn/out", f"{theirs}.attn.proj", FROM_HEADS),
-            *affine(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1"),
-            *affine(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2"),
-        ]
+        own = one_block(ours, theirs, norms)
         if stack.entry and config.shortcut == "project":
             own += affine(f"{ours}/proj", f"{theirs}.proj")
         if config.layer_scale is not None:
             own += [rule(f"{ours}/scale{i}/gamma", f"{theirs}.ls{i}.gamma") for i in (1, 2)]
         found += [dataclasses.replace(item, first=first) for item in own]
     return found
+
+
+def one_block(ours: str, theirs: str, norms: tuple[str, str]) -> list[Rule]:
+    """Return the rules of plain blocks, see `block_rules`."""
+    return [
+        *norm(f"{ours}/norm1", f"{theirs}.{norms[0]}"),
+        *norm(f"{ours}/norm2", f"{theirs}.{norms[1]}"),
+        rule(f"{ours}/attn/qkv/kernel", f"{theirs}.attn.qkv.weight", form=TO_HEADS),
+        rule(f"{ours}/attn/qkv/bias", f"{theirs}.attn.qkv.bias", form=FLAT),
+        *affine(f"{ours}/attn/out", f"{theirs}.attn.proj", FROM_HEADS),
+        *affine(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1"),
+        *affine(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2"),
+    ]
+
+
+def fusion_rules(config: HieraMaeConfig, theirs: str) -> list[Rule]:
+    """Return the rules of what joins the stages of a masked autoencoder; `theirs` is what their names begin with."""
+    heads = range(config.encoder.pooled_stages)
+    return [item for i in heads for item in affine(f"fusion/{i}", f"{theirs}.{i}", CONV)]
+
+
+def pixel_rules(config: HieraMaeConfig, theirs: str) -> list[Rule]:
+    """Return the rules of the layer that predicts pixels: channel by channel where ours goes pixel by pixel."""
+    form = pixel_shuffle(config.patch_size, config.encoder.in_channels, convolution=False)
+    return [
+        rule("decoder/head/kernel", f"{theirs}.weight", form=form),
+        rule("decoder/head/bias", f"{theirs}.bias", form=form),
+    ]
 
 
 def from_shapes(

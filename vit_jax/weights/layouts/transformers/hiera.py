@@ -1,4 +1,4 @@
-"""transformers' Hiera: its model alone, with a classifier, as a backbone, and the encoder of its masked autoencoder."""
+"""transformers' Hiera: its model alone, with a classifier, as a backbone, and as a masked autoencoder."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.hiera.config import HieraConfig
+from vit_jax.models.hiera.mae_config import HieraMaeConfig
 from vit_jax.models.hiera.names import TRANSFORMERS
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.layers.sizes import pair
@@ -13,7 +14,7 @@ from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.layout import Layout, Reading, Written, check_model
 from vit_jax.weights.layouts.problem_type import problem_type, read_problem
-from vit_jax.weights.layouts.timm.hiera import block_rules
+from vit_jax.weights.layouts.timm.hiera import block_rules, fusion_rules, one_block, pixel_rules
 from vit_jax.weights.layouts.timm.hiera_arguments import check_padding, square, windowed_stages
 from vit_jax.weights.layouts.transformers.config import HIDDEN_ACTS, activation, class_names, settings
 from vit_jax.weights.layouts.transformers.document import label_names
@@ -31,8 +32,7 @@ _LISTS: dict[str, list[Any]] = dict(
     num_heads=[1, 2, 4, 8], query_stride=[2, 2], masked_unit_size=[8, 8],
     masked_unit_attention=[True, True, False, False],
 )  # fmt: skip
-# What stands on the encoder of `HieraForPreTraining`.
-_DECODER = ("decoder.*", "multiscale_fusion.*")
+_DECODER: dict[str, Any] = dict(decoder_hidden_size=512, decoder_depth=8, decoder_num_heads=16)
 _LEVEL = re.compile(r"hidden_states_norms\.(?:stage(\d+)|stem)\.weight")
 
 
@@ -60,6 +60,22 @@ def rules(config: HieraConfig, prefix: str, last: str) -> list[Rule]:
         found += norm(f"level_norms/{number}", f"hidden_states_norms.{theirs}")
     found += norm("norm", last) if config.pool_norm else []
     return found + (affine("head", "classifier") if config.num_classes else [])
+
+
+def mae_rules(config: HieraMaeConfig) -> list[Rule]:
+    """Return the rules of a masked autoencoder."""
+    theirs, blocks = "decoder.decoder_block.layers.{l}", "decoder/blocks"
+    encoder = rules(config.encoder, "hiera.", "encoder_norm")
+    return [
+        *(item.prefixed("encoder/") for item in encoder),
+        *fusion_rules(config, "multiscale_fusion.multi_scale_fusion_heads"),
+        *affine("decoder/embed", "decoder.decoder_embeddings"),
+        rule("decoder/mask_token", "decoder.mask_token", form=ROW),
+        rule("decoder/pos_embed", "decoder.decoder_position_embeddings", form=ROW),
+        *one_block(blocks, theirs, ("layernorm_before", "layernorm_after")),
+        *norm("decoder/norm", "decoder.decoder_norm"),
+        *pixel_rules(config, "decoder.decoder_pred"),
+    ]
 
 
 def _config(raw: RawCheckpoint, prefix: str, last: str) -> HieraConfig:
@@ -121,13 +137,37 @@ def _read(raw: RawCheckpoint, model: ModelConfig | None) -> tuple[RawCheckpoint,
     if processor is not None:
         preprocessing, size = from_hf(processor, config.image_size)
     config = replace(config, preprocessing=preprocessing)
+    if "decoder.decoder_pred.weight" in raw.tensors:
+        whole = _with_decoder(raw, config)
+        return raw, Layout(whole, mae_rules(whole), input_size=size)
     labels = class_names(raw.documents["config.json"], raw.origin) if config.num_classes else ()
-    return raw, Layout(
-        config, rules(config, prefix, last), input_size=size, class_names=labels, others=_DECODER
-    )
+    return raw, Layout(config, rules(config, prefix, last), input_size=size, class_names=labels)
 
 
 READING = Reading("transformers' Hiera", _claims, _read)
+
+
+def _with_decoder(raw: RawCheckpoint, encoder: HieraConfig) -> HieraMaeConfig:
+    about = settings(_DECODER, raw.documents["config.json"], f"{raw.origin}: config.json")
+    width = about["decoder_hidden_size"]
+    try:
+        return HieraMaeConfig(
+            encoder, width, about["decoder_depth"], about["decoder_num_heads"], int(width * encoder.mlp_ratio)
+        )
+    except ConfigError as error:
+        raise CheckpointError(f"{raw.origin}: config.json describes no model: {error}") from None
+
+
+def write_mae(config: HieraMaeConfig, params: Mapping[str, Any], labels: Sequence[str]) -> Written:
+    """Return a masked autoencoder in transformers' words."""
+    encoder = config.encoder
+    about = {
+        **_about(encoder, "HieraForPreTraining"),
+        "decoder_hidden_size": config.decoder_width,
+        "decoder_depth": config.decoder_depth,
+        "decoder_num_heads": config.decoder_heads,
+    }
+    return Written(config, params, mae_rules(config), _documents(encoder, about))
 
 
 def write(config: HieraConfig, params: Mapping[str, Any], labels: Sequence[str]) -> Written:
@@ -136,21 +176,30 @@ def write(config: HieraConfig, params: Mapping[str, Any], labels: Sequence[str])
     Raises:
       ConfigError: transformers has no such model.
     """
-    if config.position != "learned" or config.shortcut != "project" or config.layer_scale is not None:
-        raise ConfigError(
-            "transformers has no Hiera with positions by mask unit, pooled shortcuts or layer scales; choose 'timm'."
-        )
     if config.level_norms and (config.num_classes or config.pool_norm):
         raise ConfigError(
             "transformers' HieraBackbone has norms of its maps, but neither a head nor a norm after the mean; save it "
             "without: num_classes=0, pool_norm=False."
         )
-    backbone, count = bool(config.level_norms), len(config.depths)
-    kind = (
-        "HieraBackbone" if backbone else "HieraForImageClassification" if config.num_classes else "HieraModel"
+    kind = "HieraForImageClassification" if config.num_classes else "HieraModel"
+    about = _about(config, "HieraBackbone" if config.level_norms else kind)
+    if config.num_classes:
+        about |= {**label_names(config.num_classes, labels), **problem_type(config)}
+    prefix = "hiera." if config.num_classes else ""
+    return Written(
+        config, params, rules(config, prefix, f"{prefix}pooler.layernorm"), _documents(config, about)
     )
+
+
+def _about(config: HieraConfig, kind: str) -> dict[str, Any]:
+    """Return the `config.json` of a model for one of transformers' classes."""
+    if config.position != "learned" or config.shortcut != "project" or config.layer_scale is not None:
+        raise ConfigError(
+            "transformers has no Hiera with positions by mask unit, pooled shortcuts or layer scales; choose 'timm'."
+        )
+    count = len(config.depths)
     names = ["stem", *(f"stage{stage + 1}" for stage in range(count))]
-    about = {
+    return {
         "architectures": [kind],
         "model_type": TYPE,
         "image_size": list(config.image_size),
@@ -175,9 +224,8 @@ def write(config: HieraConfig, params: Mapping[str, Any], labels: Sequence[str])
         "out_indices": list(config.level_norms) or [count],
         "dtype": "float32",
     }
-    if config.num_classes:
-        about |= {**label_names(config.num_classes, labels), **problem_type(config)}
-    prefix = "hiera." if config.num_classes else ""
+
+
+def _documents(config: HieraConfig, about: dict[str, Any]) -> dict[str, Any]:
     processor = to_hf(config.preprocessing, config.image_size, "BitImageProcessor", config.in_channels)
-    documents = {"config.json": about, "preprocessor_config.json": processor}
-    return Written(config, params, rules(config, prefix, f"{prefix}pooler.layernorm"), documents)
+    return {"config.json": about, "preprocessor_config.json": processor}
