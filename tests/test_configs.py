@@ -45,6 +45,9 @@ CASES = [
     "mvitv2_i1k.py:small",
     "mvitv2_i1k.py:base",
     "mvitv2_i1k.py:large",
+    "hiera_mae_i1k.py",
+    "hiera_mae_i1k.py:large",
+    "hiera_mae_i1k.py:huge",
     "cifar10.py",
     "cifar10.py:tiny",
     "folder.py:images",
@@ -138,6 +141,7 @@ def test_recipes_have_the_augmentation_of_their_papers():
     for unknown in (
         "deit3_i1k.py:tiny",
         "mae_i1k.py:small",
+        "hiera_mae_i1k.py:giant",
         "cifar10.py:huge",
         "cvt_i1k.py:w24",
         "mvitv2_i1k.py:huge",
@@ -149,6 +153,7 @@ def test_recipes_have_the_augmentation_of_their_papers():
 # What makes a model of a family small.
 SMALL = {
     "vit": dict(width=32, depth=2, heads=2, mlp_dim=48, patch_size=8),
+    "hiera": dict(width=16, heads=2, depths=(1, 1, 1), mask_unit=4, patch_kernel=3, patch_stride=1),
     "mvit": dict(width=8, depths=(1, 1, 2, 1), head_dim=8),
     "cvt": dict(widths=(8, 16, 32), depths=(1, 1, 2), head_dim=8),
 }
@@ -157,9 +162,9 @@ SMALL = {
 def shrunk(case):
     """The configuration with everything kept but size: same kinds of model, loss, optimizer and schedule."""
     config = load(case)
-    config.model.update(image_size=16)
     if not case.startswith("finetune"):
         config.model.update(SMALL[family_of(resolve_model(config.model)[0]).name])
+    config.model.update(image_size=16)
     if config.model.get("representation_size"):
         config.model.representation_size = 24
     if config.model.get("stem"):
@@ -194,6 +199,7 @@ def shrunk(case):
         "cvt_i1k.py",
         "mvitv2_i1k.py",
         "mae_i1k.py:base",
+        "hiera_mae_i1k.py",
         "cifar10.py",
         "cifar10.py:tiny",
         "folder.py:images",

@@ -12,6 +12,7 @@ from tests.tiny import assert_trees_close, functions, parameters, pixels, run
 from vit_jax import trees
 from vit_jax.errors import ConfigError
 from vit_jax.models.config_json import config_from_json, config_to_json
+from vit_jax.models.families import image_config
 from vit_jax.models.flops import forward_macs, parameter_count
 from vit_jax.models.hiera import names
 from vit_jax.models.hiera.config import HieraConfig
@@ -102,7 +103,7 @@ def test_variants_are_counted_and_go_through_json(name):
     assert (document["family"], config_from_json(document)) == ("hiera", config)
 
 
-def products(config):
+def products(config, *arguments):
     """Multiply-adds of the products in the program of one image."""
 
     def count(jaxpr):
@@ -120,8 +121,9 @@ def products(config):
                 found += repeats * count(inner) if hasattr(inner, "eqns") else 0
         return found
 
-    images = jnp.zeros((1, *config.input_shape))
-    return count(jax.make_jaxpr(functions(config).apply)(parameters(config), images).jaxpr)
+    run = lambda params, images: functions(config).apply(params, images, *arguments)  # noqa: E731
+    images = jax.ShapeDtypeStruct((1, *image_config(config).input_shape), jnp.float32)
+    return count(jax.make_jaxpr(run)(functions(config).abstract, images).jaxpr)
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != "mask units"])
@@ -294,7 +296,7 @@ def test_names_are_timms_the_papers_and_the_hubs():
     assert len(vit_jax.list_models("facebook/hiera*")) == 30
     every = [*listed, *vit_jax.list_models("timm/hiera*"), *vit_jax.list_models("facebook/hiera*")]
     for name in [*every, *vit_jax.list_models("Hiera-*")]:
-        assert isinstance(resolve(name)[1], HieraConfig), name
+        assert isinstance(image_config(resolve(name)[1]), HieraConfig), name
     assert resolve("Hiera-B+") == resolve("hiera_base_plus_224")
     assert resolve("timm/hiera_tiny_224.mae")[1].num_classes == 0
     abswin = resolve("hiera_small_abswin_256.sbb2_e200_in12k")[1]

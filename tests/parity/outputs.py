@@ -292,7 +292,7 @@ def hidden_mask_units(model, inputs, about):
     """A masked autoencoder with a Hiera; its pixels are channel by channel, and its mask says what is kept."""
     images, noise, ratio = nhwc(inputs["pixel_values"]), inputs["noise"], about["config"]["mask_ratio"]
     predicted, mask = model(images, noise, ratio)
-    fused, _ = model.encode(images, noise, ratio)
+    fused = model.encoder.norm(model.encode(images, noise, ratio)[0])
     patch = model.config.patch_size
     losses = jnp.square(predicted - target(images, patch, about["config"]["normalize_pixel_loss"])).mean(-1)
     pixels = predicted.reshape(*predicted.shape[:2], *patch, -1)
@@ -302,7 +302,7 @@ def hidden_mask_units(model, inputs, about):
         "bool_masked_pos": 1 - mask,
         "ids_restore": random_masking(noise, 1)[1],
         "fused": fused,
-        "decoder_in": model.encoder.norm(fused),
+        "decoder_in": model.decoder.embed(fused),
     }
 
 
