@@ -64,12 +64,11 @@ class Mae(Objective):
     Attributes:
       model: configuration of the encoder.
       options: masking, target and decoder.
-      network: configuration of all parameters: encoder and decoder.
     """
 
     model: Any
     options: MaeOptions
-    network: Any = field(init=False)
+    whole: Any = field(init=False)
     functions: ModelFunctions = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -91,7 +90,7 @@ class Mae(Objective):
                 f"objective.mask_ratio is {options.mask_ratio}, which hides none of the {network.units} patches; "
                 "choose a larger ratio, or smaller patches."
             )
-        object.__setattr__(self, "network", network)
+        object.__setattr__(self, "whole", network)
         object.__setattr__(self, "functions", model_functions(network))
 
     @property
@@ -103,6 +102,11 @@ class Mae(Objective):
     def encoder(self) -> str:
         """Where the encoder's parameters are."""
         return "encoder"
+
+    @property
+    def network(self) -> Any:
+        """The configuration of all parameters: encoder and decoder."""
+        return self.whole
 
     @property
     def train_flops(self) -> float:
