@@ -66,6 +66,10 @@ CASES = [
     "scenes_segmentation.py",
     "segmentation_folder.py",
     "segmentation_folder.py:upernet",
+    "swin_i1k.py",
+    "swin_i1k.py:base",
+    "swinv2_i1k.py",
+    "swinv2_i1k.py:small,16",
 ]
 # Three blocks of width 32 for images of 32 pixels, as timm writes them.
 CHECKPOINT = Path(__file__).parent / "reference" / "vit_timm_token.safetensors"
@@ -138,7 +142,13 @@ def test_recipes_have_the_augmentation_of_their_papers():
         assert load(f"augreg.py:B/16,i21k,{level}").data.train_transforms.split("|")[-1] == last
     sizes = {size: load(f"mae_i1k.py:{size}") for size in ("base", "large", "huge")}
     assert {config.optimizer.learning_rate for config in sizes.values()} == {2.4e-3}
+    swin, swin2 = load("swin_i1k.py:base"), load("swinv2_i1k.py:small,16")
+    assert (swin.model.drop_path_rate, swin2.model.drop_path_rate) == (0.5, 0.3)
+    assert (swin.optimizer.clip_norm, swin.schedule.warmup, swin.data.repeats) == (5.0, "20 epochs", 1)
+    assert swin2.model.name == "swinv2_small_window16_256"
     for unknown in (
+        "swin_i1k.py:large",
+        "swinv2_i1k.py:tiny,7",
         "deit3_i1k.py:tiny",
         "mae_i1k.py:small",
         "hiera_mae_i1k.py:giant",
@@ -156,6 +166,7 @@ SMALL = {
     "hiera": dict(width=16, heads=2, depths=(1, 1, 1), mask_unit=4, patch_kernel=3, patch_stride=1),
     "mvit": dict(width=8, depths=(1, 1, 2, 1), head_dim=8),
     "cvt": dict(widths=(8, 16, 32), depths=(1, 1, 2), head_dim=8),
+    "swin": dict(width=8, depths=(2, 2), heads=(2, 4), patch_size=2, window_size=4),
 }
 
 
@@ -206,6 +217,8 @@ def shrunk(case):
         "multi_label.py",
         "regression.py",
         "vit_g_jft_style.py",
+        "swin_i1k.py",
+        "swinv2_i1k.py",
         "finetune.py:layer_decay",
         "finetune.py:linear_probe",
         "finetune.py:lora",

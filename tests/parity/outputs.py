@@ -148,6 +148,35 @@ def simmim_loss(images, pixels, mask, config):
     return (jnp.abs(images - pixels) * covered).sum() / (covered.sum() + 1e-5) / config.in_channels
 
 
+def swin(model, inputs, about):
+    """A Swin Transformer of any library."""
+    images, config = jnp.transpose(inputs["pixel_values"], (0, 2, 3, 1)), model.config
+    names = ("embedded", "stages", "attention", "encoded", "pooled")
+    logits, values = model(images, capture=names, mask=inputs.get("bool_masked_pos"))
+    stages = values["stages"]
+    found = {
+        "logits": logits,
+        "pre_logits": values["pooled"],
+        "forward_features": values["encoded"],
+        "features": stages[-1],
+    }
+    # transformers counts a map with the stage before after it has been merged.
+    merged = [stage.merge(x) for stage, x in zip(model.stages[1:], stages)]
+    for i, x in enumerate([values["embedded"], *merged, stages[-1]]):
+        found[f"hidden_states.{i}"] = x.reshape(len(x), -1, x.shape[-1])
+        found[f"reshaped_hidden_states.{i}"] = jnp.transpose(x, (0, 3, 1, 2))
+    for i, x in enumerate(stages):
+        found[f"intermediates.{i}"] = jnp.transpose(x, (0, 3, 1, 2))
+        found[f"attentions.{i}"] = values["attention"][sum(config.depths[: i + 1]) - 1]
+    if "reconstruction" in about["outputs"]:
+        side = about["config"]["encoder_stride"]
+        tokens = logits.reshape(len(logits), -1, logits.shape[-1])
+        pixels = unpatchify(tokens, (side, side), logits.shape[1:3])
+        found["reconstruction"] = jnp.transpose(pixels, (0, 3, 1, 2))
+        found["loss"] = simmim_loss(images, pixels, inputs["bool_masked_pos"], config)
+    return found
+
+
 def masked_autoencoder(model, inputs, about):
     images = jnp.transpose(inputs["pixel_values"], (0, 2, 3, 1))
     noise, ratio = inputs["noise"], about["config"].get("mask_ratio", 0.75)
@@ -318,4 +347,6 @@ RUNS = {
     "clip_": two_towers,
     "siglip": two_towers,
     "naflexvit": sequences,
+    "swin": swin,
+    "gradcam_swin": swin,
 }

@@ -17,6 +17,8 @@ ARCHITECTURES = {
     "hiera_timm": "hiera_base_224",
     "hiera_timm_abswin": "hiera_base_abswin_256",
     "vit_timm_reg4_swiglu": "vit_giant_patch14_reg4_dinov2",
+    **dict.fromkeys(("swin_timm", "swin_timm_rect", "gradcam_swin"), "swin_tiny_patch4_window7_224"),
+    **dict.fromkeys(("swinv2_timm", "swinv2_timm_prewin"), "swinv2_tiny_window8_256"),
 }
 # Arguments that are classes and functions in Python, and so never stand in a config.json.
 OBJECTS = ("norm_layer", "act_layer", "mlp_layer", "embed_layer", "backbone")
@@ -33,6 +35,8 @@ def prepare(about, weights, folder):
     if name.endswith("_openclip"):
         (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
         return folder, {}
+    if name in ("swin_torchvision", "swinv2_torchvision"):
+        return target, {}
     if name.startswith("mvitv2_timm"):  # its arguments are an object, and no architecture of timm has them
         return target, {}
     if name == "vit_torchvision":

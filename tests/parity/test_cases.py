@@ -15,12 +15,20 @@ from tests.parity.outputs import computation, function_values
 from tests.parity.sources import prepare
 from vit_jax.weights.load import load
 
-FAMILIES = ("vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip", "ssl", "hiera", "cvt", "mvit")
+FAMILIES = (
+    "vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip", "ssl", "hiera", "cvt", "mvit", "swin", "explain",
+)  # fmt: skip
 # Cases that resample positions while they run, as their library does when asked.
 DYNAMIC = (
     "vit_hf_interp", "beit_hf_cls_interp", "dinov1_multicrop_hf", "dinov2_hf_interp", "dinov2_reg_hf",
     "hiera_hf_interp",
 )  # fmt: skip
+
+
+# How near, in units of a pixel's value, a point is at which rounding may have taken a gradient, see `around`.
+NEAR = {"hybrid": 3e-7, "swin": 6e-8}
+# Of these, what is not our models' is left out.
+PARTLY = {"gradcam_swin": ("logits",)}
 
 
 def test_outputs_and_input_gradient(case, tmp_path):
@@ -47,14 +55,17 @@ def test_outputs_and_input_gradient(case, tmp_path):
     theirs = arrays[differentiated]
     limit = 2e-5 * np.abs(theirs).max()
     wrong = differs(differentiated, gradient, theirs, limit)
-    if wrong and family == "hybrid":
-        wrong = [] if any(not differs("", run(near)[1], theirs, limit) for near in around(images)) else wrong
+    if wrong and family in NEAR:
+        points = around(images, NEAR[family])
+        wrong = [] if any(not differs("", run(near)[1], theirs, limit) for near in points) else wrong
     assert not problems + wrong, f"{name}: " + "; ".join(problems + wrong)
 
 
 def wrong_outputs(about, arrays, found):
     problems = []
     for output, described in about["outputs"].items():
+        if output not in PARTLY.get(about["name"], about["outputs"]):
+            continue
         if found.get(output) is None:
             problems.append(f"{output} is not computed")
             continue
@@ -64,15 +75,16 @@ def wrong_outputs(about, arrays, found):
     return problems
 
 
-def around(images):
+def around(images, distance):
     """Yield images that differ from these by rounding.
 
-    A gradient jumps where a ReLU's input passes 0, and rounding decides on which side of such a place it is taken;
-    the reference's must be the gradient at some point as near as rounding.
+    A gradient jumps where a ReLU's input passes 0, and rounding decides on which side of such a place it is taken; a
+    temperature of 1/100 (the second Swin) multiplies rounding by 100. The reference's must be the gradient at some
+    point as near as rounding.
     """
     for seed in range(30):
         noise = np.random.default_rng(seed).standard_normal(images.shape)
-        yield (images * (1 + 3e-7 * noise)).astype(np.float32)
+        yield (images * (1 + distance * noise)).astype(np.float32)
 
 
 def differs(what, ours, theirs, limit):

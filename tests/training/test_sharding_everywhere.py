@@ -13,7 +13,7 @@ from tests.test_configs import CASES, load
 from tests.training.test_sharding import EVERYTHING
 from vit_jax import trees
 from vit_jax.errors import ConfigError
-from vit_jax.models.families import sharding_rules
+from vit_jax.models.families import families, sharding_rules
 from vit_jax.models.layers.lora import Lora
 from vit_jax.models.names import resolve as names
 from vit_jax.models.registry import model_functions
@@ -35,6 +35,7 @@ from vit_jax.training.optimizer import make_optimizer
 from vit_jax.training.state import init_state
 
 MIN_SIZE = 2**18
+EVERY_RULE = (*(rule for family in families() for rule in family.rules), *RULES)
 DEVICES = (8, 16, 32, 64, 128, 256, 512)
 
 
@@ -124,10 +125,10 @@ def test_every_model(devices):
     for flat in parameters():
         shapes = {path: leaf.shape for path, leaf in flat.items()}
         for mesh in meshes(devices):
-            placed = placements(flat, mesh, RULES, MIN_SIZE)
+            placed = placements(flat, mesh, EVERY_RULE, MIN_SIZE)
             assert placed.keys() == shapes.keys()
             check({path: one.spec for path, one in placed.items()}, shapes, mesh.shape)
-            divided = divided_specs(flat, mesh, RULES, MIN_SIZE)
+            divided = divided_specs(flat, mesh, EVERY_RULE, MIN_SIZE)
             check(divided, shapes, mesh.shape)
             for path, (spec, notes, tactic) in placed.items():
                 small = flat[path].size < MIN_SIZE
@@ -161,7 +162,7 @@ def test_every_config(devices):
 def test_the_guard_lets_every_model_pass_on_small_meshes(fsdp):
     mesh = AbstractMesh((1, fsdp, 1), AXES)
     for abstract in models().values():
-        check_replicated(abstract, mesh, RULES, MIN_SIZE, 0.02)
+        check_replicated(abstract, mesh, EVERY_RULE, MIN_SIZE, 0.02)
 
 
 def test_the_guard_refuses_what_is_left_whole_and_nothing_else():
@@ -171,10 +172,10 @@ def test_the_guard_refuses_what_is_left_whole_and_nothing_else():
         total = sum(leaf.size for leaf in leaves.values())
         for fsdp in (64, 256):
             mesh = AbstractMesh((1, fsdp, 1), AXES)
-            placed = placements(abstract, mesh, RULES, MIN_SIZE)
+            placed = placements(abstract, mesh, EVERY_RULE, MIN_SIZE)
             whole = sum(leaves[one.path].size for one in left_whole(abstract, placed, MIN_SIZE)) / total
             try:
-                check_replicated(abstract, mesh, RULES, MIN_SIZE, 0.02)
+                check_replicated(abstract, mesh, EVERY_RULE, MIN_SIZE, 0.02)
             except ConfigError:
                 refused.add((name, fsdp))
                 assert whole > 0.02

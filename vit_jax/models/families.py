@@ -13,6 +13,7 @@ FAMILIES: dict[str, str | Family] = {
     "hiera": "vit_jax.models.hiera.family:FAMILY",
     "hiera_mae": "vit_jax.models.hiera.mae_family:FAMILY",
     "mae": "vit_jax.models.mae.family:FAMILY",
+    "swin": "vit_jax.models.swin.family:FAMILY",
     "text": "vit_jax.models.text.family:TEXT",
     "image_text": "vit_jax.models.text.family:PAIR",
     "cvt": "vit_jax.models.cvt.family:FAMILY",

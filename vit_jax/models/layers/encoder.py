@@ -60,7 +60,7 @@ class Block(Module):
         x: jax.Array,
         drop_path_rate: jax.Array,
         key: jax.Array | None,
-        around: Surroundings = ALONE,
+        around: Any = ALONE,
         return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Return the block's output for `x` `(b, n, d)`, and its attention weights `(b, h, n, n)` or None."""
@@ -130,7 +130,6 @@ def apply_blocks(
       The tokens after the last block, and what was asked for.
     """
     config, training = blocks.config, key is not None
-    unroll = config.unroll or (config.depth if config.depth <= UNROLLED_DEPTH else 1)
 
     def body(x: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, Any]]:
         block, rate, layer_key = layer
@@ -140,29 +139,57 @@ def apply_blocks(
         statistics = take_statistics(block) if training else None
         return x, {"blocks": x if outputs else None, "attention": attended, "statistics": statistics}
 
-    policy = REMAT_POLICIES[config.remat]
-    if policy is not None:
-        # Inside a rolled loop nothing can be merged across iterations; unrolled, XLA would undo the remat.
-        rolled = unroll < config.depth
-        body = jax.checkpoint(body, policy=policy, prevent_cse=not rolled)
     rates = drop_path_rates(config) if rates is None else rates
     layers = (blocks, rates, split(key, config.depth))
     if config.depth == 1:  # without a scan, so that a block alone may give another shape
-        x, captured = body(
+        alone = checkpointed(config, body)
+        x, captured = alone(
             x, jax.tree.map(lambda a: a[0], jax.lax.stop_gradient(layers) if frozen else layers)
         )
         captured = jax.tree.map(lambda a: a[None], captured)
     elif not frozen:
-        x, captured = jax.lax.scan(body, x, layers, unroll=min(unroll, config.depth))
+        x, captured = scanned(config, body, x, layers, config.depth)
     else:
         below, above = (jax.tree.map(lambda a, part=part: a[part], layers) for part in _halves(frozen))
-        below = jax.lax.stop_gradient(below)
-        x, first = jax.lax.scan(body, x, below, unroll=min(unroll, frozen))
-        x, second = jax.lax.scan(body, x, above, unroll=max(1, min(unroll, config.depth - frozen)))
+        x, first = scanned(config, body, x, jax.lax.stop_gradient(below), frozen)
+        x, second = scanned(config, body, x, above, config.depth - frozen)
         captured = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, second)
     if training:
         put_statistics(blocks, captured.pop("statistics"))
     return x, {name: value for name, value in captured.items() if value is not None}
+
+
+def scanned(
+    config: EncoderConfig, body: Callable[..., Any], x: jax.Array, layers: Any, count: int, blocks: int = 1
+) -> tuple[jax.Array, Any]:
+    """Return what `jax.lax.scan` returns of `body`, unrolled and checkpointed as a configuration says.
+
+    Args:
+      config: of the blocks; `depth` is the number of them that is unrolled by itself.
+      body: of `x` and one entry of `layers`.
+      x: what goes in.
+      layers: a pytree of arrays with `count` entries on the leading axis.
+      count: may be 0.
+      blocks: that an entry stands for.
+    """
+    unroll = config.unroll or (config.depth if config.depth <= UNROLLED_DEPTH else 1)
+    unroll = max(1, min(unroll // blocks, count))
+    return jax.lax.scan(checkpointed(config, body, rolled=unroll < count), x, layers, unroll=unroll)
+
+
+def checkpointed(
+    config: EncoderConfig, body: Callable[..., Any], *, rolled: bool = False
+) -> Callable[..., Any]:
+    """Return the body of a loop over blocks with gradient checkpointing as a configuration says.
+
+    Args:
+      config: of the blocks.
+      body: what is done with each.
+      rolled: whether the loop stays one: inside it nothing can be merged across iterations; elsewhere XLA would undo
+        the checkpointing.
+    """
+    policy = REMAT_POLICIES[config.remat]
+    return body if policy is None else jax.checkpoint(body, policy=policy, prevent_cse=not rolled)
 
 
 def _halves(first: int) -> tuple[slice, slice]:

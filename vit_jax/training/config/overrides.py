@@ -60,7 +60,8 @@ def parse_value(key: str, text: str, default: Any) -> Any:
         if text.lower() not in ("true", "false"):
             raise ConfigError(f"{key} is {text!r}; it must be true or false.")
         return text.lower() == "true"
-    if isinstance(default, int):
+    # Of options that several families have, one may have a number for each stage.
+    if isinstance(default, int) and not (key.startswith("model.") and text.startswith(("(", "["))):
         return _number(key, text, integer=True)
     if isinstance(default, float) and not (key.startswith("objective.") and _is_a_word_or_several(text)):
         return _number(key, text, integer=False)

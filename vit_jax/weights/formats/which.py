@@ -21,7 +21,16 @@ PREFERRED = (
 # What programs put a model into: parallel, compiled and averaged modules, and people's own classes.
 WRAPPERS = ("module", "_orig_mod", "net", "network", "backbone", "trunk", "base_model", *PREFERRED)
 # With one of these, a name is of an encoder and not of something beside it.
-_ENCODER = ("patch_embed.", "blocks.0.", "cls_token", "embeddings.", "conv_proj.", "visual.", "vision_model.")
+_ENCODER = (
+    "patch_embed.",
+    "blocks.0.",
+    "cls_token",
+    "embeddings.",
+    "conv_proj.",
+    "visual.",
+    "vision_model.",
+    "features.0.0.",
+)
 _COUNTERS = ("n_averaged",)  # of torch's AveragedModel; no weight
 
 

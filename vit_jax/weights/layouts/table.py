@@ -19,6 +19,10 @@ READINGS: dict[str, str | Reading] = {
     "meta/mvit": "vit_jax.weights.layouts.meta.mvit:READING",
     "transformers/cvt": "vit_jax.weights.layouts.transformers.cvt:READING",
     "microsoft/cvt": "vit_jax.weights.layouts.microsoft.cvt:READING",
+    "timm/swin": "vit_jax.weights.layouts.timm.swin_files:READING",
+    "transformers/swin": "vit_jax.weights.layouts.transformers.swin:SWIN",
+    "transformers/swinv2": "vit_jax.weights.layouts.transformers.swin:SWINV2",
+    "torchvision/swin": "vit_jax.weights.layouts.torchvision.swin:READING",
     "meta_dino_head": "vit_jax.weights.layouts.meta.dino_head:READING",
 }
 
@@ -26,6 +30,8 @@ READINGS: dict[str, str | Reading] = {
 WRITINGS: dict[tuple[str, str], str | Writing] = {
     ("timm", "vit"): "vit_jax.weights.layouts.timm.writing:write",
     ("timm", "mvit"): "vit_jax.weights.layouts.timm.mvit:write",
+    ("timm", "swin"): "vit_jax.weights.layouts.timm.swin_files:write",
+    ("hf", "swin"): "vit_jax.weights.layouts.transformers.swin:write",
     ("hf", "vit"): "vit_jax.weights.layouts.transformers.writing:write_vit",
     ("hf", "mae"): "vit_jax.weights.layouts.transformers.writing:write_mae",
     ("hf", "text"): "vit_jax.weights.layouts.transformers.writing:write_towers",

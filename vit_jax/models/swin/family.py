@@ -1,0 +1,67 @@
+"""The Swin Transformer, both versions, as a family. Needs no jax."""
+
+from vit_jax.errors import ConfigError, choose
+from vit_jax.models.family import Family, Level, Names
+from vit_jax.models.layers.encoder_config import RUNNING, replace
+from vit_jax.models.swin import arithmetic, names
+from vit_jax.models.swin.config import SwinConfig
+from vit_jax.models.vit.layer_numbers import RULES
+
+# What a call can return beside its output, and what of it is counted: `blocks/5`, `stages/-1`.
+CAPTURES = ("embedded", "stages", "blocks", "attention", "encoded", "pooled")
+LAYERED = ("stages", "blocks", "attention")
+
+
+def levels(config: SwinConfig) -> tuple[Level, ...]:
+    """Return the last map of each stage."""
+    return tuple(
+        Level(f"stages/{i}", config.stage_stride(i), config.stage_width(i), config.map_size(i))
+        for i in range(len(config.depths))
+    )
+
+
+def layer_of(config: SwinConfig, path: str, rule: str) -> int | range:
+    """Return the layer of a parameter, counted over all stages, see `Family`; both rules agree but for the last norm.
+
+    Raises:
+      ConfigError: there is no such rule or parameter.
+    """
+    choose(rule, RULES, "optimizer.layer_decay_rule")
+    name, *rest = path.split("/")
+    if name == "stages":
+        stage = int(rest[0])
+        first = sum(config.depths[:stage])
+        return first if rest[1] == "merge" else range(first + 1, first + config.depths[stage] + 1)
+    if name == "norm":
+        return config.depth if rule == "timm" else config.depth + 1
+    layers = {"patch_embed": 0, "mask_token": 0, "head": config.depth + 1}
+    if name not in layers:
+        raise ConfigError(
+            f"parameter {path!r} belongs to no known layer; set optimizer.layer_decay=1 and no frozen_blocks."
+        )
+    return layers[name]
+
+
+FAMILY = Family(
+    name="swin",
+    config=SwinConfig,
+    module="vit_jax.models.swin.model:SwinTransformer",
+    macs=arithmetic.macs,
+    parameters=arithmetic.parameters,
+    parts={"image": ""},
+    names=Names(names.resolve, names.architectures, names.aliases, lambda: names.TAGS, names.others),
+    levels=levels,
+    depth=lambda config: config.depth,
+    layer_of=layer_of,
+    widest=lambda config: max(config.blocks(i).mlp_dim for i in range(len(config.depths))),
+    per_image=lambda config: config.pool == "mean",
+    headless=lambda config: replace(config, num_classes=0, pool="mean"),
+    captures=CAPTURES,
+    traced=("embedded", "stages/0", "stages/-1", "encoded", "pooled"),
+    rules=((r"(^|/)merge/reduction/kernel$", "fsdp"),),
+    adaptation="vit_jax.models.swin.adaptation:ADAPTATION",
+    running=RUNNING | {"bias_resample"},
+    idle=lambda config: (
+        frozenset() if config.num_classes and config.pool == "mean" else frozenset({"problem"})
+    ),
+)
