@@ -99,11 +99,15 @@ def test_ours_are_written_and_read(format, version, tmp_path):
 
 
 def test_windows_by_stage_and_pretrained_ones_are_written(tmp_path):
-    by_stage = replace(FIRST, window_size=(2, 4), mlp_ratio=2.0, qkv_bias=False)
+    stages = dict(depths=(2, 1, 1), heads=(1, 2, 4))
+    by_stage = replace(FIRST, window_size=(2, 4, 2), mlp_ratio=2.0, qkv_bias=False, **stages)
     write(by_stage, tmp_path / "a", "timm")
     assert opened(tmp_path / "a")[0] == replace(by_stage, unroll=0)
-    with pytest.raises(ConfigError, match=r"window_size is \(2, 4\); transformers has one number"):
+    with pytest.raises(ConfigError, match=r"window_size is \(2, 4, 2\); transformers has one number"):
         write(by_stage, tmp_path / "b", "hf")
+    two = replace(FIRST, window_size=(2, 4))
+    with pytest.raises(ConfigError, match=r"window_size is \[2, 4\]; windows are squares here"):  # to timm
+        write(two, tmp_path / "b", "timm")
     tuned = replace(SECOND, pretrained_windows=(4, 2))
     write(tuned, tmp_path / "c", "timm")
     assert opened(tmp_path / "c")[0] == replace(tuned, unroll=0)
@@ -117,7 +121,8 @@ def test_what_a_library_computes_in_its_own_way_is_told(version, lost, tmp_path)
     with pytest.raises(ConfigError, match=r"timm cannot express .*; ignore=\['"):
         write(config, tmp_path, "timm")
     write(config, tmp_path, "timm", ignore=lost)
-    assert opened(tmp_path)[0] == replace(config, window_fit="clamp", mask_bias=-100.0, unroll=0)
+    timms = dict(window_fit="clamp", mask_bias=-100.0, bias_resample="geometric")
+    assert opened(tmp_path)[0] == replace(config, **timms, unroll=0)
 
 
 def test_pixels_of_patches_are_transformers_alone(tmp_path):

@@ -100,15 +100,15 @@ def test_the_second_version_starts_as_an_identity():
 def test_a_place_sees_its_window_and_after_the_shift_the_next(version):
     """Which pixels move a place of the first map: those of its window, then of windows moved by half of one."""
     config = replace(VERSIONS[version], depths=(2,), heads=(2,), window_size=4)
-    images = pixels(1)
+    images, params = pixels(1), parameters(config)
 
     def reach(block):
         def place(images):
-            _, values = functions(config).apply(parameters(config), images, capture=(f"blocks/{block}",))
+            _, values = functions(config).apply(params, images, capture=(f"blocks/{block}",))
             return values[f"blocks/{block}"][0, 2, 2].sum()
 
         moved = np.abs(jax.jit(jax.grad(place))(images))[0].sum(-1)
-        return moved.reshape(8, 2, 8, 2).sum((1, 3)) > 1e-3 * moved.max()
+        return moved.reshape(8, 2, 8, 2).sum((1, 3)) > 0
 
     inside = np.zeros((8, 8), bool)
     inside[:4, :4] = True
