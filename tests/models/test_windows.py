@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from vit_jax.models.layers.windows import Cut, log_offsets, offset_rows, partition, unpartition
+from vit_jax.models.layers.positions.windows import Cut, log_offsets, offset_rows, partition, unpartition
 
 CASES = [
     ((8, 8), (4, 4), (2, 2)),

@@ -17,7 +17,7 @@ from tests.weights.models import assert_same, opened, write
 from tests.weights.test_timm_files import headers_only
 from vit_jax import trees
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.models.layers.windows import log_offsets
+from vit_jax.models.layers.positions.windows import log_offsets
 from vit_jax.models.names.resolve import resolve
 from vit_jax.models.preprocessing import IMAGENET, Preprocessing
 from vit_jax.models.swin.config import replace

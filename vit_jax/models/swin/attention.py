@@ -13,7 +13,7 @@ from vit_jax.models.layers.dense import Dense
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder_config import EncoderConfig
 from vit_jax.models.layers.module import Module
-from vit_jax.models.layers.windows import Cut, Sides, log_offsets, offset_rows
+from vit_jax.models.layers.positions.windows import Cut, Sides, log_offsets, offset_rows
 from vit_jax.models.swin.config import BIAS_UNITS
 from vit_jax.random import fold
 

@@ -12,7 +12,7 @@ from vit_jax.models.layers.encoder_config import EncoderConfig
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.placement import gather_block, keep_rows
-from vit_jax.models.layers.windows import Cut
+from vit_jax.models.layers.positions.windows import Cut
 from vit_jax.models.swin.attention import WindowAttention, WindowPositions
 from vit_jax.models.swin.config import SwinConfig
 from vit_jax.models.swin.fitting import Fit
