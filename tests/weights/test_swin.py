@@ -332,6 +332,36 @@ def test_torchvisions_files(version, tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["swin_torchvision", "swinv2_torchvision"])
+def test_torchvisions_files_are_written_back(name, tmp_path):
+    """All that its module keeps, but the bias of version 2's keys, which it passes over."""
+    model = load(HERE / f"{name}.safetensors", verbose=False)
+    save(model, tmp_path, "torchvision")
+    written = open_checkpoint(tmp_path).tensors
+    theirs = open_checkpoint(HERE / f"{name}.safetensors").tensors
+    assert written.keys() == theirs.keys()
+    for path, tensor in theirs.items():
+        ours, other = written[path].read(), tensor.read()
+        assert (ours.shape, ours.dtype) == (other.shape, other.dtype), path
+        if name == "swinv2_torchvision" and path.endswith("qkv.bias"):
+            ours, other = (array.reshape(3, -1)[::2] for array in (ours, other))
+        if path.endswith("coords_table"):
+            np.testing.assert_allclose(ours, other, rtol=1e-6)
+        else:
+            np.testing.assert_array_equal(ours, other, path)
+    assert open_pretrained(tmp_path).config == model.config
+
+
+def test_what_torchvision_has_not_is_told(tmp_path):
+    config = replace(FIRST, window_fit="pad", bias_resample="bicubic")
+    told = write(config, tmp_path / "a", "torchvision")  # another size than its own is no loss
+    assert "not expressed by torchvision: image_size (16, 16), which becomes (8, 8)" in told
+    with pytest.raises(ConfigError, match="torchvision cannot express window_fit clamp, which becomes pad"):
+        write(FIRST, tmp_path / "b", "torchvision")
+    with pytest.raises(ConfigError, match="torchvision's Swin Transformer has one window for all stages"):
+        write(replace(config, mask_token=True), tmp_path / "c", "torchvision")
+
+
 # ---- adapted
 
 

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         required=True,
-        choices=("timm", "hf", "npz", "orbax"),
+        choices=("timm", "hf", "npz", "torchvision", "orbax"),
         help="format to write; hf is the layout of transformers",
     )
     parser.add_argument(

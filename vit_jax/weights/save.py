@@ -23,11 +23,16 @@ from vit_jax.weights.layouts.table import formats_of, writing
 from vit_jax.weights.native import save_native
 from vit_jax.weights.understand import understand
 
-FORMATS = ("timm", "hf", "npz", "orbax")
+FORMATS = ("timm", "hf", "npz", "torchvision", "orbax")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
-# npz says nothing of preprocessing and outputs.
-_UNSAID_BY_NPZ = ("problem", ".interpolation", ".crop", ".crop_mode", ".transforms")
-LIBRARIES = {"timm": "timm", "hf": "transformers", "npz": "Google's npz"}
+# Files without a description say nothing of preprocessing and outputs.
+_UNSAID = {
+    "npz": ("problem", ".interpolation", ".crop", ".crop_mode", ".transforms"),
+    "torchvision": (
+        "image_size", "problem", ".mean", ".std", ".interpolation", ".crop", ".crop_mode", ".transforms",
+    ),
+}  # fmt: skip
+LIBRARIES = {"timm": "timm", "hf": "transformers", "npz": "Google's npz", "torchvision": "torchvision"}
 
 
 def save(
@@ -45,8 +50,8 @@ def save(
       model: a model of this library, for example from `load` or `create_model`.
       path: the folder to write (`timm`, `hf`, `orbax`) or the file (`npz`).
       format: `timm` (`model.safetensors` and `config.json`, as on its hub), `hf` (transformers: also
-        `preprocessor_config.json`), `npz` (vision_transformer's names, or big_vision's where only they will do) or
-        `orbax` (ours).
+        `preprocessor_config.json`), `npz` (vision_transformer's names, or big_vision's where only they will do),
+        `torchvision` (the state of its module as `model.safetensors`) or `orbax` (ours).
       dtype: of the arrays: `float32`, or `bfloat16` or `float16`, which lose digits and are not for `orbax`.
       class_names: in order of logits.
       ignore: fields of the configuration and parameters that the format may lose, for example `norm_epsilon`.
@@ -101,7 +106,7 @@ def save_parameters(
     arrays = Arrays(held, rules, np.dtype(DTYPES[dtype]), said.constants)
     written = RawCheckpoint(str(target), format, arrays.tensors(), documents)
     lost = {path: f"{path}, which is left out" for path in homeless} | _lost(config, written, format, ignore)
-    if format == "npz" and class_names:
+    if format in _UNSAID and class_names:
         lost["class_names"] = f"class_names {class_names[0]!r} to {class_names[-1]!r}, which become numbers"
     for word in ignore:
         if not any(_named(name, [word]) for name in lost):
@@ -151,8 +156,8 @@ def _lost(config: ModelConfig, written: RawCheckpoint, format: str, ignore: Sequ
     lines: dict[str, str] = {}
     for name, ours, theirs in differences(config, read):
         line = f"{name} {ours}, which becomes {theirs}"
-        # npz says nothing of preprocessing and outputs; that its readers resize in another way is worth a note.
-        note = format == "npz" and name.endswith(_UNSAID_BY_NPZ)
+        # What such a file says nothing of, its readers take as they do; that they resize otherwise is worth a note.
+        note = name.endswith(_UNSAID.get(format, ()))
         if not note and not _named(name, ignore):
             remedy = _said_otherwise(config) if "preprocessing." in name else ""
             raise ConfigError(

@@ -31,6 +31,7 @@ WRITINGS: dict[tuple[str, str], str | Writing] = {
     ("timm", "vit"): "vit_jax.weights.layouts.timm.writing:write",
     ("timm", "mvit"): "vit_jax.weights.layouts.timm.mvit:write",
     ("timm", "swin"): "vit_jax.weights.layouts.timm.swin_files:write",
+    ("torchvision", "swin"): "vit_jax.weights.layouts.torchvision.swin:write",
     ("hf", "swin"): "vit_jax.weights.layouts.transformers.swin:write",
     ("hf", "vit"): "vit_jax.weights.layouts.transformers.writing:write_vit",
     ("hf", "mae"): "vit_jax.weights.layouts.transformers.writing:write_mae",

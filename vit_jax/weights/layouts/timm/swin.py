@@ -117,7 +117,9 @@ def from_shapes(raw: RawCheckpoint) -> SwinConfig:
             heads=heads,
             mlp_ratio=hidden / width,
             window_size=tuple(windows),
-            pretrained_windows=tuple(_pretrained(tensors, name) for name in attention) if second else (),
+            pretrained_windows=tuple(pretrained_window(tensors, name) for name in attention)
+            if second
+            else (),
             qkv_bias=any(f"{attention[0]}.{name}" in tensors for name in ("qkv.bias", "q_bias")),
             mask_token="mask_token" in tensors,
             bias_resample="bicubic",
@@ -155,7 +157,7 @@ def _window(tensors: Mapping[str, Tensor], attention: str) -> int:
     return math.isqrt(tensors[f"{attention}.relative_position_index"].shape[0])
 
 
-def _pretrained(tensors: Mapping[str, Tensor], attention: str) -> int:
+def pretrained_window(tensors: Mapping[str, Tensor], attention: str) -> int:
     """Return the windows that the log scale was made for, 0 for the present ones: what is said by its largest value."""
     table = tensors.get(f"{attention}.relative_coords_table")
     if table is None or table.shape[1] < 3:

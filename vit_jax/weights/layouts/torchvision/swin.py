@@ -2,18 +2,20 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from vit_jax.errors import CheckpointError, ConfigError
+from vit_jax.models.layers.positions.windows import log_offsets, offset_rows
 from vit_jax.models.registry import ModelConfig
 from vit_jax.models.swin.config import VERSION_2, SwinConfig
 from vit_jax.models.swin.names import torchvision
 from vit_jax.weights.formats.tensors import RawCheckpoint, Tensor
 from vit_jax.weights.layouts.blocks import FROM_HEADS, TO_HEADS, norms
-from vit_jax.weights.layouts.layout import Layout, Reading, check_model
-from vit_jax.weights.layouts.timm.swin import COMPUTED, positions
+from vit_jax.weights.layouts.layout import Layout, Reading, Written, check_model
+from vit_jax.weights.layouts.timm.swin import COMPUTED, positions, pretrained_window
 from vit_jax.weights.rules import CONV, FLAT, Form, Rule, Shape, affine, norm, rule
 
 _BLOCK = re.compile(r"features\.(\d+)\.(\d+)\.norm1\.weight")
@@ -84,6 +86,9 @@ def describe(raw: RawCheckpoint) -> SwinConfig:
             heads=tuple(_heads(tensors, stage, second) for stage in range(len(depths))),
             mlp_ratio=tensors["features.1.0.mlp.0.weight"].shape[0] / width,
             window_size=side,
+            pretrained_windows=tuple(
+                pretrained_window(tensors, f"features.{2 * stage + 1}.0.attn") for stage in range(len(depths))
+            ),
             window_fit="pad",
             bias_resample="bicubic",
             **({} if known is None else {"preprocessing": known.preprocessing}),
@@ -93,6 +98,31 @@ def describe(raw: RawCheckpoint) -> SwinConfig:
         raise CheckpointError(
             f"{raw.origin} lacks arrays of torchvision's SwinTransformer; it is damaged."
         ) from None
+
+
+def write(config: SwinConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
+    """Return a model as the state of torchvision's module, with the tables that it computes and keeps.
+
+    Raises:
+      ConfigError: torchvision has no such model.
+    """
+    if len(config.window_size) > 1 or config.pool != "mean" or not config.qkv_bias or config.mask_token:
+        raise ConfigError(
+            "torchvision's Swin Transformer has one window for all stages, one output for an image, biases and no mask "
+            "token; choose 'timm' or 'hf'."
+        )
+    side = config.window_size[0]
+    tables = {"relative_position_index": offset_rows((side, side), (side, side)).reshape(-1).astype(np.int64)}
+    pretrained = config.pretrained_windows or (0,) * len(config.depths)
+    constants = {}
+    for stage, depth in enumerate(config.depths):
+        if config.position_bias == "log":
+            offsets = log_offsets((side, side), (pretrained[stage] or side,) * 2)
+            tables["relative_coords_table"] = offsets.reshape(1, 2 * side - 1, 2 * side - 1, 2)
+        for block in range(depth):
+            theirs = f"features.{2 * stage + 1}.{block}.attn"
+            constants |= {f"{theirs}.{name}": table for name, table in tables.items()}
+    return Written(config, params, rules(config), constants=constants)
 
 
 def _heads(tensors: Mapping[str, Tensor], stage: int, second: bool) -> int:
