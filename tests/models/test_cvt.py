@@ -15,6 +15,7 @@ from vit_jax.models.config_json import config_from_json, config_to_json
 from vit_jax.models.cvt.config import CvtConfig
 from vit_jax.models.families import family_of
 from vit_jax.models.flops import forward_macs, parameter_count
+from vit_jax.models.heads.upernet_config import UperNetConfig
 from vit_jax.models.layers.convolutional import depthwise
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.layers.lora import Lora
@@ -197,6 +198,19 @@ def test_captures():
 
 def trees_without(params, name):
     return {key: value for key, value in params.items() if key != name}
+
+
+def test_a_decoder_of_pixels_stands_on_its_maps():
+    config = UperNetConfig(
+        family_of(TINY).headless(TINY), 3, taps=(0, 1, 2), pool_scales=(1,), auxiliary_channels=4
+    )
+    model = functions(config)
+    assert parameter_count(config) == trees.count(model.abstract)
+    out, buffers = jax.eval_shape(
+        model.apply_state, model.abstract, model.abstract_buffers, pixels(2, 32, 32), KEY
+    )
+    assert out.shape == (2, 8, 8, 3)
+    assert any(path.startswith("encoder/stages/2") for path in trees.flatten(buffers))
 
 
 def test_drop_path_rises_over_the_last_stage_alone():
