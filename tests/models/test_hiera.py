@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import vit_jax
 from tests.tiny import assert_trees_close, functions, parameters, pixels, run
@@ -248,6 +249,23 @@ def test_other_sizes_are_those_of_the_adapted_model(name, tmp_path):
     expected = vit_jax.load(tmp_path / "model", image_size=(32, 64), verbose=False)(images)
     found = run(replace(config, dynamic_image_size=True), images, params=parameters(config))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["plain", "mask units"])
+def test_one_program_serves_any_size(name):
+    config = replace(VARIANTS[name], dynamic_image_size=True)
+    h, w = export.symbolic_shape("h, w")
+    shape = jax.ShapeDtypeStruct((1, 16 * h, 16 * w, 3), jnp.float32)
+    program = export.export(jax.jit(lambda x: functions(config).apply(parameters(config), x)))(shape)
+    images = pixels(1, 48, 32)
+    np.testing.assert_allclose(program.call(images), run(config, images), rtol=1e-4, atol=1e-5)
+
+
+def test_it_computes_in_bfloat16():
+    images = pixels(2, 32, 32)
+    half = run(replace(TINY, dtype="bfloat16"), images, params=parameters(TINY))
+    assert half.dtype == jnp.float32
+    np.testing.assert_allclose(half, run(TINY, images), atol=0.05)
 
 
 def test_drop_path_leaves_out_branches_of_whole_examples():

@@ -88,6 +88,7 @@ class HieraMae(Module):
           Patches `(b, n, p*q*c)` float32, row by row, and the mask `(b, n)` float32, 1 where hidden.
         """
         fused, hidden = self.encode(images, noise, mask_ratio, fold(key, "encoder"))
+        assert self.encoder.norm is not None  # as the configuration has seen to
         predicted = self.decoder(self.encoder.norm(fused), hidden, fold(key, "decoder"))
         side = fused.shape[2]
         mask = jnp.broadcast_to(hidden[:, :, None, None, None], (*hidden.shape, side, side, 1))
