@@ -179,7 +179,9 @@ def shrunk(case):
     if config.model.get("representation_size"):
         config.model.representation_size = 24
     if config.model.get("stem"):
-        config.model.stem = (4,)
+        config.model.stem = (4,) * len(config.model.stem)
+    if config.model.get("stem_strides"):
+        config.model.patch_size = 1
     if config.objective.name == "mae":
         config.objective.update(decoder_width=16, decoder_depth=1, decoder_heads=2)
     if config.objective.name in ("classification", "mae"):

@@ -30,6 +30,12 @@ from vit_jax.models.vit.resnet_config import ResNetConfig
         (dict(mlp_dim=0), "mlp_dim is 0; it must be at least 1"),
         (dict(stem=(8, 0)), r"stem is \(8, 0\); it must be at least 1"),
         (dict(stem=8), "stem is 8; it must be a list of integers"),
+        (
+            dict(stem=(8, 8), stem_strides=(2,)),
+            r"stem_strides are \(2,\), for a stem of 2 convolutions; give one for",
+        ),
+        (dict(stem=(8, 8), stem_strides=(2, 0)), r"stem_strides is \(2, 0\); it must be at least 1"),
+        (dict(stem=(8,), stem_strides=(16,)), "image_size has height 16, not divisible by patch size 64"),
         (dict(stem=("a",)), "stem is .*; it must be a list of integers"),
         (dict(num_classes=-1), "num_classes is -1; it must be 0 or more"),
         (dict(register_tokens=-1), "register_tokens is -1; it must be 0 or more"),

@@ -157,6 +157,7 @@ def test_every_other_option_counts_by_itself():
 
     # Convolutions 3x3 with bias and norm, 1 -> 6 -> 4; the patches then have 4 channels.
     assert added(stem=(6, 4)) == (9 * 1 * 6 + 6 + 12) + (9 * 6 * 4 + 4 + 8) + 3 * 4 * 4 * 8
+    assert added(stem=(6, 4), stem_strides=(1, 2), patch_size=2) == added(stem=(6, 4)) - 12 * 4 * 8
     assert added(in_channels=3) == 2 * 4 * 4 * 8
     assert added(patch_bias=False) == -8
     assert added(qkv_bias=False) == -3 * 24
@@ -266,6 +267,8 @@ def test_macs_by_hand():
     assert forward_macs(config) == 4 * 32 * 8 + 3 * block + 8 * 5
     stem = 64 * 9 * (2 * 6 + 6 * 4) + (4 - 2) * 64 * 8
     assert forward_macs(replace(config, stem=(6, 4))) == forward_macs(config) + stem
+    strided = replace(config, stem=(6, 4), stem_strides=(2, 2), patch_size=1)
+    assert forward_macs(strided) == forward_macs(config) + 16 * 9 * 2 * 6 + 4 * 9 * 6 * 4 + 4 * (4 - 32) * 8
     assert forward_macs(replace(config, pool="none")) == forward_macs(config) + 4 * 8 * 5
     assert forward_macs(replace(config, representation_size=6)) == forward_macs(config) + 8 * 6 - 2 * 5
     # Keys and values of 5 tokens, both products, query, output and MLP of one.

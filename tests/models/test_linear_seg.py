@@ -69,10 +69,14 @@ def test_logits_of_pixels_are_added_from_the_convolutions_before_the_patches():
     np.testing.assert_allclose(found, resized(coarse, (16, 16)) + added, rtol=1e-4, atol=1e-4)
     assert parameter_count(config) == trees.count(functions(config).abstract)
     assert forward_macs(config) - forward_macs(plain) == 16 * 16 * 4 * 3
-    with pytest.raises(
-        ConfigError, match="detail is True, but the backbone has no convolutions before its patches"
-    ):
-        replace(config, encoder=BARE)
+    strided = replace(BARE, stem=(4, 6), stem_strides=(1, 2), patch_size=2)
+    assert replace(config, encoder=strided).detail_level.name == "stem/0"
+    for encoder in (BARE, replace(strided, stem_strides=(2, 1))):
+        with pytest.raises(
+            ConfigError,
+            match="detail is True, but the backbone has no convolutions of single pixels before its",
+        ):
+            replace(config, encoder=encoder)
 
 
 @pytest.mark.parametrize(

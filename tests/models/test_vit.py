@@ -130,7 +130,7 @@ def test_attention_is_captured_whatever_the_implementation(implementation):
     [
         ("atention", "'atention' cannot be captured; names are stem, .* Did you mean 'attention'"),
         ("attention/x", "'attention/x' cannot be captured"),
-        ("pooled/0", "'pooled/0' has a layer, but only blocks and attention"),
+        ("pooled/0", "'pooled/0' has a layer, but only blocks, attention, stem have layers"),
         ("blocks/2", "'blocks/2' is not a layer of this model; it has 2"),
         ("attention/-3", "'attention/-3' is not a layer of this model; it has 2"),
     ],
@@ -293,22 +293,32 @@ def test_unpatchify_is_the_inverse_of_patchify():
     np.testing.assert_array_equal(unpatchify(patches, (3, 5), (2, 4)), images)
 
 
-def test_stem_is_convolutions_that_keep_the_size():
-    config = tiny(stem=(8, 6), activation="relu")
+@pytest.mark.parametrize(("strides", "patch"), [((), 4), ((1, 2), 2)])
+def test_stem_is_convolutions_before_the_patches(strides, patch):
+    config = tiny(stem=(8, 6), stem_strides=strides, patch_size=patch, activation="relu")
     params = parameters(config)
     assert [params["stem"][i]["kernel"].shape for i in "01"] == [(3, 3, 3, 8), (3, 3, 8, 6)]
-    assert params["patch_embed"]["kernel"].shape == (4, 4, 6, 32)
-    x = pixels()
-    for i in "01":
+    assert params["patch_embed"]["kernel"].shape == (patch, patch, 6, 32)
+    assert config.token_stride == (4, 4)
+    x, maps = pixels(), []
+    for i, stride in zip("01", strides or (1, 1)):
         p = params["stem"][i]
-        padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        windows = jnp.stack([padded[:, r : r + 16, c : c + 16] for r in range(3) for c in range(3)], axis=3)
+        # As TensorFlow pads: of an even side and windows two apart, behind alone.
+        around = (1, 1) if stride == 1 else (0, 1)
+        padded = jnp.pad(x, ((0, 0), around, around, (0, 0)))
+        windows = jnp.stack(
+            [padded[:, r : r + 16 : stride, c : c + 16 : stride] for r in range(3) for c in range(3)], axis=3
+        )
         x = jnp.einsum("bhwtc,tco->bhwo", windows, p["kernel"].reshape(9, *p["kernel"].shape[2:])) + p["bias"]
         x = jax.nn.relu(layer_norm(x, p["norm"]["scale"], p["norm"]["bias"], config.norm_epsilon))
-    tokens = patchify(x, (4, 4)) @ params["patch_embed"]["kernel"].reshape(-1, 32)
+        maps.append(x)
+    tokens = patchify(x, (patch, patch)) @ params["patch_embed"]["kernel"].reshape(-1, 32)
     expected = tokens + params["patch_embed"]["bias"] + params["pos_embed"][1:]
-    _, values = run(config, pixels(), capture=("embedded",))
+    _, values = run(config, pixels(), capture=("embedded", "stem/0", "stem", "stem/-1"))
     np.testing.assert_allclose(values["embedded"][:, 1:], expected, atol=1e-5)
+    np.testing.assert_allclose(values["stem/0"], maps[0], atol=1e-5)
+    np.testing.assert_allclose(values["stem"], maps[1], atol=1e-5)
+    np.testing.assert_array_equal(values["stem"], values["stem/-1"])
 
 
 def test_registers_stand_after_the_class_token_without_positions():

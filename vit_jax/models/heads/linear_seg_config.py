@@ -43,8 +43,8 @@ class LinearSegConfig:
         tapped_levels(self.encoder, self.taps)
         if self.detail and self.detail_level is None:
             raise ConfigError(
-                "detail is True, but the backbone has no convolutions before its patches; set detail to False, or "
-                "choose a backbone with a stem, such as model.stem=(16,)."
+                "detail is True, but the backbone has no convolutions of single pixels before its patches; set detail "
+                "to False, or choose a backbone with a stem whose first stride is 1, such as model.stem=(16,)."
             )
 
     @property

@@ -22,7 +22,13 @@ class MaeConfig:
 
     def __post_init__(self) -> None:
         check_parts(self, encoder=ViTConfig, decoder=ViTConfig)
-        needed = {"rope": "none", "position_bias": "none", "backbone": None, "patch_drop_rate": 0}
+        needed = {
+            "rope": "none",
+            "position_bias": "none",
+            "backbone": None,
+            "stem_strides": (),
+            "patch_drop_rate": 0,
+        }
         needed |= {"distillation_token": False, "pool_norm": "before"}
         for part, config in (("encoder", self.encoder), ("decoder", self.decoder)):
             for field, value in needed.items():

@@ -1,6 +1,5 @@
 """Multiply-adds and parameters of a Vision Transformer. Needs no jax."""
 
-import itertools
 from collections.abc import Iterator
 
 from vit_jax.models.arithmetic import blocks_macs, blocks_parameters, dense_parameters
@@ -12,10 +11,12 @@ def macs(config: ViTConfig, visible: float | None = 1.0) -> int:
     """Return the multiply-adds of one image; see `models.flops.forward_macs`."""
     visible = 1 - config.patch_drop_rate if visible is None else visible
     d, m, (h, w) = config.width, config.mlp_dim, config.image_size
-    channels = (config.in_channels, *config.stem)
-    stem = sum(h * w * 9 * c_in * c_out for c_in, c_out in itertools.pairwise(channels))
+    channels, stem = config.in_channels, 0
+    for c_in, channels, stride in config.stem_layers:
+        h, w = -(-h // stride), -(-w // stride)
+        stem += h * w * 9 * c_in * channels
     if config.backbone:
-        stem += sum(rows * i * o for rows, i, o in _convolutions(config.backbone, channels[-1], (h, w)))
+        stem += sum(rows * i * o for rows, i, o in _convolutions(config.backbone, channels, (h, w)))
     embedding = config.num_patches * patch_values(config) * d
     tokens = config.prefix_tokens + int(config.num_patches * visible)
     count = stem + embedding + blocks_macs(config, tokens)
@@ -30,7 +31,7 @@ def parameters(config: ViTConfig) -> int:
     """Return the number of parameters."""
     d, m = config.width, config.mlp_dim
     channels = (config.in_channels, *config.stem)
-    count = sum(dense_parameters(9 * i, o) + 2 * o for i, o in itertools.pairwise(channels))
+    count = sum(dense_parameters(9 * i, o) + 2 * o for i, o, _ in config.stem_layers)
     if config.backbone:
         # Each convolution is followed by a group norm and has no bias.
         shapes = _convolutions(config.backbone, channels[-1], config.image_size)

@@ -6,6 +6,7 @@ Sources: Dosovitskiy et al. 2020 (arXiv 2010.11929) Table 1 for B, L, H; Touvron
 (arXiv 2209.06794) for e; mu is big_vision's size for tests.
 """
 
+import math
 from dataclasses import dataclass
 
 from vit_jax.errors import ConfigError, choose
@@ -40,14 +41,15 @@ class ViTConfig(EncoderConfig):
 
     Attributes:
       image_size: height and width in pixels.
-      patch_size: height and width of a patch in pixels; divides `image_size`. Behind a backbone, a patch is of the
-        backbone's output.
+      patch_size: height and width of a patch in pixels; divides `image_size`. Behind a backbone or a stem with strides,
+        a patch is of its output.
       in_channels: channels of the input images.
       num_classes: size of the head; 0 for none.
       problem: what the outputs mean: classes of which one is right, `single_label` (softmax); each on its own,
         `multi_label` (sigmoid); or values as they are, `regression`. One class alone is `multi_label`, as transformers'
         pipeline has it, unless it is said to be a regression: a softmax of one output is always 1.
-      stem: channels of 3x3 stride-1 convolutions before the patches (Xiao et al. 2021, arXiv 2106.14881).
+      stem: channels of 3x3 convolutions before the patches (Xiao et al. 2021, arXiv 2106.14881).
+      stem_strides: of each of them, from one window to the next; empty for 1. A patch is of their output.
       backbone: a ResNet before the patches (hybrids), or None.
       class_token: put a learned class token first.
       distillation_token: a second such token (Touvron et al. 2020, arXiv 2012.12877).
@@ -89,6 +91,7 @@ class ViTConfig(EncoderConfig):
     num_classes: int = 1000
     problem: str = "single_label"
     stem: tuple[int, ...] = ()
+    stem_strides: tuple[int, ...] = ()
     backbone: ResNetConfig | None = None
     class_token: bool = True
     distillation_token: bool = False
@@ -127,14 +130,20 @@ class ViTConfig(EncoderConfig):
         object.__setattr__(self, "backbone", backbone(self.backbone))
         object.__setattr__(self, "preprocessing", as_preprocessing(self.preprocessing))
         super().__post_init__()
-        object.__setattr__(self, "stem", tuple(self.stem))
+        for field in ("stem", "stem_strides"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         for field, allowed in CHOICES.items():
             choose(getattr(self, field), allowed, field)
         if self.num_classes == 1 and self.problem == "single_label":
             object.__setattr__(self, "problem", "multi_label")
         if self.load_resample is not None:
             choose(self.load_resample, ("bilinear", "bicubic"), "load_resample")
-        check_at_least(self, 1, "in_channels", "stem")
+        check_at_least(self, 1, "in_channels", "stem", "stem_strides")
+        if self.stem_strides and len(self.stem_strides) != len(self.stem):
+            raise ConfigError(
+                f"stem_strides are {self.stem_strides}, for a stem of {len(self.stem)} convolutions; give one for "
+                "each, or none at all."
+            )
         check_at_least(self, 0, "num_classes", "register_tokens", "representation_size", "resample_offset")
         check_rates(self, "patch_drop_rate")
         check_divides(self.image_size, self.token_stride)
@@ -173,8 +182,14 @@ class ViTConfig(EncoderConfig):
     @property
     def token_stride(self) -> tuple[int, int]:
         """Pixels, in height and in width, that one patch token covers."""
-        scale = self.backbone.stride if self.backbone else 1
+        scale = math.prod(self.stem_strides) * (self.backbone.stride if self.backbone else 1)
         return scale * self.patch_size[0], scale * self.patch_size[1]
+
+    @property
+    def stem_layers(self) -> tuple[tuple[int, int, int], ...]:
+        """Channels in, channels out and stride of each convolution of the stem."""
+        strides = self.stem_strides or (1,) * len(self.stem)
+        return tuple(zip((self.in_channels, *self.stem), self.stem, strides))
 
     @property
     def grid(self) -> tuple[int, int]:

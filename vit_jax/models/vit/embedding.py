@@ -21,18 +21,20 @@ from vit_jax.models.vit.patches import patchify
 class StemLayer(Module):
     """3x3 convolution, norm over channels, activation (Xiao et al. 2021, arXiv 2106.14881)."""
 
-    def __init__(self, config: ViTConfig, channels_in: int, channels_out: int, *, rngs: nnx.Rngs):
-        self.config = config
+    def __init__(
+        self, config: ViTConfig, channels_in: int, channels_out: int, stride: int = 1, *, rngs: nnx.Rngs
+    ):
+        self.config, self.stride = config, stride
         shape = (3, 3, channels_in, channels_out)
         self.kernel = nnx.Param(jax.nn.initializers.he_normal()(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((channels_out,)))
         self.norm = LayerNorm(channels_out, config.norm_epsilon)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Return `(b, h, w, channels_out)` for `x` `(b, h, w, channels_in)`."""
+        """Return `(b, h / stride, w / stride, channels_out)` for `x` `(b, h, w, channels_in)`."""
         kernel = self.kernel[...].astype(x.dtype)
         x = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x, kernel, (self.stride, self.stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return ACTIVATIONS[self.config.activation](self.norm(x + spread(self.bias[...], x)))
 

@@ -8,7 +8,7 @@ from vit_jax.models.vit import arithmetic, names
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.models.vit.layer_numbers import layer_of
 
-# What a call can return beside its output; `blocks` and `attention` also take a layer: `attention/-1`.
+# What a call can return beside its output; `stem`, `blocks` and `attention` also take a layer: `attention/-1`.
 CAPTURES = (
     "stem",
     "embedded",
@@ -28,8 +28,10 @@ def level(config: ViTConfig) -> Level:
 
 
 def detail(config: ViTConfig) -> Level | None:
-    """Return what the convolutions before the patches compute, if there are any."""
-    return Level("stem", (1, 1), config.stem[-1], config.image_size) if config.stem else None
+    """Return what the convolutions before the patches compute of single pixels, if there are any."""
+    strides = [stride for _, _, stride in config.stem_layers]
+    layer = next((i for i, stride in enumerate(strides) if stride > 1), len(strides)) - 1
+    return None if layer < 0 else Level(f"stem/{layer}", (1, 1), config.stem[layer], config.image_size)
 
 
 def explanation(config: ViTConfig) -> Explanation:

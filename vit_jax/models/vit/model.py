@@ -2,7 +2,7 @@
 
 import math
 import re
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -56,9 +56,9 @@ class VisionTransformer(Module):
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.config = config
         d = config.width
-        channels = (config.in_channels, *config.stem)
-        self.stem = nnx.List([StemLayer(config, i, o, rngs=rngs) for i, o in pairwise(channels)])
-        self.backbone = ResNet(config.backbone, channels[-1], rngs=rngs) if config.backbone else None
+        channels = (config.in_channels, *config.stem)[-1]
+        self.stem = nnx.List([StemLayer(config, *layer, rngs=rngs) for layer in config.stem_layers])
+        self.backbone = ResNet(config.backbone, channels, rngs=rngs) if config.backbone else None
         self.patch_embed = PatchEmbed(config, rngs=rngs)
         self.class_token = _token(config, config.class_token, rngs)
         self.distillation_token = _token(config, config.distillation_token, rngs)
@@ -108,7 +108,7 @@ class VisionTransformer(Module):
             positions = None
         else:
             check_images(config, images)
-            x = self.stem_of(images)
+            *_, x = self.stem_of(images)
             x = self.patch_embed(x if self.backbone is None else self.backbone(x))
             positions = position_table(config, value_of(self.pos_embed), self.grid_of(images))
         if mask is not None:
@@ -129,12 +129,12 @@ class VisionTransformer(Module):
         x = dropout(x, config.dropout_rate, fold(key, "embedding"))
         return x if self.norm_pre is None else self.norm_pre(x)
 
-    def stem_of(self, images: jax.Array) -> jax.Array:
-        """Return what the convolutions before the patches make of images, `(b, h, w, channels)`; padded to patches."""
-        x = pad_images(images.astype(self.config.dtype), self.config.token_stride)
+    def stem_of(self, images: jax.Array) -> list[jax.Array]:
+        """Return images `(b, h, w, c)` padded to patches, and what each convolution before these makes of them."""
+        maps = [pad_images(images.astype(self.config.dtype), self.config.token_stride)]
         for layer in self.stem:
-            x = layer(x)
-        return x
+            maps.append(layer(maps[-1]))
+        return maps
 
     def grid_of(self, images: jax.Array) -> tuple[int, int]:
         """Return rows and columns of patches of images `(b, h, w, c)`."""
@@ -191,7 +191,7 @@ class VisionTransformer(Module):
           key: randomness of dropout, drop path and patch drop; None for evaluation.
           capture: a name or several out of `CAPTURES`: `stem` (b h w c), `embedded` (b n d), `blocks` (l b n d),
             `attention` (l b h n n), `encoded` (b n d), `pooled` (b d), `pre_logits` (b r), and of distilled models both
-            heads' logits. `blocks/5` or `attention/-1` is one layer.
+            heads' logits. `blocks/5`, `attention/-1` or `stem/0` is one layer; `stem` alone is its last.
           mask: `(b, n)` bool, True where the mask token stands in for a patch.
 
         Returns:
@@ -203,12 +203,13 @@ class VisionTransformer(Module):
           ConfigError: images the model does not take, or an unknown name.
         """
         capture = (capture,) if isinstance(capture, str) else capture
-        wanted = _parse_captures(capture, self.config.depth)
+        depth = self.config.depth
+        wanted = _parse_captures(capture, {"blocks": depth, "attention": depth, "stem": len(self.stem)})
         kinds = {kind for kind, _ in wanted.values()}
-        values = {"embedded": self.embed(images, fold(key, "embed"), mask)}
+        values: dict[str, Any] = {"embedded": self.embed(images, fold(key, "embed"), mask)}
         if "stem" in kinds and self.stem:
             assert not isinstance(images, Patches)  # which no model with a stem takes
-            values["stem"] = self.stem_of(images)  # computed once: the compiler finds equal programs
+            _, *values["stem"] = self.stem_of(images)  # computed once: the compiler finds equal programs
         values["encoded"], captured = self.encode(
             values["embedded"],
             key,
@@ -302,7 +303,8 @@ def _head(config: ViTConfig, distillation: bool = False) -> Dense | None:
     return head
 
 
-def _parse_captures(capture: tuple[str, ...], depth: int) -> dict[str, tuple[str, int | None]]:
+def _parse_captures(capture: tuple[str, ...], depths: Mapping[str, int]) -> dict[str, tuple[str, int | None]]:
+    """Return kind and layer of each name; `depths` are those of kinds that have layers."""
     wanted = {}
     for name in capture:
         match = re.fullmatch(r"(\w+)(?:/(-?\d+))?", name)
@@ -311,9 +313,14 @@ def _parse_captures(capture: tuple[str, ...], depth: int) -> dict[str, tuple[str
             raise ConfigError(
                 f"{name!r} cannot be captured; names are {', '.join(CAPTURES)}.{nearest(kind, CAPTURES)}"
             )
-        if layer is not None and kind not in ("blocks", "attention"):
-            raise ConfigError(f"{name!r} has a layer, but only blocks and attention have layers.")
-        if layer is not None and not -depth <= int(layer) < depth:
-            raise ConfigError(f"{name!r} is not a layer of this model; it has {depth}, counted from 0.")
-        wanted[name] = (kind, None if layer is None else int(layer))
+        if layer is not None and kind not in depths:
+            raise ConfigError(f"{name!r} has a layer, but only {', '.join(depths)} have layers.")
+        if layer is not None and not -depths[kind] <= int(layer) < depths[kind]:
+            raise ConfigError(
+                f"{name!r} is not a layer of this model; it has {depths[kind]}, counted from 0."
+            )
+        last = (
+            -1 if kind == "stem" else None
+        )  # whose maps are of different sizes, and the last is what is meant
+        wanted[name] = (kind, last if layer is None else int(layer))
     return wanted
