@@ -178,7 +178,8 @@ def enlarged(digit: np.ndarray, scale: float, angle: float) -> np.ndarray:
     upper = padded[top, left] * (1 - across) + padded[top, left + 1] * across
     lower = padded[top + 1, left] * (1 - across) + padded[top + 1, left + 1] * across
     grey = upper * (1 - down) + lower * down
-    return np.clip(grey / 128 - 0.5, 0, 1).astype(np.float32)  # a stroke has edges
+    # An edge is half a pixel wide at every scale: wider, and nobody could say of what a pixel is.
+    return np.clip((grey - 128) * scale / 128 + 0.5, 0, 1).astype(np.float32)
 
 
 def box_of(mask: np.ndarray) -> np.ndarray:
