@@ -94,6 +94,7 @@ def test_enlarged_digits_are_sharp_turned_and_in_their_place():
     rows, columns = np.nonzero(upright > 0.5)
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (4, 28, 12, 20)
     np.testing.assert_array_equal(upright, upright[::-1])
+    assert set(upright[16]) == {0, 1}  # an edge between two pixels is in neither
     turned = enlarged(digit, 4.0, np.pi / 2)
     lying = turned > 0.5
     np.testing.assert_array_equal(lying, (upright > 0.5).T)
