@@ -18,7 +18,7 @@ def get_config(arg=None):
     config.duration = "5000 steps"
 
     config.model.name = "vit_tiny_patch8_128"
-    config.model.stem = (8, 32, 64, 64, 64, 128, 128, 128, 128)
+    config.model.stem = (16, 32, 64, 64, 64, 128, 128, 128, 128)
     config.model.stem_strides = (1, 2, 2, 1, 1, 2, 1, 1, 1)
     config.model.patch_size = 1  # of what the stem leaves: 8 pixels
     config.model.width = 128
