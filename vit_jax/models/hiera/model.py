@@ -18,7 +18,7 @@ from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.positions.resample import resample_grid
 from vit_jax.models.layers.sizes import check_divides
-from vit_jax.models.vit.embedding import check_normalised
+from vit_jax.models.vit.embedding import check_channels, check_size
 from vit_jax.random import fold
 
 LEVEL_EPSILON = 1e-5  # of the norms of maps, whatever that of the blocks is: so has transformers
@@ -84,7 +84,9 @@ class Hiera(Module):
           ConfigError: the model does not take such images.
         """
         config = self.config
-        _check_images(config, images)
+        check_channels(images, config.in_channels)
+        check_size(config, images)
+        check_divides((images.shape[1], images.shape[2]), config.stride, "stride")
         x = images.astype(config.dtype)
         if visible is not None:
             side = config.patch_stride * config.mask_unit
@@ -224,22 +226,6 @@ def block_places(config: HieraConfig) -> list[Place]:
         sees = stack.stage - stack.entry
         found += [Place(stack.stage, number, row, sees, windowed) for row in range(stack.depth)]
     return found
-
-
-def _check_images(config: HieraConfig, images: jax.Array) -> None:
-    check_normalised(images)
-    if images.ndim != 4 or images.shape[3] != config.in_channels:
-        raise ConfigError(
-            f"images have shape {images.shape}; the model takes (batch, height, width, {config.in_channels})."
-        )
-    size = (images.shape[1], images.shape[2])
-    if size != config.image_size and not config.dynamic_image_size:
-        raise ConfigError(
-            f"images are {size[0]}x{size[1]} and the model was made for {config.image_size[0]}x"
-            f"{config.image_size[1]}; resize them, or create the model with image_size={size} or "
-            "dynamic_image_size=True."
-        )
-    check_divides(size, config.stride, "stride")
 
 
 def _parse_captures(

@@ -1,6 +1,6 @@
 """From pixels to tokens: convolution stem, patch embedding, positions, class and register tokens."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +84,13 @@ class Patches(NamedTuple):
 def check_images(config: ViTConfig, images: jax.Array) -> None:
     """Raise ConfigError unless the model takes images `(b, h, w, c)` of this shape and type."""
     check_channels(images, config.in_channels)
+    check_size(config, images)
+    if not config.dynamic_image_pad:
+        check_divides((images.shape[1], images.shape[2]), config.token_stride)
+
+
+def check_size(config: Any, images: jax.Array) -> None:
+    """Raise ConfigError unless images `(b, h, w, c)` have the model's own size, or it takes any."""
     size = (images.shape[1], images.shape[2])
     if size != config.image_size and not config.dynamic_image_size:
         raise ConfigError(
@@ -91,8 +98,6 @@ def check_images(config: ViTConfig, images: jax.Array) -> None:
             f"{config.image_size[1]}; resize them, or create the model with image_size={size} or "
             "dynamic_image_size=True."
         )
-    if not config.dynamic_image_pad:
-        check_divides(size, config.token_stride)
 
 
 def check_channels(images: jax.Array, channels: int) -> None:
