@@ -254,9 +254,10 @@ def test_other_sizes_are_those_of_the_adapted_model(name, tmp_path):
 @pytest.mark.parametrize("name", ["plain", "mask units"])
 def test_one_program_serves_any_size(name):
     config = replace(VARIANTS[name], dynamic_image_size=True)
+    params = parameters(config)
     h, w = export.symbolic_shape("h, w")
     shape = jax.ShapeDtypeStruct((1, 16 * h, 16 * w, 3), jnp.float32)
-    program = export.export(jax.jit(lambda x: functions(config).apply(parameters(config), x)))(shape)
+    program = export.export(jax.jit(lambda x: functions(config).apply(params, x)))(shape)
     images = pixels(1, 48, 32)
     np.testing.assert_allclose(program.call(images), run(config, images), rtol=1e-4, atol=1e-5)
 
