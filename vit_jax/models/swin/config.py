@@ -206,7 +206,7 @@ class SwinConfig:
         Raises:
           ConfigError: the images are too small.
         """
-        side = self.window_size[stage] if len(self.window_size) > 1 else self.window_size[0]
+        side = self.window_size[stage % len(self.window_size)]  # one for all stages, or one for each
         return Fit.of(self.window_fit, (side, side), self.grid, grid or self.grid, stage)
 
     def blocks(self, stage: int) -> EncoderConfig:

@@ -62,9 +62,9 @@ class Fit:
             used, sides = _least(table, _half(grid, stage)), _half(grid, stage)
             return cls(used, _shift(used, sides), table, False)
         if rule == "clamp_once":  # square, by the height
-            table = (min(window[0], made[0]),) * 2
-            shift = window[0] // 2 if made[0] > table[0] else 0
-            return cls(table, (shift, shift), table, True)
+            side = min(window[0], made[0])
+            shift = window[0] // 2 if made[0] > side else 0
+            return cls((side, side), (shift, shift), (side, side), True)
         sides = -(-grid[0] // 2**stage), -(-grid[1] // 2**stage)
         shift = _shift(window, sides)
         if rule == "pad_together":

@@ -150,7 +150,7 @@ def torchvision(name: str) -> SwinConfig | None:
     size = {"t": "tiny", "s": "small", "b": "base"}[letter]
     window, resolution = (8, 256) if version else (7, 224)
     preprocessing = dataclasses.replace(IMAGENET, crop=resolution / _TORCHVISION[name])
-    own = dict(window_fit="pad", bias_resample="bicubic", preprocessing=preprocessing)
+    own: dict[str, Any] = dict(window_fit="pad", bias_resample="bicubic", preprocessing=preprocessing)
     return made(size, window, resolution, 2 if version else 1, **own)
 
 
@@ -159,15 +159,17 @@ def _timm(name: str) -> SwinConfig | None:
     known = {tag for tags in TAGS.values() for tag in tags}
     if dot and tag not in known:
         return None
-    classes = dict(num_classes=21841) if tag == "ms_in22k" else {}
+    classes: dict[str, Any] = dict(num_classes=21841) if tag == "ms_in22k" else {}
     if found := _FIRST.fullmatch(architecture):
         size, patch, window, resolution = found.groups()
         side = int(patch)
-        own = dict(patch_size=(side, side), preprocessing=_cropped(int(resolution)), **classes)
+        own: dict[str, Any] = dict(
+            patch_size=(side, side), preprocessing=_cropped(int(resolution)), **classes
+        )
         return made(size, int(window), int(resolution), **own)
     if found := _S3.fullmatch(architecture):
         windows, depth = _SEARCHED[found[1]]
-        own = dict(width=96, depths=(2, 2, depth, 2), heads=SIZES["tiny"]["heads"], **classes)
+        own = dict[str, Any](width=96, depths=(2, 2, depth, 2), heads=SIZES["tiny"]["heads"], **classes)
         return made("tiny", windows, int(found[2]), preprocessing=_cropped(int(found[2])), **own)
     if found := _SECOND.fullmatch(architecture):
         size, first, window, low, resolution = found.groups()

@@ -8,6 +8,7 @@ their sides, wrapping around; a place must then not see those that were far from
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,7 @@ class Cut:
         return jnp.roll(x, [by for _, by in moved], [axis for axis, _ in moved]) if moved else x
 
 
-def partition(x: jax.Array | np.ndarray, window: Sides) -> jax.Array:
+def partition(x: Any, window: Sides) -> Any:
     """Return the windows `(b w, n, c)` of maps `(b, *sides, c)`; windows divide the sides."""
     b, *sides, c = x.shape
     counts = [(side // size, size) for side, size in zip(sides, window)]
@@ -92,7 +93,7 @@ def offset_rows(window: Sides, table: Sides) -> np.ndarray:
     places = np.indices(window).reshape(len(window), -1)
     offsets = places[:, :, None] - places[:, None, :]
     shifted = [offset + side - 1 for offset, side in zip(offsets, table)]
-    return np.ravel_multi_index(shifted, [2 * side - 1 for side in table])
+    return np.asarray(np.ravel_multi_index(tuple(shifted), [2 * side - 1 for side in table]))
 
 
 def log_offsets(table: Sides, pretrained: Sides | None = None) -> np.ndarray:

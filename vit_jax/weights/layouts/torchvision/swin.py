@@ -85,7 +85,7 @@ def describe(raw: RawCheckpoint) -> SwinConfig:
             depths=depths,
             heads=tuple(_heads(tensors, stage, second) for stage in range(len(depths))),
             mlp_ratio=tensors["features.1.0.mlp.0.weight"].shape[0] / width,
-            window_size=side,
+            window_size=(side,),
             pretrained_windows=tuple(
                 pretrained_window(tensors, f"features.{2 * stage + 1}.0.attn") for stage in range(len(depths))
             ),
@@ -111,8 +111,10 @@ def write(config: SwinConfig, params: Mapping[str, Any], class_names: Sequence[s
             "torchvision's Swin Transformer has one window for all stages, one output for an image, biases and no mask "
             "token; choose 'timm' or 'hf'."
         )
-    side = config.window_size[0]
-    tables = {"relative_position_index": offset_rows((side, side), (side, side)).reshape(-1).astype(np.int64)}
+    side = max(config.window_size)
+    tables: dict[str, np.ndarray] = {
+        "relative_position_index": offset_rows((side, side), (side, side)).reshape(-1).astype(np.int64)
+    }
     pretrained = config.pretrained_windows or (0,) * len(config.depths)
     constants = {}
     for stage, depth in enumerate(config.depths):

@@ -217,7 +217,7 @@ def write(config: SwinConfig, params: Mapping[str, Any], names: Sequence[str]) -
         "num_heads": list(config.heads),
         "num_layers": len(config.depths),
         "hidden_size": config.feature_width,
-        "window_size": config.window_size[0],
+        "window_size": max(config.window_size),  # one for all stages
         "mlp_ratio": config.mlp_ratio,
         "qkv_bias": config.qkv_bias,
         "hidden_act": HIDDEN_ACTS[config.activation],
