@@ -46,10 +46,9 @@ def shrunk(name, arg):
         config.model.image_size = 32
     if config.data.source == "digit_scenes":
         config.optimizer.learning_rate_multipliers = ()
-        config.model.stem, config.objective.detail = (
-            (),
-            False,
-        )  # convolutions of whole images take long unoptimised
+        # Convolutions of whole images take long unoptimised.
+        config.model.update(stem=(), stem_strides=(), patch_size=8)
+        config.objective.detail = False
         config.data.update(size=16, eval_split="test[:8]")
     return config
 

@@ -90,7 +90,7 @@ def test_operations_are_those_of_the_tables(model, gmacs):
 def test_remat_accumulation_and_mesh_need_less(config_file):
     def needed(*overrides):
         # A number of rows that is no other dimension's size, by which rows are found.
-        config = load_config(str(config_file), ["data.batch_size=320", *overrides])
+        config = load_config(str(config_file), ["data.batch_size=320", "model.depth=2", *overrides])
         return activation_bytes(build(config, devices=jax.devices()))
 
     plain = needed()

@@ -217,8 +217,9 @@ def _processor(config: Mapping[str, Any]) -> str:
     name = config.get("image_processor_type", config.get("feature_extractor_type", "ViTImageProcessor"))
     known = str(name).removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if known not in _PROCESSORS:
+        shown = name if len(str(name)) <= 80 else f"{str(name)[:80]}..."  # a damaged file has any length
         raise CheckpointError(
-            f"preprocessor_config.json: the image processor {name!r} is not supported; supported are "
+            f"preprocessor_config.json: the image processor {shown!r} is not supported; supported are "
             f"{', '.join(_PROCESSORS)}.{nearest(known, _PROCESSORS)}"
         )
     return known
