@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.reference.cases import assert_close
-from tests.tiny import parameters, pixels, run
+from tests.tiny import parameters, pixels, run, tiny
 from tests.weights.checks import refused
 from tests.weights.models import (
     BEIT,
@@ -206,6 +206,13 @@ def test_another_pool_keeps_the_head(source):
 )
 def test_weights_do_not_fit_another_architecture(source, field, value):
     refused(lambda: open_pretrained(source, **{field: value}), f"{field} is {value!r}, but")
+
+
+def test_strides_of_a_stem_are_those_of_its_weights(tmp_path):
+    # Their shapes say nothing of strides, and other ones would make another model without a word.
+    write(tiny(stem=(4, 6), stem_strides=(1, 1)), tmp_path / "stem", "orbax")
+    assert open_pretrained(tmp_path / "stem", stem_strides=(1, 1)).config.stem_strides == ()
+    refused(lambda: open_pretrained(tmp_path / "stem", stem_strides=(1, 2)), "stem_strides is (1, 2), but ()")
 
 
 def test_options_that_are_none(source):

@@ -78,8 +78,10 @@ def test_what_changes_when_weights_are_loaded(tmp_path):
     np.testing.assert_allclose(other.stages[0].embed.kernel[...][:, :, 0], np.sum(kernel, axis=2), rtol=1e-6)
     write(replace(TINY, num_classes=0, final_norm=False), tmp_path / "bare", "hf")
     assert load(tmp_path / "bare", num_classes=3, verbose=False).config.final_norm
-    with pytest.raises(CheckpointError, match=r"depths is .*its weights do not fit any other value"):
-        load(tmp_path / "cvt", depths=(1, 2, 4))
+    for changes in (dict(depths=(1, 2, 4)), dict(strides=(2, 2, 2)), dict(pads=(3, 1, 1)), dict(kv_stride=1)):
+        (field,) = changes
+        with pytest.raises(CheckpointError, match=rf"{field} is .*its weights do not fit any other value"):
+            load(tmp_path / "cvt", **changes)
 
 
 def test_what_transformers_cannot_say_is_refused(tmp_path):

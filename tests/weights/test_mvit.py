@@ -90,6 +90,8 @@ def test_what_changes_when_weights_are_loaded(tmp_path):
     assert (tables.h.shape, tables.w.shape) == ((1, 23, 8), (1, 31, 8))
     before = flat(TINY)["stages/0/runs/0/blocks/attn/positions/w"]
     np.testing.assert_allclose(tables.w[...][0], resized(before[0], 31), rtol=1e-6)
+    with pytest.raises(CheckpointError, match=r"patch_stride is 2, but 4 in the checkpoint"):
+        load(path, patch_stride=2)
     with pytest.raises(CheckpointError, match=r"width is 16, but 8 in the checkpoint"):
         load(path, width=16)
 

@@ -9,11 +9,11 @@ from tests.models.swin.models import FIRST, SECOND, VERSIONS
 from tests.tiny import assert_trees_close, functions, parameters, pixels, run
 from vit_jax import trees
 from vit_jax.errors import ConfigError
+from vit_jax.models.layers.encoder import drop_path_rates
 from vit_jax.models.layers.lora import Lora
 from vit_jax.models.registry import create_model, model_functions
 from vit_jax.models.storage import stored
 from vit_jax.models.swin.config import replace
-from vit_jax.models.swin.model import drop_path_rates
 
 NAMES = ("embedded", "stages/0", "stages/-1", "blocks/4", "attention/1", "encoded", "pooled")
 DROPPED = dict(drop_path_rate=0.3, dropout_rate=0.1, attention_dropout_rate=0.1)

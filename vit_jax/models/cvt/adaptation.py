@@ -9,7 +9,17 @@ from vit_jax.models.cvt.config import CvtConfig
 class CvtAdaptation(Adaptation):
     """There are no positions, so that nothing depends on the size of images."""
 
-    fixed = ("widths", "depths", "kernels", "projection_kernel", "mlp_ratio", "qkv_bias")
+    fixed = (
+        "widths",
+        "depths",
+        "kernels",
+        "strides",
+        "pads",
+        "projection_kernel",
+        "kv_stride",
+        "mlp_ratio",
+        "qkv_bias",
+    )
     head_fields = ("problem", "final_norm")
 
     def first_kernel(self, config: CvtConfig) -> str:

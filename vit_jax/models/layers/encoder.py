@@ -96,8 +96,8 @@ def stack_blocks(depth: int, make: Callable[..., Any], *, rngs: nnx.Rngs) -> Any
     return jax.vmap(lambda key: make(rngs=nnx.Rngs(key)))(keys)
 
 
-def drop_path_rates(config: EncoderConfig) -> jax.Array:
-    """Return the drop-path rate of each block, `(l,)` float32."""
+def drop_path_rates(config: Any) -> jax.Array:
+    """Return the drop-path rate of each block, `(l,)` float32, of an `EncoderConfig` or of all stages of a model."""
     if config.drop_path_schedule == "constant":
         return jnp.full((config.depth,), config.drop_path_rate, jnp.float32)
     return jnp.linspace(0.0, config.drop_path_rate, config.depth, dtype=jnp.float32)

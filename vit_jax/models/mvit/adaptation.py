@@ -14,8 +14,8 @@ class MvitAdaptation(Adaptation):
     """Tables of relative positions are interpolated, as they are at call time."""
 
     fixed = (
-        "width", "depths", "head_dim", "mlp_ratio", "widen", "qkv_bias", "patch_kernel", "pool_kernel", "kv_stride",
-        "class_token",
+        "width", "depths", "head_dim", "mlp_ratio", "widen", "qkv_bias", "patch_kernel", "patch_stride", "patch_pad",
+        "pool_kernel", "kv_stride", "class_token",
     )  # fmt: skip
 
     def changes(

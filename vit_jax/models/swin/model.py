@@ -13,6 +13,7 @@ from flax import nnx
 from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.layers.dense import Dense, dense, initial_kernel
 from vit_jax.models.layers.dropout import dropout
+from vit_jax.models.layers.encoder import drop_path_rates
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.sizes import check_divides
@@ -143,13 +144,6 @@ class SwinTransformer(Module):
         """Give the model a new head, starting at zero, in place; 0 removes it."""
         self.config = replace(self.config, num_classes=num_classes)
         self.head = _head(self.config)
-
-
-def drop_path_rates(config: SwinConfig) -> jax.Array:
-    """Return the drop-path rate of each block over all stages, `(l,)` float32."""
-    if config.drop_path_schedule == "constant":
-        return jnp.full((config.depth,), config.drop_path_rate, jnp.float32)
-    return jnp.linspace(0.0, config.drop_path_rate, config.depth, dtype=jnp.float32)
 
 
 def fit_images(config: SwinConfig, images: jax.Array) -> jax.Array:

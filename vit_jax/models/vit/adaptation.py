@@ -18,7 +18,8 @@ class ViTAdaptation(Adaptation):
     """Positions and patch kernels are resampled by the rule of the model's source."""
 
     fixed = (
-        "width", "depth", "heads", "mlp_dim", "mlp", "backbone", "position", "position_bias", "qkv_bias", "k_bias",
+        "width", "depth", "heads", "mlp_dim", "mlp", "stem", "stem_strides", "backbone", "position", "position_bias",
+        "qkv_bias", "k_bias",
     )  # fmt: skip
     head_fields = ("representation_size", "head_bias", "problem")
 

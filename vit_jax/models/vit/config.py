@@ -139,6 +139,8 @@ class ViTConfig(EncoderConfig):
         if self.load_resample is not None:
             choose(self.load_resample, ("bilinear", "bicubic"), "load_resample")
         check_at_least(self, 1, "in_channels", "stem", "stem_strides")
+        if set(self.stem_strides) == {1} and len(self.stem_strides) == len(self.stem):
+            object.__setattr__(self, "stem_strides", ())  # one way to say it
         if self.stem_strides and len(self.stem_strides) != len(self.stem):
             raise ConfigError(
                 f"stem_strides are {self.stem_strides}, for a stem of {len(self.stem)} convolutions; give one for "
