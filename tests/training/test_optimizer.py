@@ -15,6 +15,7 @@ from vit_jax.models.registry import model_functions
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.training.devices import mesh as meshes
 from vit_jax.training.devices import sharding
+from vit_jax.training.muon import orthogonal, scale_by_muon
 from vit_jax.training.optimizer import NAMES, make_optimizer, summary
 from vit_jax.training.parts.treatments import treatments
 
@@ -46,6 +47,7 @@ def _section(**changes):
         learning_rate_multipliers=(),
         weight_decay_multipliers=(),
         first_moment_dtype="float32",
+        matrices=(r"kernel$",),
     )
     return section | changes
 
@@ -112,6 +114,89 @@ def test_five_steps_are_timms(name, options):
     ours, _ = _run(_section(name=name, weight_decay=0.1, **options), params, gradients)
     for leaf in ours:
         np.testing.assert_allclose(ours[leaf], expected[leaf], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("shape", ["tall", "wide"])
+def test_five_steps_of_muon_are_its_closed_form(shape, nesterov):
+    name = "muon." + shape + ".match_rms_adamw" + ("" if nesterov else ".heavyball")
+    with np.load(REFERENCE.with_name("aux_muon_schedules.npz")) as case:
+        suffix = "" if shape == "tall" else "_wide"
+        # Torch's matrices map the other way round.
+        params = {"kernel": jnp.asarray(case[f"in.w{suffix}"].T), "bias": jnp.ones(3)}
+        gradients = [{"kernel": jnp.asarray(g.T), "bias": jnp.ones(3)} for g in case[f"in.grads{suffix}"]]
+        expected = case[f"out.{name}"].T
+    options = dict(weight_decay=0.1, momentum=0.95, nesterov=nesterov)
+    ours, _ = _run(_section(name="muon", **options), params, gradients, rate=0.02)
+    np.testing.assert_allclose(ours["kernel"], expected, rtol=0, atol=2e-6)
+    theirs, _ = _run(_section(), params, gradients, rate=0.02)
+    np.testing.assert_array_equal(ours["bias"], theirs["bias"])  # AdamW's
+
+
+def test_muon_knows_the_matrices_in_a_kernel():
+    """One of each block, of queries, of keys and of values; all that a convolution sums over is its rows."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "encoder/blocks/attn/qkv/kernel": (2, 8, 3, 2, 4),
+        "encoder/blocks/attn/out/kernel": (2, 2, 4, 8),
+        "encoder/blocks/mlp/fc1/kernel": (2, 8, 32),
+        "encoder/stem/0/conv/kernel": (3, 3, 4, 16),
+        "head/kernel": (8, 5),
+    }
+    gradient = {path: np.asarray(rng.normal(size=shape), np.float32) for path, shape in shapes.items()}
+    rule = scale_by_muon(momentum=0.0, nesterov=False)
+    tree = trees.unflatten(gradient)
+    updates = trees.flatten(jax.jit(rule.update)(tree, rule.init(tree))[0])
+
+    def expected(matrix):
+        return orthogonal(jnp.asarray(matrix)) * 0.2 * max(matrix.shape) ** 0.5
+
+    ours, g = updates["encoder/blocks/attn/qkv/kernel"], gradient["encoder/blocks/attn/qkv/kernel"]
+    for block in range(2):
+        for part in range(3):
+            np.testing.assert_allclose(
+                ours[block, :, part].reshape(8, 8), expected(g[block, :, part].reshape(8, 8)), atol=1e-5
+            )
+    for path, matrix in {
+        "encoder/blocks/attn/out/kernel": (8, 8),
+        "encoder/blocks/mlp/fc1/kernel": (8, 32),
+        "encoder/stem/0/conv/kernel": (36, 16),
+        "head/kernel": (8, 5),
+    }.items():
+        stacked = "blocks" in path
+        for i in range(2 if stacked else 1):
+            update, g = (tree[path][i] if stacked else tree[path] for tree in (updates, gradient))
+            np.testing.assert_allclose(update.reshape(matrix), expected(g.reshape(matrix)), atol=1e-5)
+    values = np.linalg.svd(orthogonal(jnp.asarray(gradient["head/kernel"])), compute_uv=False)
+    assert (values > 0.65).all()
+    assert (values < 1.25).all()
+
+
+def test_muon_of_sharded_kernels_is_that_of_whole_ones():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    kernel = np.asarray(np.random.default_rng(0).normal(size=(DEPTH, 16, 3, 2, 8)), np.float32)
+    tree = {"blocks": {"attn": {"qkv": {"kernel": kernel}}}}
+    rule = scale_by_muon(momentum=0.9, nesterov=True)
+
+    def update(tree):
+        return rule.update(tree, rule.init(tree))[0]
+
+    whole = jax.jit(update)(tree)
+    for axis in (1, 4):
+        shards = jax.NamedSharding(mesh, jax.P(*[None] * axis, "data"))
+        sharded = jax.jit(update, in_shardings=(shards,), out_shardings=shards)(tree)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), sharded, whole)
+
+
+def test_what_muon_cannot_make_orthogonal_is_named():
+    params = {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}
+    for patterns, message in {
+        (): "optimizer.matrices is empty",
+        ("bias$",): "optimizer.matrices matches bias, a vector",
+        ("nothing",): "optimizer.matrices",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            make_optimizer(_section(name="muon", matrices=patterns), lambda step: 1e-3, params).init(params)
 
 
 def test_layer_decay_is_timms():

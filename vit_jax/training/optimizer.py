@@ -28,8 +28,12 @@ Update rules:
   factored second moments (Shazeer and Stern 2018, arXiv 1804.04235) whose decay `1 - t ** -0.8` stays below
   `b2`, first moments with decay `momentum` (0 for none, and no memory), and neither steps relative to the
   parameters' scale nor clipping of their own. `epsilon` is not used.
+- `muon`: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), with the size of updates of Liu et al. 2025,
+  arXiv 2502.16982, for the kernels that `matrices` matches; `adamw` for the rest. Rate and decay are AdamW's. The
+  paper has `momentum=0.95, nesterov=True`.
 
-Trust ratios and factored moments belong to one tensor of one block, also where blocks are stored stacked.
+Orthogonal updates, trust ratios and factored moments belong to one tensor of one block, also where blocks are
+stored stacked.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,9 +48,10 @@ from vit_jax import trees
 from vit_jax.errors import ConfigError
 from vit_jax.objectives.schedules import SCHEDULES
 from vit_jax.training.devices.sharding import matching
+from vit_jax.training.muon import scale_by_muon
 from vit_jax.training.parts.treatments import Treatment, frozen_blocks, stack_of, treatments
 
-NAMES = ("adamw", "sgd", "lamb", "lion", "adafactor")
+NAMES = ("adamw", "sgd", "lamb", "lion", "adafactor", "muon")
 
 # Dimensions below this are not worth factoring (big_vision's choice; optax's is 128).
 _FACTORED_FROM = 32
@@ -216,8 +221,31 @@ def _update_rule(
             )
             average = optax.ema(momentum, debias=False, accumulator_dtype=dtype)
             return [_per_block(moments, table), average if momentum else optax.identity(), decay]
+        case "muon":
+            matrices = _matrices(section, table)
+            muon = optax.partition(
+                {
+                    "matrices": scale_by_muon(momentum, section["nesterov"], dtype),
+                    "rest": optax.scale_by_adam(b1, b2, epsilon, mu_dtype=dtype),
+                },
+                lambda tree: trees.map_named(
+                    lambda path, _: "matrices" if path in matrices else "rest", tree
+                ),
+            )
+            return [muon, decay]
         case name:
             raise ConfigError(f"optimizer.name is {name!r}; it must be one of {', '.join(NAMES)}.")
+
+
+def _matrices(section: Mapping[str, Any], table: Mapping[str, Treatment]) -> set[str]:
+    """Return the paths of the parameters that muon makes orthogonal."""
+    patterns = section["matrices"]
+    if not patterns:
+        raise ConfigError(
+            "optimizer.matrices is empty, so muon has nothing to make orthogonal; name some kernels, for example "
+            "('blocks/.*kernel$',), or set optimizer.name='adamw'."
+        )
+    return set().union(*(matching(pattern, table.keys(), "optimizer.matrices") for pattern in patterns))
 
 
 def _by_path(function: Callable[[str, jax.Array, jax.Array], jax.Array]) -> optax.GradientTransformation:

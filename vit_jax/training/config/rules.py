@@ -33,7 +33,7 @@ CHOICES = {
     "data.cache": CACHES,
     "data.bad_records": POLICIES,
     "data.eval_bad_records": POLICIES,
-    "optimizer.name": ("adamw", "sgd", "lamb", "lion", "adafactor"),
+    "optimizer.name": ("adamw", "sgd", "lamb", "lion", "adafactor", "muon"),
     "optimizer.first_moment_dtype": ("float32", "bfloat16"),
     "optimizer.layer_decay_rule": RULES,
     "optimizer.weight_decay_schedule": ("constant", "linear", "cosine"),
@@ -92,7 +92,7 @@ RANGES = {
 }
 
 # Regular expressions on parameter paths; and pairs of one with something else.
-PATTERNS = ("optimizer.decay", "optimizer.trained", "optimizer.frozen", "lora.targets")
+PATTERNS = ("optimizer.decay", "optimizer.matrices", "optimizer.trained", "optimizer.frozen", "lora.targets")
 PATTERN_FACTORS = ("optimizer.learning_rate_multipliers", "optimizer.weight_decay_multipliers")
 PATTERN_PAIRS = (*PATTERN_FACTORS, "sharding.rules")
 TACTIC = re.compile(r"\s*((replicate|fsdp|stacked|tensor\(-?\d{1,9}\))(\s+|$))+")
