@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +29,12 @@ from vit_jax.errors import (
     DataError,
     Preempted,
 )
+from vit_jax.objectives.images import pictures_of
 from vit_jax.training import loop
 from vit_jax.training.config import default_config, to_json, validate
 from vit_jax.training.guard.replay import replay
 from vit_jax.training.report.metrics import Clock
-from vit_jax.training.report.report import performance, write_report
+from vit_jax.training.report.report import performance, read_examples, write_report
 
 STEPS, LOG_EVERY, EVAL_EVERY, SAVE_EVERY = 10, 3, 4, 2
 
@@ -485,6 +487,18 @@ def test_report(finished, tmp_path):
     for index, name in zip((0, 2, 4), samples):
         with Image.open(tmp_path / "samples" / name) as image:
             np.testing.assert_array_equal(np.asarray(image), images[index, ..., 0])
+
+
+def test_people_see_usual_colours_where_the_model_sees_others():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    source = ArraySource(images, np.arange(4), tuple("abcd"))
+    data = SimpleNamespace(eval_source=source, transforms=("", "resize(8)|hsv"), num_classes=4)
+    batch, _ = read_examples(SimpleNamespace(data=data), np.asarray([2, 0]))
+    np.testing.assert_array_equal(batch["picture"], images[[2, 0]])
+    assert (batch["image"] != batch["picture"]).any()
+    np.testing.assert_array_equal(pictures_of(batch), batch["picture"])
+    assert pictures_of({"image": batch["image"]}) is batch["image"]
 
 
 def test_the_report_is_of_the_whole_set_and_its_metrics_those_of_the_evaluation(finished, tmp_path):

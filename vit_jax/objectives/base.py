@@ -14,6 +14,7 @@ import numpy as np
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import training_flops
 from vit_jax.objectives.encoder import part_of, pooled_features
+from vit_jax.objectives.images import pictures_of
 from vit_jax.objectives.outputs.base import Output
 from vit_jax.objectives.outputs.illustration import illustrated
 from vit_jax.objectives.protocol import (
@@ -238,13 +239,19 @@ class Objective(ABC):
 
         Args:
           params, buffers: of the model.
-          batch: examples as evaluation reads them, whole on every host.
+          batch: examples as evaluation reads them, whole on every host; see `objectives.images.pictures_of`.
           records: where each comes from.
         """
         if self.output is None:
-            examples = [Example(record, [image], record) for record, image in zip(records, batch["image"])]
+            examples = [
+                Example(record, [image], record) for record, image in zip(records, pictures_of(batch))
+            ]
             return Illustration("Examples", ("image",), examples)
         predict = jax.jit(self.predict)
         return illustrated(
-            lambda images: predict(params, buffers, {"image": images}), self.output, batch["image"], records
+            lambda images: predict(params, buffers, {"image": images}),
+            self.output,
+            batch["image"],
+            pictures_of(batch),
+            records,
         )

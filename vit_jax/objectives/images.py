@@ -1,5 +1,6 @@
 """Images as the data pipeline ships them (uint8) to what models take, inside the jitted step."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -35,6 +36,11 @@ def channel_values(preprocessing: Preprocessing, channels: int) -> tuple[np.ndar
         exact = len(known) == channels
         values.append(np.asarray(known if exact else [np.mean(known)] * channels, np.float32))
     return values[0], values[1]
+
+
+def pictures_of(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return the images of a batch as people see them, uint8 `(b, h, w, c)`: `picture` where models see others."""
+    return batch.get("picture", batch["image"])
 
 
 def on_host(tree: Any) -> Any:

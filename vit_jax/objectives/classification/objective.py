@@ -18,7 +18,7 @@ from vit_jax.objectives.base import Objective
 from vit_jax.objectives.classification.erasing import erase
 from vit_jax.objectives.classification.mixing import mix, partners
 from vit_jax.objectives.classification.options import ClassificationOptions
-from vit_jax.objectives.images import normalise, on_host
+from vit_jax.objectives.images import normalise, on_host, pictures_of
 from vit_jax.objectives.losses import (
     sigmoid_cross_entropy,
     smooth_one_hot,
@@ -254,7 +254,7 @@ class Classification(Objective):
         for start in range(0, len(images), AT_ONCE):
             rows = slice(start, start + AT_ONCE)
             chances, captured = on_host(look(params, buffers, images[rows]))
-            for row, image in enumerate(images[rows]):
+            for row, image in enumerate(pictures_of(batch)[rows]):
                 best, label = int(chances[row].argmax()), labels[rows][row]
                 verdict = "right" if best == label else f"WRONG, it is {self.class_names[int(label)]}"
                 caption = f"{self.class_names[best]}  {chances[row][best]:.1%}  {verdict}"

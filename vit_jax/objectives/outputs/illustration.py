@@ -17,6 +17,7 @@ def illustrated(
     predict: Callable[[np.ndarray], Mapping[str, Any]],
     output: Output,
     images: np.ndarray,
+    pictures: np.ndarray,
     records: Sequence[str],
 ) -> Illustration:
     """Return images with their predictions in words, and drawn where the output draws.
@@ -25,17 +26,18 @@ def illustrated(
       predict: gives what the output takes, arrays with leading `b`, of uint8 images `(b, h, w, c)`.
       output: says and draws it.
       images: uint8 `(n, h, w, c)`.
+      pictures: uint8 `(n, h, w, c)`, what people see of them.
       records: where each comes from.
     """
     examples: list[Example] = []
     for start in range(0, len(images), AT_ONCE):
         found = on_host(predict(images[start : start + AT_ONCE]))
-        for index, image in enumerate(images[start : start + AT_ONCE]):
+        for index, image in enumerate(pictures[start : start + AT_ONCE]):
             row = {name: values[index] for name, values in found.items()}
             said = output.predicted(records[start + index], row)
             picture = None if said.error else output.draw(image, row)
-            pictures = [image] if picture is None else [image, picture]
-            examples.append(Example(said.error or output.text(said.record), pictures, said.image))
+            shown = [image] if picture is None else [image, picture]
+            examples.append(Example(said.error or output.text(said.record), shown, said.image))
     drawn = any(len(example.images) > 1 for example in examples)
     columns = ("image", "prediction") if drawn else ("image",)
     return Illustration("Predictions", columns, examples, *([SIDE] if drawn else []))

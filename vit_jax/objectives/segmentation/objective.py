@@ -20,7 +20,7 @@ from vit_jax.models.heads.parts import resized
 from vit_jax.models.heads.upernet_config import UperNetConfig
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
-from vit_jax.objectives.images import normalise, on_host
+from vit_jax.objectives.images import normalise, on_host, pictures_of
 from vit_jax.objectives.outputs.segmentation import Segmentation
 from vit_jax.objectives.protocol import (
     Batch,
@@ -223,7 +223,7 @@ class SemanticSegmentation(Objective):
         """Return images, their classes, and those that are predicted."""
         logits = on_host(jax.jit(self._logits)(params, buffers, batch["image"]))
         examples = []
-        for image, labels, values, record in zip(batch["image"], batch["segmentation"], logits, records):
+        for image, labels, values, record in zip(pictures_of(batch), batch["segmentation"], logits, records):
             predicted = self.output.label_map({"logits": values}, image.shape[:2], None)
             known = labels >= 0
             right = (predicted == labels)[known].mean() if known.any() else 0.0

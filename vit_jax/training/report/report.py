@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from vit_jax import trees
 from vit_jax.data.base import Selection, Source
 from vit_jax.data.images.overlays import caption, drawn
 from vit_jax.data.reader import SKIPPED, BatchReader
+from vit_jax.data.transforms.base import ImageTransform, Transform
 from vit_jax.data.transforms.spec import parse
 from vit_jax.evaluation.baselines import baseline_accuracies
 from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
@@ -21,6 +23,7 @@ from vit_jax.evaluation.examples import Examples
 from vit_jax.evaluation.figure import draw
 from vit_jax.evaluation.reports import Report, counts_of
 from vit_jax.objectives.base import Illustration
+from vit_jax.objectives.images import pictures_of
 from vit_jax.objectives.pictures import to_uint8
 from vit_jax.processes import is_main
 from vit_jax.training.devices.hardware import peak_flops
@@ -117,11 +120,11 @@ def write_report(experiment: Experiment, state: TrainState, workdir: Path) -> di
         shown.add(rows)
         samples.add(rows)
     if wanted:
-        batch, names = _read(experiment, shown.chosen())
+        batch, names = read_examples(experiment, shown.chosen())
         illustration = objective.illustrate(params, state.buffers, batch, names)
         if main:
             added["figure"] = draw(_titled(illustration, experiment), workdir / "illustration.png").name
-            batch, _ = _read(experiment, samples.chosen())
+            batch, _ = read_examples(experiment, samples.chosen())
             _write_samples(batch, experiment.data.train_source.class_names, workdir / "samples")
     # Last, for it takes its time, and one process does it alone.
     if evaluation.baselines and main:
@@ -152,16 +155,19 @@ def _strata(source: Source, count: int) -> dict[str, np.ndarray]:
     return {"index": index, "label": index * parts // len(source) if source.labels is None else source.labels}
 
 
-def _read(experiment: Experiment, indices: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return evaluation records as evaluation reads them, and where they come from."""
-    source = experiment.data.eval_source
-    reader = BatchReader(
-        Selection(source, indices),
-        parse(experiment.data.transforms[1]),
-        len(indices),
-        num_classes=experiment.data.num_classes,
-    )
-    return reader(0), [source.name_of(int(index)) for index in indices]
+def read_examples(experiment: Experiment, indices: np.ndarray) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return evaluation records as evaluation reads them, with their `picture`, and where they come from."""
+    source, transforms = experiment.data.eval_source, parse(experiment.data.transforms[1])
+
+    def read(transforms: Sequence[Transform]) -> dict[str, np.ndarray]:
+        classes = experiment.data.num_classes
+        return BatchReader(Selection(source, indices), transforms, len(indices), num_classes=classes)(0)
+
+    batch = read(transforms)
+    if "image" in batch:
+        usual = [step for step in transforms if not (isinstance(step, ImageTransform) and step.colours)]
+        batch["picture"] = batch["image"] if len(usual) == len(transforms) else read(usual)["image"]
+    return batch, [source.name_of(int(index)) for index in indices]
 
 
 def _titled(illustration: Illustration, experiment: Experiment) -> Illustration:
@@ -181,12 +187,13 @@ def _origin(experiment: Experiment) -> str:
 
 def _write_samples(batch: dict[str, np.ndarray], class_names: tuple[str, ...], folder: Path) -> None:
     """Write images as `<index>_<what they are>.png`, label maps and boxes drawn over them."""
-    images = batch["image"]
+    images = pictures_of(batch)
     if images.shape[-1] not in (1, 3):
         return  # not what image files hold
     folder.mkdir(exist_ok=True)
     for index in range(len(images)):
-        record = {name: values[index] for name, values in batch.items() if name != SKIPPED}
+        record = {name: values[index] for name, values in batch.items() if name not in (SKIPPED, "picture")}
+        record["image"] = images[index]
         name, image = caption(record, class_names)[:_LONGEST_NAME], drawn(record)
         pixels = to_uint8(image[..., 0] if image.shape[-1] == 1 else image)
         Image.fromarray(pixels).save(
