@@ -40,12 +40,12 @@ def predict(images):
 
 
 def test_what_the_output_draws_is_shown_larger(tmp_path):
-    found = illustrated(predict, Inverted(), IMAGES, NAMES)
+    found = illustrated(predict, Inverted(), IMAGES, IMAGES, NAMES)
     assert (found.columns, found.side) == (("image", "prediction"), SIDE)
     for example, image, name in zip(found.examples, IMAGES, NAMES, strict=True):
         assert (example.record, example.caption) == (name, f"mean {image.mean():.2f}")
         np.testing.assert_array_equal(example.images[1], 255 - image)
-    alone = illustrated(predict, Inverted(), IMAGES[:1], NAMES[:1])
+    alone = illustrated(predict, Inverted(), IMAGES[:1], IMAGES[:1], NAMES[:1])
     with Image.open(draw(alone, tmp_path / "large.png")) as image:
         assert image.width > 2 * SIDE
 
@@ -54,7 +54,9 @@ def test_predictions_that_are_not_drawn_are_said():
     output = Values(("mean",))
     means = IMAGES.reshape(len(IMAGES), -1).mean(axis=1, keepdims=True)
     means[1] = np.nan
-    found = illustrated(lambda images: {"values": means[: len(images)]}, output, IMAGES[:2], NAMES[:2])
+    found = illustrated(
+        lambda images: {"values": means[: len(images)]}, output, IMAGES[:2], IMAGES[:2], NAMES[:2]
+    )
     assert found.columns == ("image",)
     assert [example.caption for example in found.examples] == [f"mean {means[0, 0]:.6g}", NOT_FINITE]
     assert found.side == pytest.approx(SIDE / 2)
