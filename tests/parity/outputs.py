@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.parity.merging import merging
 from vit_jax.evaluation.probes.base import accuracy
 from vit_jax.evaluation.probes.fewshot import least_squares
 from vit_jax.evaluation.probes.knn import knn_scores
@@ -349,4 +350,5 @@ RUNS = {
     "naflexvit": sequences,
     "swin": swin,
     "gradcam_swin": swin,
+    "tome_": merging,
 }

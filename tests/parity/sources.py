@@ -20,8 +20,8 @@ ARCHITECTURES = {
     **dict.fromkeys(("swin_timm", "swin_timm_rect", "gradcam_swin"), "swin_tiny_patch4_window7_224"),
     **dict.fromkeys(("swinv2_timm", "swinv2_timm_prewin"), "swinv2_tiny_window8_256"),
 }
-# Arguments that are classes and functions in Python, and so never stand in a config.json.
-OBJECTS = ("norm_layer", "act_layer", "mlp_layer", "embed_layer", "backbone")
+# Arguments that are classes and functions in Python, or of no model of timm, and so never stand in a config.json.
+OBJECTS = ("r", "norm_layer", "act_layer", "mlp_layer", "embed_layer", "backbone")
 
 
 def prepare(about, weights, folder):

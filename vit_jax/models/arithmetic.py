@@ -11,14 +11,17 @@ def encoder_macs(tokens: int, width: int, depth: int, mlp_dim: int, mlp: str = "
       width, depth, mlp_dim: `d`, `l`, `m`.
       mlp: `mlp` (two dense layers) or `swiglu` (three).
     """
-    projections = tokens * 4 * width**2
-    attention = 2 * tokens**2 * width
-    return depth * (projections + attention + tokens * _mlp_layers(mlp) * width * mlp_dim)
+    return depth * _macs(tokens, tokens, width, mlp_dim, mlp)
 
 
 def blocks_macs(config: EncoderConfig, tokens: int) -> int:
     """Return the multiply-adds of the blocks of a model on one sequence."""
-    return encoder_macs(tokens, config.width, config.depth, config.mlp_dim, config.mlp)
+    return config.depth * block_macs(config, tokens, tokens)
+
+
+def block_macs(config: EncoderConfig, attended: int, fed: int) -> int:
+    """Return the multiply-adds of one block of a model, whose attention and MLP see so many tokens."""
+    return _macs(attended, fed, config.width, config.mlp_dim, config.mlp)
 
 
 def blocks_parameters(config: EncoderConfig) -> int:
@@ -36,6 +39,12 @@ def blocks_parameters(config: EncoderConfig) -> int:
 def dense_parameters(inputs: int, outputs: int, bias: bool = True) -> int:
     """Return the parameters of a dense layer, or of a convolution with as many inputs for each output."""
     return (inputs + bias) * outputs
+
+
+def _macs(attended: int, fed: int, width: int, mlp_dim: int, mlp: str) -> int:
+    projections = attended * 4 * width**2
+    attention = 2 * attended**2 * width
+    return projections + attention + fed * _mlp_layers(mlp) * width * mlp_dim
 
 
 def _mlp_layers(mlp: str) -> int:

@@ -30,12 +30,15 @@ class Surroundings(NamedTuple):
       rotation: rotary positions.
       bias: `(h, n, m)` added to the scores.
       mask: `(b, 1, n, m)`, or with sizes of 1 to be broadcast, True where a query may see a key.
+      sizes: `(b, m)`, how many tokens each key stands for; it is attended to as often (proportional attention, Bolya
+        et al. 2022, arXiv 2210.09461). Only without `bias` and biases of the blocks.
     """
 
     grid: tuple[int, int] | None = None
     rotation: Rotation | None = None
     bias: jax.Array | None = None
     mask: jax.Array | None = None
+    sizes: jax.Array | None = None
 
 
 ALONE = Surroundings()
@@ -68,7 +71,7 @@ def attention(
       q: `(b, n, h, k)`.
       k, v: `(b, m, h, k)`, `m` being the number of keys.
       bias: `(h, n, m)` added to the scores, or None; `(w, h, n, m)` for `w` windows of an image one after the other
-        in `b`, of which each has its own.
+        in `b`, of which each has its own; sizes of 1 after `w` are broadcast.
       mask: `(b, 1, n, m)`, sizes of 1 being broadcast, True where a query may see a key; or None.
       implementation: `auto`, `explicit`, `xla`, `cudnn` or `kernel`.
       dropout_rate: dropout of the weights.
@@ -158,7 +161,7 @@ def _explicit(
     q, k, v = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
     scores = jnp.einsum("bhnk,bhmk->bhnm", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
     if bias is not None:
-        each = scores.reshape(-1, *bias.shape) + bias.astype(jnp.float32)
+        each = scores.reshape(-1, *bias.shape[:-3], *scores.shape[1:]) + bias.astype(jnp.float32)
         scores = each.reshape(scores.shape)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
@@ -240,6 +243,8 @@ class SelfAttention(Module):
         bias = around.bias
         if self.position_bias is not None and self.relative is not None:
             bias = self.relative.bias(self.position_bias[...], around.grid)
+        if around.sizes is not None:
+            bias = log_sizes(around.sizes)
         attend = partial(
             attention,
             implementation=self.config.attention,
@@ -252,3 +257,13 @@ class SelfAttention(Module):
         if self.norm is not None:
             y = self.norm(y.reshape(x.shape)).reshape(y.shape)
         return dropout(self.out(y), self.config.dropout_rate, fold(key, "out")), weights
+
+    def keys(self, x: jax.Array) -> jax.Array:
+        """Return the keys of `x` `(b, n, d)`, `(b, n, h, k)`, before any rotation."""
+        _, k, _ = self.qkv.split(x)  # the compiler finds that a call makes the same, and leaves out the rest
+        return k if self.k_norm is None else self.k_norm(k)
+
+
+def log_sizes(sizes: jax.Array) -> jax.Array:
+    """Return the bias of attention `(b, 1, 1, m)` by which keys count as often as they stand for, `(b, m)`."""
+    return jnp.log(sizes)[:, None, None, :]

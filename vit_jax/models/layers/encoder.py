@@ -64,18 +64,40 @@ class Block(Module):
         return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Return the block's output for `x` `(b, n, d)`, and its attention weights `(b, h, n, n)` or None."""
+        x, weights = self.attend(x, drop_path_rate, key, around, return_weights)
+        return self.feed(x, drop_path_rate, key), weights
+
+    def attend(
+        self,
+        x: jax.Array,
+        drop_path_rate: jax.Array,
+        key: jax.Array | None,
+        around: Any = ALONE,
+        return_weights: bool = False,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Return `x` after the first branch, attention, and the weights; arguments as a call's."""
         config = self.config
         path_key = key if config.drop_path_rate else None
         after = config.branch_norm == "after"
         y, weights = self.attn(x if after else self.norm1(x), fold(key, "attn"), around, return_weights)
         y = self.norm1(y) if after else y
         y = y if self.scale1 is None else self.scale1(y)
-        x = x + drop_path(y, drop_path_rate, fold(path_key, "path1"))
+        return x + drop_path(y, drop_path_rate, fold(path_key, "path1")), weights
+
+    def feed(self, x: jax.Array, drop_path_rate: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Return `x` after the second branch, the MLP; arguments as a call's."""
+        config = self.config
+        path_key = key if config.drop_path_rate else None
+        after = config.branch_norm == "after"
         y = self.mlp(x if after else self.norm2(x), fold(key, "mlp"))
         y = dropout(y, config.dropout_rate, fold(key, "mlp_out"))
         y = self.norm2(y) if after else y
         y = y if self.scale2 is None else self.scale2(y)
-        return x + drop_path(y, drop_path_rate, fold(path_key, "path2")), weights
+        return x + drop_path(y, drop_path_rate, fold(path_key, "path2"))
+
+    def keys(self, x: jax.Array) -> jax.Array:
+        """Return the keys of `x` `(b, n, d)` in the attention of this block, `(b, n, h, k)`."""
+        return self.attn.keys(x if self.config.branch_norm == "after" else self.norm1(x))
 
 
 def make_blocks(

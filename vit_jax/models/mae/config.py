@@ -28,6 +28,7 @@ class MaeConfig:
             "backbone": None,
             "stem_strides": (),
             "patch_drop_rate": 0,
+            "merge_tokens": (),
         }
         needed |= {"distillation_token": False, "pool_norm": "before"}
         for part, config in (("encoder", self.encoder), ("decoder", self.decoder)):

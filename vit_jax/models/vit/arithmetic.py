@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from vit_jax.models.arithmetic import blocks_macs, blocks_parameters, dense_parameters
+from vit_jax.models.arithmetic import block_macs, blocks_parameters, dense_parameters
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.models.vit.resnet_config import ResNetConfig
+from vit_jax.models.vit.tokens import block_tokens, merge_counts
 
 
 def macs(config: ViTConfig, visible: float | None = 1.0) -> int:
@@ -19,9 +20,14 @@ def macs(config: ViTConfig, visible: float | None = 1.0) -> int:
         stem += sum(rows * i * o for rows, i, o in _convolutions(config.backbone, channels, (h, w)))
     embedding = config.num_patches * patch_values(config) * d
     tokens = config.prefix_tokens + int(config.num_patches * visible)
-    count = stem + embedding + blocks_macs(config, tokens)
+    count = stem + embedding
+    for attended, fed in block_tokens(config, tokens):
+        count += block_macs(config, attended, fed)
+        # The similarity of tokens at even places with those at odd ones.
+        count += (attended // 2) * (attended - attended // 2) * config.head_dim if attended != fed else 0
+    pooled = tokens - sum(merge_counts(config, tokens))
     if config.pool == "map":
-        count += 2 * tokens * d**2 + 2 * tokens * d + 2 * d**2 + 2 * d * m
+        count += 2 * pooled * d**2 + 2 * pooled * d + 2 * d**2 + 2 * d * m
     rows = {"none": tokens, "patches": tokens - config.prefix_tokens}.get(config.pool, 1)
     heads = config.num_classes * (1 + config.two_heads)
     return count + rows * (d * config.representation_size + config.feature_width * heads)

@@ -20,6 +20,7 @@ from vit_jax.models.layers.sizes import check_divides, pair
 from vit_jax.models.preprocessing import INCEPTION, Preprocessing, as_preprocessing
 from vit_jax.models.problem import PROBLEMS
 from vit_jax.models.vit.resnet_config import ResNetConfig, backbone
+from vit_jax.models.vit.tokens import check_merging, several
 
 __all__ = ["CHOICES", "SIZES", "ViTConfig", "check_divides", "pair", "replace"]
 
@@ -32,6 +33,7 @@ CHOICES = {
     "pool_norm": ("before", "after", "none"),
     "bias_resample": ("geometric", "bilinear"),
     "resample": ("nearest", "bilinear", "bicubic", "zoom"),
+    "merge_schedule": ("constant", "decreasing"),
 }
 
 
@@ -75,6 +77,12 @@ class ViTConfig(EncoderConfig):
       patch_bias: whether the patch embedding has a bias.
       pre_norm: a norm between the embedding and the first block, as in CLIP.
       patch_drop_rate: share of patch tokens left out in training (Li et al. 2022, arXiv 2212.00794).
+      merge_tokens: how many tokens each block merges into similar ones, in training and prediction (ToMe, Bolya et al.
+        2022, arXiv 2210.09461): one number for all blocks, or one for each; at most half of the patches, and where
+        fewer are left, half of those. 0 or empty for none.
+      merge_schedule: of one number for all: `constant`, or `decreasing` from twice as many to 0 over depth.
+      merge_proportional: merged tokens are attended to as often as they stand for patches. ToMe leaves it out for
+        masked autoencoders' encoders that were not trained with merging.
       dynamic_image_size: accept other image sizes at call time by resampling positions.
       dynamic_image_pad: accept sizes that patches do not divide, by zeros at the bottom and on the right.
       resample, resample_antialias, resample_offset: how positions go to another grid; see
@@ -112,6 +120,9 @@ class ViTConfig(EncoderConfig):
     patch_bias: bool = True
     pre_norm: bool = False
     patch_drop_rate: float = 0.0
+    merge_tokens: tuple[int, ...] = ()
+    merge_schedule: str = "constant"
+    merge_proportional: bool = True
     dynamic_image_size: bool = False
     dynamic_image_pad: bool = False
     resample: str = "bicubic"
@@ -127,6 +138,7 @@ class ViTConfig(EncoderConfig):
             object.__setattr__(self, field, pair(getattr(self, field), field))
         if self.rope_grid is not None:
             object.__setattr__(self, "rope_grid", pair(self.rope_grid, "rope_grid"))
+        object.__setattr__(self, "merge_tokens", several(self.merge_tokens))
         object.__setattr__(self, "backbone", backbone(self.backbone))
         object.__setattr__(self, "preprocessing", as_preprocessing(self.preprocessing))
         super().__post_init__()
@@ -169,6 +181,7 @@ class ViTConfig(EncoderConfig):
             )
         if self.patch_drop_rate and (self.rope != "none" or self.position_bias != "none"):
             raise ConfigError("patch_drop_rate needs positions that are added to tokens; set it to 0.")
+        check_merging(self)
         if self.distillation_token and not (self.class_token and self.pool in ("cls", "patches", "none")):
             raise ConfigError("distillation_token needs a class token and pool 'cls', 'patches' or 'none'.")
         if self.two_heads and (self.pool_norm == "after" or self.representation_size):

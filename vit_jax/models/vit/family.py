@@ -43,12 +43,17 @@ def any_size(config: ViTConfig) -> tuple[int, int] | None:
     """Return the size of a patch, so that nothing has to be padded, of a model that takes images of several sizes.
 
     Raises:
-      ConfigError: its relative positions are made for one size at a time.
+      ConfigError: its relative positions, or the tokens it merges, are made for one size at a time.
     """
     if config.dynamic_image_size and config.position_bias != "none":
         raise ConfigError(
             "the model takes images of several sizes, but its relative positions are made for one at a time; load "
             "it with dynamic_image_size=False to export it for its own size."
+        )
+    if config.dynamic_image_size and config.merge_tokens:
+        raise ConfigError(
+            "the model takes images of several sizes, but how many tokens it merges is made for one at a time; load it "
+            "with dynamic_image_size=False to export it for its own size."
         )
     return config.token_stride if config.dynamic_image_size else None
 

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,8 +34,10 @@ from vit_jax.models.vit.embedding import (
     with_prefix,
 )
 from vit_jax.models.vit.family import CAPTURES
+from vit_jax.models.vit.merging import apply_merging_blocks
 from vit_jax.models.vit.pooling import AttentionPool, pool_tokens
 from vit_jax.models.vit.resnet import ResNet
+from vit_jax.models.vit.tokens import merge_counts
 from vit_jax.random import fold
 
 # What only some models have, by what it computes.
@@ -160,9 +163,17 @@ class VisionTransformer(Module):
         *,
         outputs: bool = False,
         weights: bool = False,
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Return encoded tokens `(b, tokens, d)` and what `apply_blocks` was asked to capture."""
-        x, captured = apply_blocks(
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Return encoded tokens `(b, tokens, d)` and what `apply_blocks` was asked to capture.
+
+        Of a model that merges tokens they are fewer than went in, and `merged` says what they were made of.
+        """
+        config, apply = self.config, apply_blocks
+        if config.merge_tokens:
+            counts, prefix = merge_counts(config, x.shape[1]), config.prefix_tokens
+            how = dict(counts=counts, prefix=prefix, proportional=config.merge_proportional)
+            apply = partial(apply_merging_blocks, **how)
+        x, captured = apply(
             self.blocks,
             x,
             fold(key, "blocks"),
@@ -175,7 +186,8 @@ class VisionTransformer(Module):
 
     def features(self, images: jax.Array | Patches, key: jax.Array | None = None) -> jax.Array:
         """Return encoded tokens `(b, prefix + n, d)` of normalised images `(b, h, w, c)`."""
-        return self.encode(self.embed(images, fold(key, "embed")), key, self.surroundings(images))[0]
+        x, captured = self.encode(self.embed(images, fold(key, "embed")), key, self.surroundings(images))
+        return captured["merged"].unmerged(x) if "merged" in captured else x
 
     def __call__(
         self,
@@ -191,7 +203,8 @@ class VisionTransformer(Module):
           key: randomness of dropout, drop path and patch drop; None for evaluation.
           capture: a name or several out of `CAPTURES`: `stem` (b h w c), `embedded` (b n d), `blocks` (l b n d),
             `attention` (l b h n n), `encoded` (b n d), `pooled` (b d), `pre_logits` (b r), and of distilled models both
-            heads' logits. `blocks/5`, `attention/-1` or `stem/0` is one layer; `stem` alone is its last.
+            heads' logits. `blocks/5`, `attention/-1` or `stem/0` is one layer; `stem` alone is its last. Where tokens
+            are merged, each patch has what the token has that it went into.
           mask: `(b, n)` bool, True where the mask token stands in for a patch.
 
         Returns:
@@ -218,7 +231,10 @@ class VisionTransformer(Module):
             weights="attention" in kinds,
         )
         valid = images.valid if isinstance(images, Patches) else None
-        x = pool_tokens(values["encoded"], self.config, self.pool, fold(key, "pool"), valid)
+        merged = captured.pop("merged", None)
+        x = pool_tokens(values["encoded"], self.config, self.pool, fold(key, "pool"), valid, merged)
+        if merged is not None:
+            values["encoded"] = merged.unmerged(values["encoded"])
         if self.norm is not None and self.config.pool_norm == "after":
             x = self.norm(x)
         values["pooled"] = x
@@ -243,7 +259,7 @@ class VisionTransformer(Module):
     def _check_sequences(self, images: Patches) -> None:
         config = self.config
         fixed = {"stem": (), "backbone": None, "rope": "none", "position_bias": "none", "patch_drop_rate": 0}
-        fixed |= {"class_token": False, "register_tokens": 0}
+        fixed |= {"class_token": False, "register_tokens": 0, "merge_tokens": ()}
         for field, value in fixed.items():
             if getattr(config, field) != value:
                 raise ConfigError(

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.layers.attention import attention
+from vit_jax.models.layers.attention import attention, log_sizes
 from vit_jax.models.layers.dense import Dense, initial_kernel
 from vit_jax.models.layers.mlp import Mlp
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.vit.merging import Merged
 
 
 class AttentionPool(Module):
@@ -29,9 +30,13 @@ class AttentionPool(Module):
         self.mlp = Mlp(config, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, key: jax.Array | None = None, valid: jax.Array | None = None
+        self,
+        x: jax.Array,
+        key: jax.Array | None = None,
+        valid: jax.Array | None = None,
+        sizes: jax.Array | None = None,
     ) -> jax.Array:
-        """Return `(b, d)` of tokens `(b, n, d)`; `valid` `(b, n)` says which of them count."""
+        """Return `(b, d)` of tokens `(b, n, d)`; `valid` and `sizes` `(b, n)` say which count, and how often."""
         b, _, d = x.shape
         probe = jnp.broadcast_to(self.probe[...], (b, 1, d)).astype(x.dtype)  # see `layers.dense.spread`
         kv = self.kv(x)
@@ -39,6 +44,7 @@ class AttentionPool(Module):
             self.q(probe),
             kv[..., 0, :, :],
             kv[..., 1, :, :],
+            bias=None if sizes is None else log_sizes(sizes),
             mask=None if valid is None else valid[:, None, None, :],
             implementation=self.config.attention,
         )
@@ -52,6 +58,7 @@ def pool_tokens(
     attention_pool: AttentionPool | None,
     key: jax.Array | None,
     valid: jax.Array | None = None,
+    merged: Merged | None = None,
 ) -> jax.Array:
     """Return one vector per image, `(b, d)`, or `(b, 2 d)` for `cls_mean`; tokens for `patches` and `none`.
 
@@ -61,17 +68,25 @@ def pool_tokens(
       attention_pool: the module of pool `map`.
       key: None for evaluation.
       valid: which tokens count, `(b, n)` bool, for a model without a prefix; None for all.
+      merged: what the tokens were made of; None where each is one. Attention pooling and means are those over all
+        that they stand for.
     """
     if config.two_heads and config.pool == "cls":
         return x[:, :2].mean(axis=1)
     if config.pool == "cls":
         return x[:, 0]
     if config.pool == "map" and attention_pool is not None:
-        return attention_pool(x, key, valid)
+        sizes = None if merged is None or not config.merge_proportional else merged.sizes
+        return attention_pool(x, key, valid, sizes)
+    if merged is not None and config.pool in ("none", "patches"):
+        x = merged.unmerged(x)
     if config.pool == "none":
         return x
     patches = x[:, config.prefix_tokens :]
     if config.pool == "patches":
         return patches
     mean = patches.mean(axis=1, where=None if valid is None else valid[..., None])
+    if merged is not None:
+        sizes = merged.sizes[:, config.prefix_tokens :, None]
+        mean = ((patches.astype(jnp.float32) * sizes).sum(axis=1) / sizes.sum(axis=1)).astype(x.dtype)
     return jnp.concatenate([x[:, 0], mean], axis=1) if config.pool == "cls_mean" else mean
