@@ -28,6 +28,7 @@ import transformers_classes
 
 import vit_jax
 from tests.parity.sources import prepare
+from tests.reference.cases import load_case, weights_file
 from vit_jax.errors import ConfigError
 from vit_jax.models.mae.model import MaskedAutoencoder
 from vit_jax.models.text.model import ImageTextModel
@@ -40,14 +41,14 @@ FAMILIES = ("vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip")
 def main() -> int:
     parser = argparse.ArgumentParser(description="Round trips through timm and transformers.")
     parser.add_argument("--cases", default="tests/reference", help="folder of reference cases")
-    cases = sorted(Path(parser.parse_args().cases).glob("*.json"))
+    cases = sorted(Path(parser.parse_args().cases).absolute().glob("*.json"))
     worst, failed = 0.0, 0
     for path in cases:
         about = json.loads(path.read_text())
         if (
             not isinstance(about, dict)
             or about.get("family") not in FAMILIES
-            or not path.with_suffix(".safetensors").exists()
+            or not weights_file(path.with_suffix("")).exists()
         ):
             continue
         for library, result in written_and_read(about, path):
@@ -74,7 +75,7 @@ def written_and_read(about: dict[str, Any], path: Path):
         (place / "in").mkdir()
         try:
             source: Any
-            source, options = prepare(about, path.with_suffix(".safetensors"), place / "in")
+            source, options = prepare(about, weights_file(path.with_suffix("")), place / "in")
             model = load(source, verbose=False, **dict[str, Any](options))
         except Exception as error:  # a case that is no model, such as losses
             yield "-", f"not a model here: {str(error)[:80]}"
@@ -82,7 +83,7 @@ def written_and_read(about: dict[str, Any], path: Path):
         if not isinstance(model, VisionTransformer | MaskedAutoencoder | ImageTextModel):
             yield "-", "a head or a decoder of its own"
             return
-        arrays = dict(np.load(path.with_suffix(".npz")))
+        arrays = load_case(path.with_suffix(""))[1]
         ours = compute(model, arrays)
         for format, library in (("timm", "timm"), ("hf", "transformers")):
             target = place / format

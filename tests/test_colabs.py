@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.reference.cases import weights_file
+
 COLABS = Path(__file__).parent.parent / "colabs"
 # What a notebook prints when it has come to something, and how many figures it draws.
 NOTEBOOKS = {
@@ -16,7 +18,7 @@ NOTEBOOKS = {
     "quickstart.ipynb": ("accuracy on held-out digits", 2),
 }
 # Stands for the hub's: three blocks of width 32 for 32 pixels, as timm writes them.
-CHECKPOINT = Path(__file__).parent / "reference" / "vit_timm_token.safetensors"
+CHECKPOINT = weights_file("vit_timm_token")
 
 
 def test_every_notebook_is_listed():

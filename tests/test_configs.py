@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.reference.cases import weights_file
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
@@ -72,7 +73,7 @@ CASES = [
     "swinv2_i1k.py:small,16",
 ]
 # Three blocks of width 32 for images of 32 pixels, as timm writes them.
-CHECKPOINT = Path(__file__).parent / "reference" / "vit_timm_token.safetensors"
+CHECKPOINT = weights_file("vit_timm_token")
 
 
 def load(case):

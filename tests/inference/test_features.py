@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.images import COLOURS, colour_folder
+from tests.reference.cases import weights_file
 from tests.runs import run
 from vit_jax.errors import DataError
 from vit_jax.inference.features import FeatureExtractor, list_images
@@ -18,7 +19,7 @@ from vit_jax.inference.predictor import Predictor
 from vit_jax.models.functional import parameters
 from vit_jax.weights.load import load
 
-REFERENCE = Path(__file__).parent.parent / "reference" / "vit_timm_token.safetensors"
+REFERENCE = weights_file("vit_timm_token")
 
 
 @pytest.fixture(scope="module")

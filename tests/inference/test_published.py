@@ -2,13 +2,13 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
 from tests.images import COLOURS, colour_folder
+from tests.reference.cases import weights_file
 from tests.runs import run
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.inference.classifier.classifier import Classifier
@@ -17,7 +17,7 @@ from vit_jax.inference.published import is_checkpoint, is_run
 from vit_jax.weights.load import load
 from vit_jax.weights.save import save
 
-REFERENCE = Path(__file__).parent.parent / "reference" / "vit_timm_token.safetensors"
+REFERENCE = weights_file("vit_timm_token")
 
 
 @pytest.fixture(scope="module")

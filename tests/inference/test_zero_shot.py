@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.inference.texts import checkpoint, clip_tokenizer, siglip_tokenizer
-from tests.reference.cases import HERE
+from tests.reference.cases import load_case, weights_file
 from vit_jax import ZeroShotClassifier
 from vit_jax.cli import main
 from vit_jax.errors import ConfigError
@@ -55,7 +55,7 @@ def test_scores_are_those_of_the_model(parts, classifier):
 
 def test_the_towers_give_the_embeddings_of_the_reference_library(parts, folder):
     model, _ = parts
-    arrays = np.load(HERE / f"{folder.name}.npz")
+    arrays = load_case(folder.name)[1]
     tokens = arrays["in.input_ids"].astype(np.int32)
     text = model.encode_text(tokens)
     np.testing.assert_allclose(text, arrays["out.text_embeds"], atol=2e-5)
@@ -151,7 +151,7 @@ def test_what_is_refused(parts, folder, names, templates, message):
 
 
 def test_a_checkpoint_without_texts(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes((HERE / "vit_timm_token.safetensors").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(weights_file("vit_timm_token").read_bytes())
     with pytest.raises(ConfigError, match="has no text encoder; use a CLIP or SigLIP checkpoint"):
         ZeroShotClassifier.load(tmp_path, NAMES)
 

@@ -5,7 +5,7 @@ import struct
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from tests.reference.cases import HERE
+from tests.reference.cases import HERE, weights_file
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 END = "<|endoftext|>"
@@ -82,7 +82,7 @@ def checkpoint(case, folder, tokenizer=None, **documents):
     """Put a reference case into a folder as transformers publishes it, with a tokenizer; return the folder."""
     folder.mkdir(exist_ok=True)
     about = json.loads((HERE / f"{case}.json").read_text())
-    (folder / "model.safetensors").write_bytes((HERE / f"{case}.safetensors").read_bytes())
+    (folder / "model.safetensors").write_bytes(weights_file(case).read_bytes())
     (folder / "config.json").write_text(json.dumps(about["hf_config_json"]))
     if tokenizer is not None:
         tokenizer.save(str(folder / "tokenizer.json"))

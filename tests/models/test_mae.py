@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.parity.sources import prepare
-from tests.reference.cases import HERE, assert_close, load_case, nhwc, tolerance
+from tests.reference.cases import assert_close, load_case, nhwc, tolerance, weights_file
 from vit_jax.models.functional import parameters
 from vit_jax.objectives.mae import Mae
 from vit_jax.objectives.mae.options import MaeOptions
@@ -15,7 +15,7 @@ from vit_jax.weights.load import load
 @pytest.mark.parametrize("name", ["mae_hf_pretrain", "mae_hf_pretrain_normpix"])
 def test_loss_is_that_of_transformers(name, tmp_path):
     about, arrays, _ = load_case(name)
-    source, _ = prepare(about, HERE / f"{name}.safetensors", tmp_path)
+    source, _ = prepare(about, weights_file(name), tmp_path)
     model, config = load(source, verbose=False), about["config"]
     options = MaeOptions(
         mask_ratio=config["mask_ratio"],

@@ -14,7 +14,7 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if "case" not in metafunc.fixturenames:
         return
-    folder = Path(metafunc.config.getoption("--cases"))
+    folder = Path(metafunc.config.getoption("--cases")).absolute()
     wanted = [family for family in metafunc.config.getoption("--families").split(",") if family]
     paths = sorted(folder.glob("*.json"))
     assert paths, f"no cases in {folder}"

@@ -5,14 +5,13 @@ must be the library's, to the rule of the reference cases. `--cases DIR` takes o
 family that is not known here fails.
 """
 
-import json
-
 import jax
 import numpy as np
 import pytest
 
 from tests.parity.outputs import computation, function_values
 from tests.parity.sources import prepare
+from tests.reference.cases import load_case, weights_file
 from vit_jax.weights.load import load
 
 FAMILIES = (
@@ -33,12 +32,11 @@ PARTLY = {"gradcam_swin": ("logits",)}
 
 
 def test_outputs_and_input_gradient(case, tmp_path):
-    about = json.loads(case.with_suffix(".json").read_text())
+    about, arrays, _ = load_case(case)
     name, family = about["name"], about["family"]
     if family not in FAMILIES:
         pytest.fail(f"family {family!r} of case {name} is not known; leave it out with --families.")
-    arrays = dict(np.load(case.with_suffix(".npz")))
-    weights = case.with_suffix(".safetensors")
+    weights = weights_file(case)
     if not weights.exists():  # a case of functions without parameters
         found = function_values(name, about, arrays)
         problems = wrong_outputs(about, arrays, found)

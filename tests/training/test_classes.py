@@ -9,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.images import COLOURS, colour_folder
+from tests.reference.cases import weights_file
 from tests.training.test_finetune import configuration
 from vit_jax.data.sources.arrays import ArraySource
 from vit_jax.errors import ConfigError, DataError
@@ -30,7 +31,7 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A head of the colours with something in it."""
-    reference = Path(__file__).parent.parent / "reference" / "vit_timm_token.safetensors"
+    reference = weights_file("vit_timm_token")
     model = load(reference, num_classes=3, verbose=False)
     rng = np.random.default_rng(0)
     model.head.kernel[...] = rng.standard_normal((32, 3)).astype(np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.images import COLOURS, colour_folder
+from tests.reference.cases import weights_file
 from tests.runs import run as command
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.errors import CheckpointError, ConfigError
@@ -26,7 +27,7 @@ from vit_jax.weights.load import load, open_pretrained
 from vit_jax.weights.save import save
 
 # Three blocks of width 32 for 32 pixels and 7 classes, as timm writes them.
-REFERENCE = Path(__file__).parent.parent / "reference" / "vit_timm_token.safetensors"
+REFERENCE = weights_file("vit_timm_token")
 
 
 @pytest.fixture(scope="module")

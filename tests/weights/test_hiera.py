@@ -7,7 +7,7 @@ import pytest
 
 from tests.models.test_hiera import TINY, VARIANTS
 from tests.parity.sources import prepare
-from tests.reference.cases import HERE, load_case
+from tests.reference.cases import load_case, weights_file
 from tests.weights.checks import refused
 from tests.weights.models import assert_same, flat, opened, write
 from tests.weights.test_layouts import arrays_of, pth, safetensors
@@ -27,7 +27,7 @@ HFS = replace(TINY, preprocessing=TRANSFORMERS)
 def test_files_are_written_back_as_they_were(name, tmp_path):
     about, _, arrays = load_case(name)
     (tmp_path / "theirs").mkdir()
-    source, options = prepare(about, HERE / f"{name}.safetensors", tmp_path / "theirs")
+    source, options = prepare(about, weights_file(name), tmp_path / "theirs")
     model = load(source, verbose=False, **options)
     format = "timm" if "timm" in name else "hf"
     save(model, tmp_path / "ours", format)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.models.swin.models import FIRST, SECOND, VERSIONS
 from tests.parity.sources import prepare
-from tests.reference.cases import HERE
+from tests.reference.cases import HERE, load_case, weights_file
 from tests.tiny import parameters, pixels, run
 from tests.weights import torch_writer
 from tests.weights.checks import refused, same
@@ -71,7 +71,7 @@ def saved(folder, arrays, document=None):
     ],
 )
 def test_a_librarys_file_is_written_back_as_it_was(name, tmp_path):
-    about, weights = json.loads((HERE / f"{name}.json").read_text()), HERE / f"{name}.safetensors"
+    about, weights = json.loads((HERE / f"{name}.json").read_text()), weights_file(name)
     model = load(prepare(about, weights, tmp_path)[0], verbose=False)
     save(model, tmp_path / "back", "hf" if "_hf" in name else "timm")
     theirs = {n: tensor.read() for n, tensor in open_checkpoint(weights).tensors.items()}
@@ -156,10 +156,9 @@ def test_a_model_without_a_head_has_names_without_a_prefix_or_with_it(version, t
 
 def test_names_in_memory_since_version_5(tmp_path):
     """As `torch.save(model.state_dict())` leaves them; the pairs are those of the reference case."""
-    pairs = json.loads((HERE / "swin_hf.json").read_text())["runtime_to_disk"]
-    on_disk = {disk: memory for memory, disk in pairs.items()}
-    theirs = {n: t.read() for n, t in open_checkpoint(HERE / "swin_hf.safetensors").tensors.items()}
-    document = json.loads((HERE / "swin_hf.json").read_text())["hf_config_json"]
+    about, _, theirs = load_case("swin_hf")
+    on_disk = {disk: memory for memory, disk in about["runtime_to_disk"].items()}
+    document = about["hf_config_json"]
     saved(tmp_path / "disk", theirs, document)
     saved(tmp_path / "memory", {on_disk.get(name, name): array for name, array in theirs.items()}, document)
     assert_same(opened(tmp_path / "disk")[1], opened(tmp_path / "memory")[1])
@@ -335,10 +334,11 @@ def test_torchvisions_files(version, tmp_path):
 @pytest.mark.parametrize("name", ["swin_torchvision", "swinv2_torchvision"])
 def test_torchvisions_files_are_written_back(name, tmp_path):
     """All that its module keeps, but the bias of version 2's keys, which it passes over."""
-    model = load(HERE / f"{name}.safetensors", verbose=False)
+    file = weights_file(name)
+    model = load(file, verbose=False)
     save(model, tmp_path, "torchvision")
     written = open_checkpoint(tmp_path).tensors
-    theirs = open_checkpoint(HERE / f"{name}.safetensors").tensors
+    theirs = open_checkpoint(file).tensors
     assert written.keys() == theirs.keys()
     for path, tensor in theirs.items():
         ours, other = written[path].read(), tensor.read()
