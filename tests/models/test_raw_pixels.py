@@ -9,9 +9,9 @@ import vit_jax
 from tests.tiny import tiny
 from vit_jax.errors import ConfigError
 from vit_jax.models.mae.config import MaeConfig
+from vit_jax.models.patches import Patches
 from vit_jax.models.registry import model_functions
 from vit_jax.models.vit.config import replace
-from vit_jax.models.vit.embedding import Patches
 
 ENCODER = tiny(num_classes=0, pool="none")
 CONFIGS = {

@@ -9,8 +9,8 @@ import pytest
 
 from tests.tiny import TINY, assert_trees_close, functions, parameters, pixels, run, tiny
 from vit_jax.errors import ConfigError
+from vit_jax.models.patches import Patches
 from vit_jax.models.vit.config import replace
-from vit_jax.models.vit.embedding import Patches
 from vit_jax.models.vit.patches import patchify
 from vit_jax.models.vit.resnet_config import ResNetConfig
 
@@ -119,9 +119,11 @@ def sequence(shapes, filler=3.0):
     [
         SEQUENCES,
         replace(SEQUENCES, pool="mean", resample="bicubic", attention="xla"),
-        replace(SEQUENCES, pool="mean", position="none", pool_norm="after"),
+        replace(SEQUENCES, pool="mean", position="none", pool_norm="after", rope="eva", rope_grid=(3, 3)),
+        replace(SEQUENCES, class_token=True, register_tokens=2, pool="cls_mean", rope="dinov3"),
+        replace(SEQUENCES, class_token=True, distillation_token=True, pool="cls", position="sincos2d_mae"),
     ],
-    ids=["map", "mean", "positionless"],
+    ids=["map", "mean", "rotary", "tokens", "fixed"],
 )
 def test_sequences_are_the_images_one_by_one(config):
     images, patches = sequence(SHAPES)
@@ -164,22 +166,17 @@ def test_padding_gets_no_gradient_and_the_mask_token_stands_in():
             dict(backbone=ResNetConfig(), patch_size=4, image_size=32),
             r"this model has backbone ResNetConfig\(",
         ),
-        (dict(class_token=True), "this model has class_token True and"),
-        (dict(register_tokens=2), "this model has register_tokens 2 and"),
-        (dict(rope="eva"), "this model has rope 'eva' and"),
         (dict(class_token=True, position_bias="shared"), "this model has position_bias 'shared' and"),
         (dict(patch_drop_rate=0.5), "this model has patch_drop_rate 0.5 and"),
-        (
-            dict(position="sincos2d_mae"),
-            "need learned positions, .* this model has 'sincos2d_mae', 'bilinear'",
-        ),
-        (dict(resample="zoom"), "resampled bilinear or bicubic; this model has 'learned', 'zoom'"),
+        (dict(resample="zoom"), "resampled bilinear or bicubic; this model has resample 'zoom'; give images"),
     ],
 )
 def test_models_that_do_not_take_sequences(changes, message):
     config = replace(SEQUENCES, **changes)
     with pytest.raises(ConfigError, match=message):
         functions(config).apply(parameters(config), sequence(SHAPES)[1])
+    with pytest.raises(ConfigError, match=r"max_patches is 64, but .*set max_patches to 0"):
+        replace(config, max_patches=64)
 
 
 @pytest.mark.parametrize(

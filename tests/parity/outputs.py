@@ -12,8 +12,8 @@ from vit_jax.evaluation.probes.rank import rankme, singular_values
 from vit_jax.models.families import family_of
 from vit_jax.models.mae.masking import random_masking
 from vit_jax.models.mae.model import MaskedAutoencoder
+from vit_jax.models.patches import Patches
 from vit_jax.models.text.model import ImageTextModel
-from vit_jax.models.vit.embedding import Patches
 from vit_jax.models.vit.patches import unpatchify
 from vit_jax.objectives import dino_losses
 from vit_jax.training.devices.mesh import batch_sharding, make_mesh

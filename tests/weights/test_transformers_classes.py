@@ -16,8 +16,8 @@ from tests.weights.checks import refused
 from tests.weights.models import BEIT, assert_same, flat, opened, write
 from vit_jax.models.heads.upernet_config import UperNetConfig
 from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.patches import Patches
 from vit_jax.models.text.config import ImageTextConfig
-from vit_jax.models.vit.embedding import Patches
 from vit_jax.weights.formats import safetensors_format
 from vit_jax.weights.formats.files import open_checkpoint
 from vit_jax.weights.load import load, open_pretrained

@@ -207,6 +207,11 @@ class BatchReader:
 
 def shape_message(record: str, shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
     """Return what is said of an image whose shape after the transforms is not that which is wanted."""
+    if len(wanted) == 2:
+        return (
+            f"{record} has shape {shape} after the transforms, but the model takes {tuple(wanted)}, patches and values "
+            f"of each; end them with naflex({wanted[0]}, PATCH), PATCH being the model's patch_size."
+        )
     *_, height, width, channels = wanted
     return (
         f"{record} has shape {shape} after the transforms, but the model takes {tuple(wanted)}; end them with "

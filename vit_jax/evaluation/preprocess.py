@@ -1,6 +1,6 @@
 """Images of any kind to what a model takes, as the model's weights want it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,9 @@ from vit_jax.data.transforms.decoding import Decode
 from vit_jax.data.transforms.defaults import default_transforms, with_decoding
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import DataError
-from vit_jax.models.families import image_config, is_config
+from vit_jax.models.families import family_of, image_config, is_config
+from vit_jax.models.family import Budget
+from vit_jax.models.patches import Patches
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.objectives.images import channel_values
 from vit_jax.paths import expanded
@@ -28,14 +30,16 @@ class Taken(NamedTuple):
     """What a model sees of an image.
 
     Attributes:
-      pixels: uint8 `(h, w, c)`.
+      pixels: uint8 `(h, w, c)`; of a model whose images keep their shape patches `(n, p*q*c)`.
       size: height and width of the image as it was given, turned upright.
       geometry: float32 `(2, 3)`, from its pixels to these, see `data.geometry`.
+      grid: int32 `(2,)`, rows and columns of patches, if they are patches.
     """
 
     pixels: np.ndarray
     size: tuple[int, int]
     geometry: np.ndarray
+    grid: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -73,13 +77,17 @@ class Preprocessor:
         config, spec = self.config, self.transforms
         channels = config.in_channels
         if spec is None:
-            spec = default_transforms(config.preprocessing, config.image_size, channels)[1]
-        spec = with_decoding(spec, config.preprocessing.interpolation, config.image_size, channels)
-        return spec
+            spec = default_transforms(config.preprocessing, config.image_size, channels, budget=self._budget)[
+                1
+            ]
+        settings = config.preprocessing.interpolation, config.image_size, channels, self._budget
+        return with_decoding(spec, *settings)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of what comes out."""
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and channels of what comes out; of a model whose images keep their shape, that of patches."""
+        if self._budget is not None:
+            return self.config.input_shape
         height, width = self.size or self.config.image_size
         return height, width, self.config.in_channels
 
@@ -120,7 +128,7 @@ class Preprocessor:
                 f"{self.shape}."
             )
         geometry = np.asarray(example["geometry"], np.float32)
-        return Taken(example["image"], (height, width), geometry)
+        return Taken(example["image"], (height, width), geometry, example.get("grid"))
 
     def original(self, path: str | Path) -> np.ndarray:
         """Return an image file as it is, uint8 `(h, w, c)` with the model's channels.
@@ -132,8 +140,19 @@ class Preprocessor:
         example = {"image": content, "label": 0, "record": str(path)}
         return self._decode(example, np.random.default_rng(0))["image"]
 
-    def pixels(self, images: Pictures) -> np.ndarray:
-        """Return decoded, resized and cropped images, uint8 `(b, h, w, c)`.
+    def stacked(self, taken: Sequence[Taken | None], count: int) -> Any:
+        """Return images as `count` rows, uint8 `(b, h, w, c)` or `Patches` of such, with zeros where there are none."""
+        rows = np.zeros((count, *self.shape), np.uint8)
+        grids = np.zeros((count, 2), np.int32)
+        for index, one in enumerate(taken):
+            if one is not None:
+                rows[index] = one.pixels
+                if one.grid is not None:
+                    grids[index] = one.grid
+        return rows if self._budget is None else Patches(rows, grids)
+
+    def pixels(self, images: Pictures) -> Any:
+        """Return decoded, resized and cropped images, uint8 `(b, h, w, c)`, or `Patches` where they keep their shape.
 
         Args:
           images: one or several, see `data.sources.pictures.each`.
@@ -141,13 +160,22 @@ class Preprocessor:
         Raises:
           DataError: an image cannot be read, or does not come out at the model's size.
         """
-        rows = [self.take(given).pixels for given in self.each(images)]
-        return np.stack(rows) if rows else np.zeros((0, *self.shape), np.uint8)
+        rows = [self.take(given) for given in self.each(images)]
+        return self.stacked(rows, len(rows))
 
-    def __call__(self, images: Pictures) -> np.ndarray:
-        """Return the model's input, float32 `(b, h, w, c)`, for one image or several."""
-        mean, std = channel_values(self.settings, self.config.in_channels)
-        return (self.pixels(images).astype(np.float32) / 255 - mean) / std
+    def __call__(self, images: Pictures) -> Any:
+        """Return the model's input for one image or several, float32 `(b, h, w, c)`; or `models.patches.Patches`."""
+        channels = self.config.in_channels
+        mean, std = channel_values(self.settings, channels)
+        pixels = self.pixels(images)
+        values = pixels.values if isinstance(pixels, Patches) else pixels
+        shown = values.reshape(*values.shape[:2], -1, channels)
+        values = ((shown.astype(np.float32) / 255 - mean) / std).reshape(values.shape)
+        return Patches(values, pixels.sizes) if isinstance(pixels, Patches) else values
+
+    @cached_property
+    def _budget(self) -> Budget | None:
+        return family_of(self.config).budget(self.config)
 
     @property
     def _decode(self) -> Decode:

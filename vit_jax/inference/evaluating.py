@@ -115,7 +115,8 @@ def examine_workdir(
     else:
         source = _given_source(sources, saved)
     notice = ""
-    if any(KINDS[name].renumbered for name in saved.objective(objective).eval_fields):
+    fields = saved.objective(objective).eval_fields
+    if any(KINDS[name].renumbered for name in fields if name in KINDS):  # transforms make others
         source, notice = in_classes_of(saved.class_names, saved.named, source, labels, "the model")
 
     def learned(model: Any, options: Any, data: DataInfo) -> Objective:

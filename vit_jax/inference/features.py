@@ -24,7 +24,7 @@ from vit_jax.models.families import family_of, is_image_encoder
 from vit_jax.models.functional import ModelFunctions
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
-from vit_jax.objectives.images import normalise
+from vit_jax.objectives.images import inputs
 from vit_jax.training.config.defaults import default_config
 from vit_jax.training.devices.hardware import compute_dtype
 from vit_jax.trees import subset
@@ -139,8 +139,8 @@ class FeatureExtractor:
     def _compute(self) -> Any:
         functions: ModelFunctions = model_functions(self.model)
 
-        def compute(params: Any, buffers: Any, pixels: jax.Array) -> jax.Array:
-            return functions.apply_state(params, buffers, normalise(pixels, self.model.preprocessing))[0]
+        def compute(params: Any, buffers: Any, pixels: Any) -> jax.Array:
+            return functions.apply_state(params, buffers, inputs({"image": pixels}, self.model))[0]
 
         options = prediction_options(jax.default_backend(), self.model.dtype)
         return jit(compute, options)

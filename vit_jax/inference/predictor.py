@@ -19,6 +19,7 @@ from vit_jax.inference.frozen import at_end, frozen_of
 from vit_jax.inference.predictions import ImagePredictor
 from vit_jax.inference.published import is_run, objective_of, state_of
 from vit_jax.inference.workdir import find
+from vit_jax.models.families import family_of
 from vit_jax.models.registry import model_functions
 from vit_jax.models.storage import stored
 from vit_jax.objectives.base import Field, Objective
@@ -111,7 +112,9 @@ class Predictor(ImagePredictor):
         names = pretrained.class_names or tuple(map(str, range(model.num_classes)))
         options = parse_options(objective_of(model.problem))
         objective = build_objective(options, model, DataInfo(model.num_classes, names))
-        transforms = default_transforms(model.preprocessing, model.image_size, model.in_channels)[1]
+        transforms = default_transforms(
+            model.preprocessing, model.image_size, model.in_channels, budget=family_of(model).budget(model)
+        )[1]
         params, buffers = state_of(objective, pretrained.params())
         if model.problem == "multi_label":  # a threshold that no file says
             say(
@@ -167,6 +170,7 @@ class Predictor(ImagePredictor):
     @cached_property
     def _preprocessor(self) -> Preprocessor:
         said = self.objective.eval_fields.get("image", Field()).shape or ()
+        sides = said[:2] if len(said) == 3 else ()
         return Preprocessor(
-            self.model, self.eval_transforms, size=tuple(side for side in said[:2] if side is not None)
+            self.model, self.eval_transforms, size=tuple(side for side in sides if side is not None)
         )

@@ -174,7 +174,7 @@ def _published(source: str | Path, weights: str | None) -> _Encoder:
         )
 
     def embed(params: Any, buffers: Any, batch: Batch) -> jax.Array:
-        return pooled_features(model, params, buffers, batch["image"])
+        return pooled_features(model, params, buffers, batch)
 
     return _Encoder(model, config, embed, lambda: (pretrained.params(), {}))
 

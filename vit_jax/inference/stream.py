@@ -50,7 +50,8 @@ def stream(
     At most three batches are in memory: one computed, one decoded, one asked for.
 
     Args:
-      compute: takes uint8 `(b, h, w, c)`, gives `(b, ...)`, or a tree of such; `b` is always the same, see `fitting`.
+      compute: takes uint8 `(b, h, w, c)`, or `Patches` of a model whose images keep their shape; gives `(b, ...)`, or a
+        tree of such; `b` is always the same, see `fitting`.
       preprocessor: makes the arrays.
       images: one or several, see `data.sources.pictures.each`.
       batch_size: most images computed at once; the last batch is padded with zeros, so that one program serves all.
@@ -118,12 +119,11 @@ def _stream(
     total = len(images) if isinstance(images, Sized) and not isinstance(images, str | bytes) else None
     with tqdm(total=total, unit="image", disable=None if progress and many else True) as bar:
         for batch, pixels in read:
-            rows = np.zeros((size, *preprocessor.shape), np.uint8)
-            for row, image in zip(rows, pixels):
-                if not isinstance(image, DataError):
-                    row[:] = image.pixels
-                elif bad == "error":
+            for image in pixels:
+                if isinstance(image, DataError) and bad == "error":
                     raise image
+            taken = [None if isinstance(image, DataError) else image for image in pixels]
+            rows = preprocessor.stacked(taken, size)
             values = jax.tree.map(_on_host, compute(rows))
             for index, (given, image) in enumerate(zip(batch, pixels)):
                 if isinstance(image, DataError):

@@ -24,7 +24,7 @@ from vit_jax.models.families import part_config
 from vit_jax.models.functional import parameters
 from vit_jax.models.registry import model_functions
 from vit_jax.models.text.model import ImageTextModel
-from vit_jax.objectives.images import normalise
+from vit_jax.objectives.images import inputs
 from vit_jax.objectives.outputs.classes import Classes
 from vit_jax.weights.load import open_pretrained
 
@@ -149,8 +149,8 @@ def _encode_text(model: ImageTextModel, tokens: jax.Array) -> jax.Array:
     return model.encode_text(tokens)
 
 
-def _compare(model: ImageTextModel, pixels: jax.Array, classes: jax.Array) -> jax.Array:
-    return model.compare(model.encode_image(normalise(pixels, model.config.image.preprocessing)), classes)
+def _compare(model: ImageTextModel, pixels: Any, classes: jax.Array) -> jax.Array:
+    return model.compare(model.encode_image(inputs({"image": pixels}, model.config.image)), classes)
 
 
 def _checked(

@@ -47,6 +47,19 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How a model takes images that keep their aspect ratio, see `models.patches`.
+
+    Attributes:
+      patches: of an image, at most.
+      size: height and width of a patch, in pixels.
+    """
+
+    patches: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Names:
     """The models of a family that have a name.
 
@@ -141,6 +154,7 @@ class Family:
       per_image: whether the output is one row for an image.
       any_size: of which pixels, in height and in width, the sides of images are multiples that a program for several
         sizes takes; None for a model that takes its own size alone.
+      budget: of a model that takes images that keep their aspect ratio, in how many patches; None for all others.
       headless: the configuration of the same encoder whose output is one row of features for an image.
       head: parameters at the top of the tree that `headless` does not have.
       captures: what the model's call can capture.
@@ -169,6 +183,7 @@ class Family:
     widest: Callable[[Config], int] = lambda config: 0
     per_image: Callable[[Config], bool] = lambda config: True
     any_size: Callable[[Config], tuple[int, int] | None] = lambda config: None
+    budget: Callable[[Config], Budget | None] = lambda config: None
     headless: Callable[[Config], Config] = lambda config: config
     head: tuple[str, ...] = ("head",)
     captures: tuple[str, ...] = ()

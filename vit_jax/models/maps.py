@@ -42,7 +42,12 @@ def named_levels(config: Any, names: Sequence[str] | None = None) -> tuple[Level
       ConfigError: the encoder has no such level.
     """
     family = family_of(config)
-    levels = family.levels(config)
+    levels, budget = family.levels(config), family.budget(config)
+    if budget is not None:
+        raise ConfigError(
+            f"the model takes images of any shape as up to {budget.patches} patches, which are no map; set "
+            "max_patches to 0."
+        )
     if not levels:
         raise ConfigError(
             f"a model of family {family.name!r} gives no feature maps; choose an image encoder."

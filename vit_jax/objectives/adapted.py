@@ -85,6 +85,11 @@ class Adapted(Objective):
         return self.objective.train_flops
 
     @property
+    def any_shape(self) -> bool:
+        """Whether the objective takes images that keep their shape."""
+        return self.objective.any_shape
+
+    @property
     def loss_may_rise(self) -> bool:
         """Whether the objective's loss may rise."""
         return self.objective.loss_may_rise

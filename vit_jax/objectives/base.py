@@ -14,7 +14,7 @@ import numpy as np
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import training_flops
 from vit_jax.objectives.encoder import part_of, pooled_features
-from vit_jax.objectives.images import pictures_of
+from vit_jax.objectives.images import pictures_of, raw_images
 from vit_jax.objectives.outputs.base import Output
 from vit_jax.objectives.outputs.illustration import illustrated
 from vit_jax.objectives.protocol import (
@@ -96,6 +96,11 @@ class Objective(ABC):
     def train_flops(self) -> float:
         """Floating-point operations of forward and backward for one example."""
         return training_flops(self.model)
+
+    @property
+    def any_shape(self) -> bool:
+        """Whether it takes images that keep their shape, of a model that does, see `objectives.images`."""
+        return False
 
     @property
     def loss_may_rise(self) -> bool:
@@ -220,7 +225,7 @@ class Objective(ABC):
         teacher's.
         """
         own, state = part_of(params, self.encoder), part_of(buffers, self.encoder)
-        return pooled_features(self.model, own, state, batch["image"])
+        return pooled_features(self.model, own, state, batch)
 
     def settled(self, metrics: Mapping[str, float]) -> "Objective":
         """Return the objective of a checkpoint with what its own evaluation has found, such as thresholds."""
@@ -243,15 +248,14 @@ class Objective(ABC):
           records: where each comes from.
         """
         if self.output is None:
-            examples = [
-                Example(record, [image], record) for record, image in zip(records, pictures_of(batch))
-            ]
+            shown = pictures_of(batch, self.model)
+            examples = [Example(record, [image], record) for record, image in zip(records, shown)]
             return Illustration("Examples", ("image",), examples)
         predict = jax.jit(self.predict)
         return illustrated(
             lambda images: predict(params, buffers, {"image": images}),
             self.output,
-            batch["image"],
-            pictures_of(batch),
+            raw_images(batch),
+            pictures_of(batch, self.model),
             records,
         )

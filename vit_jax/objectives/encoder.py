@@ -1,5 +1,6 @@
 """The encoder in what an objective learns, and its features."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 
 from vit_jax.models.families import family_of
 from vit_jax.models.registry import model_functions
-from vit_jax.objectives.images import normalise
+from vit_jax.objectives.images import inputs
 
 
 def part_of(tree: Any, path: str) -> Any:
@@ -17,7 +18,7 @@ def part_of(tree: Any, path: str) -> Any:
     return tree
 
 
-def pooled_features(model: Any, params: Any, buffers: Any, images: jax.Array) -> jax.Array:
+def pooled_features(model: Any, params: Any, buffers: Any, batch: Mapping[str, Any]) -> jax.Array:
     """Return one row of features for each image, float32 `(b, d)`: what goes into the head.
 
     It is what the model pools; a plain Vision Transformer that does not pool gives its class token, or the mean of its
@@ -27,10 +28,10 @@ def pooled_features(model: Any, params: Any, buffers: Any, images: jax.Array) ->
       model: the encoder's configuration.
       params: its parameters, with or without those of the head; they may hold its state, as those of files do.
       buffers: its state, `{}` for a family without; what an objective keeps beside it is left out.
-      images: uint8 `(b, h, w, c)`.
+      batch: its raw images, see `objectives.images`.
     """
     functions = model_functions(family_of(model).headless(model))
     known = {*functions.abstract, *functions.abstract_buffers}
     state = ({name: part for name, part in tree.items() if name in known} for tree in (params, buffers))
-    features, _ = functions.apply_state(*state, normalise(images, model.preprocessing))
+    features, _ = functions.apply_state(*state, inputs(batch, model))
     return features.astype(jnp.float32)

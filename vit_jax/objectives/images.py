@@ -1,6 +1,10 @@
-"""Images as the data pipeline ships them (uint8) to what models take, inside the jitted step."""
+"""Images as the data pipeline ships them (uint8) to what models take, inside the jitted step.
 
-from collections.abc import Mapping
+Those of a model whose images keep their shape (`models.family.Budget`) are patches, `image` `(b, n, p*q*c)`, and have a
+`grid` `(b, 2)`, which says how many rows and columns of each image's patches there are.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,7 +12,33 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from vit_jax.data.transforms.naflex import joined
+from vit_jax.models.families import family_of
+from vit_jax.models.patches import Patches
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.objectives.protocol import Field
+
+
+def image_fields(model: Any) -> dict[str, Field]:
+    """Return the fields that are a model's images: of its size, or patches and their `grid`."""
+    grid = {} if family_of(model).budget(model) is None else {"grid": Field((2,), "int32")}
+    return {"image": Field(model.input_shape), **grid}
+
+
+def raw_images(batch: Mapping[str, Any]) -> Any:
+    """Return the images of a batch, uint8 `(b, h, w, c)`, or `Patches` of those that keep their shape."""
+    image = batch["image"]
+    return Patches(image, batch["grid"]) if "grid" in batch else image
+
+
+def inputs(batch: Mapping[str, Any], model: Any) -> Any:
+    """Return what a model takes of a batch of raw images: normalised images `(b, h, w, c)`, or `Patches`."""
+    images = raw_images(batch)
+    if not isinstance(images, Patches):
+        return normalise(images, model.preprocessing)
+    shape = images.values.shape
+    pixels = images.values.reshape(*shape[:2], -1, model.in_channels)
+    return Patches(normalise(pixels, model.preprocessing).reshape(shape), images.sizes)
 
 
 def normalise(images: jax.Array, preprocessing: Preprocessing) -> jax.Array:
@@ -38,9 +68,14 @@ def channel_values(preprocessing: Preprocessing, channels: int) -> tuple[np.ndar
     return values[0], values[1]
 
 
-def pictures_of(batch: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the images of a batch as people see them, uint8 `(b, h, w, c)`: `picture` where models see others."""
-    return batch.get("picture", batch["image"])
+def pictures_of(batch: Mapping[str, np.ndarray], model: Any) -> Sequence[np.ndarray]:
+    """Return the images of a batch as people see them, uint8 `(h, w, c)`: `picture` where models see others."""
+    shown = batch.get("picture", batch["image"])
+    if "grid" not in batch:
+        return shown
+    budget = family_of(model).budget(model)
+    assert budget is not None  # which alone makes a grid of an image
+    return [joined(image, grid, budget.size) for image, grid in zip(shown, batch["grid"])]
 
 
 def on_host(tree: Any) -> Any:

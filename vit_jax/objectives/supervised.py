@@ -15,7 +15,7 @@ from vit_jax.models.functional import ModelFunctions
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
-from vit_jax.objectives.images import normalise
+from vit_jax.objectives.images import image_fields, inputs
 from vit_jax.objectives.known import known_mean, split_known
 from vit_jax.objectives.protocol import Batch, Buffers, DataInfo, Field, LossOutput, Params, Rows, Sums
 
@@ -63,6 +63,11 @@ class Supervised(Objective):
         return type(self), (self.model, self.options, self.data)
 
     @property
+    def any_shape(self) -> bool:
+        """Images may keep their shape."""
+        return True
+
+    @property
     def names(self) -> tuple[str, ...]:
         """What each output is called, or its number where it has no name."""
         return self.data.class_names or tuple(map(str, range(self.model.num_classes)))
@@ -71,7 +76,7 @@ class Supervised(Objective):
     def fields(self) -> Mapping[str, Field]:
         """An image of the model's size, and a target for each output."""
         return {
-            "image": Field(self.model.input_shape),
+            **image_fields(self.model),
             self.target: Field((self.model.num_classes,), "float32"),
         }
 
@@ -82,7 +87,7 @@ class Supervised(Objective):
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
         """Return normalised images, and targets."""
         return {
-            "image": normalise(batch["image"], self.model.preprocessing),
+            "image": inputs(batch, self.model),
             self.target: batch[self.target],
         }
 
@@ -114,7 +119,7 @@ class Supervised(Objective):
 
     def outputs(self, params: Params, buffers: Buffers, batch: Batch) -> jax.Array:
         """Return the model's outputs `(b, c)` of raw images."""
-        images = normalise(batch["image"], self.model.preprocessing)
+        images = inputs(batch, self.model)
         return self.functions.apply_state(params, self._of_model(buffers), images)[0]
 
     def predict(self, params: Params, buffers: Buffers, batch: Batch) -> dict[str, jax.Array]:

@@ -84,8 +84,8 @@ def measure_prediction(
     predict = jit(objective.logits, options)
 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
-        program = predict.lower(params, buffers, {"image": images[size]}).compile()
-        return program, lambda: np.asarray(program(params, buffers, {"image": jax.device_put(images[size])}))
+        program = predict.lower(params, buffers, images[size]).compile()
+        return program, lambda: np.asarray(program(params, buffers, jax.device_put(images[size])))
 
     return [_measured(size, prepare, forward_flops(config), seconds) for size in batch_sizes]
 
@@ -111,7 +111,7 @@ def measure_training(config: Any, batch_sizes: Sequence[int], *, seconds: float 
     def prepare(size: int) -> tuple[Any, Callable[[], Any]]:
         params = jax.device_put(random_parameters(objective))
         state = TrainState(jnp.int32(0), params, plain_buffers(objective), optimizer.init(params), None)
-        batch = {"image": _images(config, size), "label": np.zeros(size, np.int32)}
+        batch = {**_images(config, size), "label": np.zeros(size, np.int32)}
         program = compile_step(step, options=options).lower(state, batch).compile()
 
         def run() -> None:
@@ -196,5 +196,8 @@ def random_parameters(objective: Classification) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.02, x.shape), x.dtype), _shapes(objective))
 
 
-def _images(config: Any, size: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (size, *config.input_shape), np.uint8)
+def _images(config: Any, size: int) -> dict[str, np.ndarray]:
+    images = np.random.default_rng(0).integers(0, 256, (size, *config.input_shape), np.uint8)
+    if family_of(config).budget(config) is None:
+        return {"image": images}
+    return {"image": images, "grid": np.full((size, 2), (1, config.max_patches), np.int32)}

@@ -16,7 +16,7 @@ from vit_jax.checkpoints.files import FOLDER, check_described, locate
 from vit_jax.data.transforms.said import preprocessing_of
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.config_json import config_from_json, config_to_json
-from vit_jax.models.families import is_image_encoder
+from vit_jax.models.families import family_of, is_image_encoder
 from vit_jax.models.heads.units import SCALE, in_units
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.layers.lora import ROOT, Lora
@@ -85,7 +85,9 @@ def open_native(path: Path, weights: str | None = None) -> tuple[RawCheckpoint, 
 
 def evaluated_with(config: ModelConfig, transforms: str) -> ModelConfig:
     """Return a model whose preprocessing is what its images were evaluated with, see `transforms.said`."""
-    said = preprocessing_of(transforms, config.preprocessing, config.image_size, config.in_channels)
+    budget = family_of(config).budget(config)
+    about = config.preprocessing, config.image_size, config.in_channels, budget
+    said = preprocessing_of(transforms, *about)
     return replace(config, preprocessing=said)
 
 

@@ -14,12 +14,12 @@ def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], columns
     """Return pictures side by side.
 
     Args:
-      images: each `(h, w, c)` of 1 or 3 channels, all of one size; uint8, or floats, which are stretched from the
+      images: each `(h, w, c)` of 1 or 3 channels; uint8, or floats, which are stretched from the
         least to the largest value.
       captions: one of each, cut where it is too long.
       columns: pictures in a row.
     """
-    height, width = images[0].shape[:2]
+    height, width = (max(sides) for sides in zip(*(image.shape[:2] for image in images)))
     scale = max(1, -(-_LEAST // min(height, width)))
     cell = height * scale + _MARGIN + _CAPTION, width * scale + _MARGIN
     rows = -(-len(images) // columns)
@@ -27,9 +27,8 @@ def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], columns
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
     for index, (image, caption) in enumerate(zip(images, captions)):
         top, left = (place * size + _MARGIN for place, size in zip(divmod(index, columns), cell))
-        sheet.paste(
-            _picture(image).resize((width * scale, height * scale), Image.Resampling.NEAREST), (left, top)
-        )
+        size = image.shape[1] * scale, image.shape[0] * scale
+        sheet.paste(_picture(image).resize(size, Image.Resampling.NEAREST), (left, top))
         while caption and draw.textlength(caption, font) > width * scale:
             caption = caption[:-1]
         draw.text((left, top + height * scale + 1), caption, "black", font)

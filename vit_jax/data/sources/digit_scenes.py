@@ -121,8 +121,7 @@ class SceneSource(Source):
             hidden = (masks[:g, *window] & mask).sum(axis=(1, 2))
             if (seen[:g] - hidden < VISIBLE * areas[:g]).any():
                 continue
-            pixels = image[window]
-            pixels += opacity[..., None] * (_colour(pixels[mask].mean(axis=0), rng) - pixels)
+            coloured(image[window], opacity, rng)
             masks[:g, *window] &= ~mask
             masks[g, *window] = mask
             seen[:g] -= hidden
@@ -186,6 +185,11 @@ def box_of(mask: np.ndarray) -> np.ndarray:
     """Return the box around the true pixels of `(h, w)`: x and y of its first corner and of its last, float32."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return np.asarray([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def coloured(pixels: np.ndarray, opacity: np.ndarray, rng: np.random.Generator) -> None:
+    """Lay a vivid colour over pixels, float32 `(h, w, 3)`, that differs from what lies under it, in place."""
+    pixels += opacity[..., None] * (_colour(pixels[opacity > 0.5].mean(axis=0), rng) - pixels)
 
 
 def _colour(under: np.ndarray, rng: np.random.Generator) -> np.ndarray:

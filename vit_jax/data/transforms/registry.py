@@ -40,6 +40,8 @@ TRANSFORMS = _Table(
         "simple_random_crop": "recipe_crops:SimpleRandomCrop",
         "flip_ud": "recipe_crops:FlipUpDown",
         "scale_jitter": "padding:ScaleJitter",
+        "native_crop": "naflex:NativeCrop",
+        "naflex": "naflex:Naflex",
         "pad": "padding:Pad",
         "pad_objects": "padding:PadObjects",
         "rand_augment": "policies.rand_augment:RandAugment",

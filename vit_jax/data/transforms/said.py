@@ -15,7 +15,9 @@ from vit_jax.errors import ConfigError
 _MODES = {Resize: "squash", ResizeShort: "center", ResizeLong: "border"}
 
 
-def preprocessing_of(spec: str, preprocessing: Any, image_size: tuple[int, int], channels: int) -> Any:
+def preprocessing_of(
+    spec: str, preprocessing: Any, image_size: tuple[int, int], channels: int, budget: Any = None
+) -> Any:
     """Return a model's preprocessing changed to what its images were evaluated with.
 
     Mean and std stay. Where no resize and centre crop do the same, `transforms` says it in full.
@@ -25,14 +27,16 @@ def preprocessing_of(spec: str, preprocessing: Any, image_size: tuple[int, int],
       preprocessing: of its model, a `models.preprocessing.Preprocessing`.
       image_size: of the model.
       channels: of the model's images.
+      budget: of the model, see `default_transforms`.
     """
-    steps = _steps(with_decoding(spec, preprocessing.interpolation, image_size, channels), image_size)
+    model = image_size, channels
+    steps = _steps(with_decoding(spec, preprocessing.interpolation, *model, budget), image_size)
     for values in ({}, *_guesses(steps, image_size)):
         try:
             candidate = dataclasses.replace(preprocessing, **values, transforms="")
         except ConfigError:  # an interpolation or crop that it does not have
             continue
-        if _steps(default_transforms(candidate, image_size, channels)[1], image_size) == steps:
+        if _steps(default_transforms(candidate, *model, budget=budget)[1], image_size) == steps:
             return candidate
     return dataclasses.replace(preprocessing, transforms=spec)
 

@@ -30,6 +30,7 @@ from vit_jax.inference.export.exported import (
 from vit_jax.inference.predictor import Predictor
 from vit_jax.models.config_json import config_to_json
 from vit_jax.models.families import family_of
+from vit_jax.models.patches import Patches
 from vit_jax.paths import check_output
 from vit_jax.version import __version__
 from vit_jax.weights.formats import safetensors_format
@@ -62,8 +63,10 @@ def export_predictor(predictor: Predictor, folder: str | Path, batch_sizes: Sequ
 
     def program(*arguments: Any) -> Any:
         params, *others = (_like(tree, flat) for tree, flat in zip(trained, arguments))
-        whole = others[0] if others else beside
-        return predictor.compute(params, whole["buffers"], arguments[-1], whole["frozen"])
+        whole, images = others[0] if others else beside, arguments[-1]
+        if isinstance(images, dict):
+            images = Patches(**images)
+        return predictor.compute(params, whole["buffers"], images, whole["frozen"])
 
     batch_sizes = sorted(set(batch_sizes))
     for size in batch_sizes:
@@ -99,8 +102,15 @@ def _like(tree: Any, flat: dict[str, Any]) -> Any:
     return jax.tree.unflatten(jax.tree.structure(tree), [flat[name] for name in trees.flatten(tree)])
 
 
-def _images(model: Any, batch_size: int) -> jax.ShapeDtypeStruct:
-    """Return the shape of a program's images: a number where it is fixed, a symbol where it is not."""
+def _images(model: Any, batch_size: int) -> Any:
+    """Return the shape of a program's images: a number where it is fixed, a symbol where it is not.
+
+    Of a model whose images keep their shape it is a dict of what `models.patches.Patches` has.
+    """
+    if family_of(model).budget(model) is not None:
+        (batch,) = export.symbolic_shape(str(batch_size or "b"))
+        values = jax.ShapeDtypeStruct((batch, *model.input_shape), np.uint8)
+        return {"values": values, "sizes": jax.ShapeDtypeStruct((batch, 2), np.int32)}
     height, width = map(str, model.image_size)
     stride = family_of(model).any_size(model)
     if stride is not None:

@@ -17,6 +17,7 @@ from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.evaluation.preprocess import Preprocessor
 from vit_jax.inference.predictions import ImagePredictor
 from vit_jax.models.config_json import config_from_json
+from vit_jax.models.patches import Patches
 from vit_jax.objectives.outputs.base import Output, output_from_json
 from vit_jax.objectives.outputs.classes import Classes
 from vit_jax.objectives.outputs.values import Values
@@ -43,7 +44,7 @@ class ExportedPredictor(ImagePredictor):
 
     Attributes:
       programs: `(params, images) -> outputs` by batch size, or with `buffers` before the images if there are any; 0 is
-        any.
+        any. Images are uint8 `(b, h, w, c)`, or a dict of what `models.patches.Patches` has.
       params: its parameters, by path.
       model: what it was exported from.
       output: what is predicted, and how it is written and drawn.
@@ -100,23 +101,29 @@ class ExportedPredictor(ImagePredictor):
         largest = max(programs) or cls.batch_size
         return cls(programs, params, model, output, description["eval_transforms"], folder, largest, buffers)
 
-    def _compute(self, images: np.ndarray) -> Mapping[str, Any]:
-        given = self._filled(images)
+    def _compute(self, images: Any) -> Mapping[str, Any]:
+        given = self._filled(images._asdict() if isinstance(images, Patches) else images)
         # Programs of the first format give the array itself.
         return given if isinstance(given, Mapping) else {_vector(self.output)[0]: given}
 
-    def _filled(self, images: np.ndarray) -> Any:
-        fixed = [size for size in self.programs if size >= len(images)]
+    def _filled(self, images: Any) -> Any:
+        count = len(jax.tree.leaves(images)[0])
+        fixed = [size for size in self.programs if size >= count]
+
+        def filled(rows: np.ndarray) -> np.ndarray:
+            whole = np.zeros((min(fixed), *rows.shape[1:]), rows.dtype)
+            whole[:count] = rows
+            return whole
+
         if fixed:  # filled up to a batch that it was exported for
-            rows = np.zeros((min(fixed), *images.shape[1:]), images.dtype)
-            rows[: len(images)] = images
-            return jax.tree.map(lambda rows: rows[: len(images)], self._run(rows))
+            return jax.tree.map(lambda rows: rows[:count], self._run(jax.tree.map(filled, images)))
         return self._run(images)
 
-    def _run(self, images: np.ndarray) -> Any:
-        size = len(images) if len(images) in self.programs else 0
+    def _run(self, images: Any) -> Any:
+        shape = jax.tree.leaves(images)[0].shape
+        size = shape[0] if shape[0] in self.programs else 0
         arrays = (self.params, self.buffers) if self.buffers else (self.params,)
-        if images.shape not in self._compiled:
+        if shape not in self._compiled:
             options = prediction_options(jax.default_backend(), self.model.dtype)
             try:
                 compute = jax.jit(self.programs[size].call, compiler_options=options)
@@ -125,8 +132,8 @@ class ExportedPredictor(ImagePredictor):
                 if "RESOURCE_EXHAUSTED" in str(error):
                     raise
                 raise _not_readable(self.folder / program_name(size), error) from error
-            self._compiled[images.shape] = program
-        return self._compiled[images.shape](*arrays, images)
+            self._compiled[shape] = program
+        return self._compiled[shape](*arrays, images)
 
     def __getstate__(self) -> dict[str, Any]:
         # What it was read from: jax pickles no program, and reads this one in another process as in this.

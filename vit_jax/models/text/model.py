@@ -17,8 +17,8 @@ from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.patches import Patches
 from vit_jax.models.text.config import ImageTextConfig, TextConfig
-from vit_jax.models.vit.embedding import Patches
 from vit_jax.models.vit.model import VisionTransformer
 from vit_jax.random import fold
 

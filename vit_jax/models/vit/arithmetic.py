@@ -18,8 +18,9 @@ def macs(config: ViTConfig, visible: float | None = 1.0) -> int:
         stem += h * w * 9 * c_in * channels
     if config.backbone:
         stem += sum(rows * i * o for rows, i, o in _convolutions(config.backbone, channels, (h, w)))
-    embedding = config.num_patches * patch_values(config) * d
-    tokens = config.prefix_tokens + int(config.num_patches * visible)
+    patches = config.max_patches or config.num_patches  # padding is computed as patches are
+    embedding = patches * patch_values(config) * d
+    tokens = config.prefix_tokens + int(patches * visible)
     count = stem + embedding
     for attended, fed in block_tokens(config, tokens):
         count += block_macs(config, attended, fed)

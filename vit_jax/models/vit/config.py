@@ -85,6 +85,9 @@ class ViTConfig(EncoderConfig):
         masked autoencoders' encoders that were not trained with merging.
       dynamic_image_size: accept other image sizes at call time by resampling positions.
       dynamic_image_pad: accept sizes that patches do not divide, by zeros at the bottom and on the right.
+      max_patches: images keep their aspect ratio and are sequences of so many patches at most, padded and masked
+        (NaFlex, Tschannen et al. 2025, arXiv 2502.14786); 0 for images of `image_size`, which then says only what grid
+        the position table has.
       resample, resample_antialias, resample_offset: how positions go to another grid; see
         `models.layers.positions.resample`.
       load_resample, load_antialias: how positions and patch kernels go to another size when weights are loaded,
@@ -125,6 +128,7 @@ class ViTConfig(EncoderConfig):
     merge_proportional: bool = True
     dynamic_image_size: bool = False
     dynamic_image_pad: bool = False
+    max_patches: int = 0
     resample: str = "bicubic"
     resample_antialias: bool = True
     resample_offset: float = 0.0
@@ -158,7 +162,9 @@ class ViTConfig(EncoderConfig):
                 f"stem_strides are {self.stem_strides}, for a stem of {len(self.stem)} convolutions; give one for "
                 "each, or none at all."
             )
-        check_at_least(self, 0, "num_classes", "register_tokens", "representation_size", "resample_offset")
+        check_at_least(
+            self, 0, "num_classes", "register_tokens", "representation_size", "resample_offset", "max_patches"
+        )
         check_rates(self, "patch_drop_rate")
         check_divides(self.image_size, self.token_stride)
         if self.position.startswith("sincos2d") and self.width % 4:
@@ -193,6 +199,8 @@ class ViTConfig(EncoderConfig):
                 "position_bias needs a class token and no distillation or register tokens: its tables have entries "
                 "for one token before the patches."
             )
+        if self.max_patches:
+            check_sequences(self, f"max_patches is {self.max_patches}, but ", "set max_patches to 0")
 
     @property
     def token_stride(self) -> tuple[int, int]:
@@ -245,8 +253,34 @@ class ViTConfig(EncoderConfig):
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of an image: height, width, channels."""
+        """Shape of an image: height, width, channels; with `max_patches`, these and the values of a patch."""
+        if self.max_patches:
+            return self.max_patches, math.prod(self.patch_size) * self.in_channels
         return *self.image_size, self.in_channels
+
+
+def check_sequences(
+    config: ViTConfig, whose: str = "", remedy: str = "give images (batch, height, width, channels)"
+) -> None:
+    """Raise ConfigError unless a model takes sequences of patches, see `models.patches`.
+
+    Args:
+      config: the model.
+      whose: how the message begins.
+      remedy: what to do instead.
+    """
+    fixed = {"stem": (), "backbone": None, "position_bias": "none", "patch_drop_rate": 0, "merge_tokens": ()}
+    for field, value in fixed.items():
+        if getattr(config, field) != value:
+            raise ConfigError(
+                f"{whose}this model has {field} {getattr(config, field)!r} and does not take patches of "
+                f"variable-size images; {remedy}."
+            )
+    if config.position == "learned" and config.resample not in ("bilinear", "bicubic"):
+        raise ConfigError(
+            f"{whose}patches of variable-size images need positions that are resampled bilinear or bicubic; this "
+            f"model has resample {config.resample!r}; {remedy}."
+        )
 
 
 SIZES: dict[str, dict[str, int]] = {

@@ -1,6 +1,6 @@
 """From pixels to tokens: convolution stem, patch embedding, positions, class and register tokens."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.dense import dense, initial_kernel, spread, value_of
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
-from vit_jax.models.layers.positions.absolute import sincos2d
+from vit_jax.models.layers.positions.absolute import sincos2d, sincos2d_at
 from vit_jax.models.layers.positions.resample import resample_positions, runtime_weights
 from vit_jax.models.layers.sizes import check_divides
+from vit_jax.models.patches import Patches
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.models.vit.patches import patchify
 
@@ -62,23 +63,6 @@ class PatchEmbed(Module):
         """Return tokens `(b, n, d)` of patches `(b, n, p*q*c)`."""
         kernel = self.kernel[...]
         return dense(patches, kernel.reshape(-1, kernel.shape[-1]), value_of(self.bias))
-
-
-class Patches(NamedTuple):
-    """Images of any shapes as sequences of patches (NaViT, Dehghani et al. 2023, arXiv 2307.06304).
-
-    Attributes:
-      values: `(b, n, p*q*c)` normalised patches in the order of `patchify`, each image's padded to the longest.
-      sizes: `(b, 2)` integers, rows and columns of each image's patches.
-    """
-
-    values: jax.Array
-    sizes: jax.Array
-
-    @property
-    def valid(self) -> jax.Array:
-        """Which patches are of an image and not padding, `(b, n)` bool."""
-        return jnp.arange(self.values.shape[1]) < jnp.prod(self.sizes, axis=1)[:, None]
 
 
 def check_images(config: ViTConfig, images: jax.Array) -> None:
@@ -152,26 +136,37 @@ def position_table(config: ViTConfig, learned: jax.Array | None, grid: tuple[int
     )
 
 
-def sequence_positions(config: ViTConfig, learned: jax.Array, patches: Patches) -> jax.Array:
-    """Return the position of every patch of a batch of images with shapes of their own.
+def sequence_positions(
+    config: ViTConfig, learned: jax.Array | None, patches: Patches
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """Return the position of every patch of a batch of images with shapes of their own, and of the tokens before.
 
-    The table is resized to each image's grid with antialiasing, bilinear or bicubic as the model says; padding gets
-    the first patch's position.
+    A learned table is resized to each image's grid with antialiasing, bilinear or bicubic as the model says; padding
+    gets the first patch's position.
 
     Args:
       config: the model.
-      learned: the learned table `(n, d)`, without other slots.
+      learned: the learned table `(slots, d)`, or None for fixed or no positions.
       patches: the images.
 
     Returns:
-      `(b, n, d)` float32.
+      `(b, n, d)` float32, or None; and the slots `(t, d)` of class and distillation token, or None without any.
     """
-    index = jnp.where(patches.valid, jnp.arange(patches.values.shape[1]), 0)
-    rows, columns = patches.sizes[:, :1], patches.sizes[:, 1:]
-    vertical = runtime_weights(index // columns, rows, config.grid[0], config.resample)
-    horizontal = runtime_weights(index % columns, columns, config.grid[1], config.resample)
-    table = learned.reshape(*config.grid, -1)
-    return jnp.einsum("bny,yxd,bnx->bnd", vertical, table, horizontal, precision=jax.lax.Precision.HIGHEST)
+    if config.position == "none":
+        return None, None
+    if learned is None:
+        return sincos2d_at(*patches.places, config.width, config.position.removeprefix("sincos2d_")), None
+    slots = config.position_slots - config.num_patches
+    weights = (
+        runtime_weights(place, count, n_in, config.resample)
+        for place, count, n_in in zip(patches.places, patches.grids, config.grid)
+    )
+    vertical, horizontal = weights
+    table = learned[slots:].reshape(*config.grid, -1)
+    positions = jnp.einsum(
+        "bny,yxd,bnx->bnd", vertical, table, horizontal, precision=jax.lax.Precision.HIGHEST
+    )
+    return positions, learned[:slots] if slots else None
 
 
 def with_prefix(
@@ -184,7 +179,8 @@ def with_prefix(
 
     Args:
       patches: `(b, n, d)`.
-      positions: `(n, d)`, or `(t + n, d)` when the tokens have slots, or None.
+      positions: `(n, d)`, or `(t + n, d)` when the tokens have slots, or None; `(b, n, d)` of images with shapes of
+        their own.
       tokens: class and distillation token, `(t, d)`, or None.
       registers: `(r, d)` or None; they have no position.
 
@@ -192,7 +188,9 @@ def with_prefix(
       `(b, t + r + n, d)`.
     """
     b, n, d = patches.shape
-    if positions is not None:
+    if positions is not None and positions.ndim == 3:
+        patches = patches + positions.astype(patches.dtype)
+    elif positions is not None:
         if tokens is not None and positions.shape[0] > n:
             tokens = tokens + positions[:-n]
         patches = patches + spread(positions[-n:], patches)

@@ -1,7 +1,7 @@
 """The plain Vision Transformer and its hybrids as a family. Needs no jax."""
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.family import Explanation, Family, Level, Names
+from vit_jax.models.family import Budget, Explanation, Family, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
 from vit_jax.models.names import published, timm_names
 from vit_jax.models.vit import arithmetic, names
@@ -58,6 +58,11 @@ def any_size(config: ViTConfig) -> tuple[int, int] | None:
     return config.token_stride if config.dynamic_image_size else None
 
 
+def budget(config: ViTConfig) -> Budget | None:
+    """Return the patches of images that keep their aspect ratio, of a model that takes such."""
+    return Budget(config.max_patches, config.patch_size) if config.max_patches else None
+
+
 def headless(config: ViTConfig) -> ViTConfig:
     """Return the encoder of one row of features: what is pooled, else the class token, else the patches' mean."""
     if config.pool not in ("none", "patches"):
@@ -92,6 +97,7 @@ FAMILY = Family(
     widest=lambda config: config.mlp_dim,
     per_image=lambda config: config.pool not in ("patches", "none"),
     any_size=any_size,
+    budget=budget,
     headless=headless,
     head=("head", "head_distillation"),
     captures=CAPTURES,
@@ -101,8 +107,8 @@ FAMILY = Family(
     adaptation="vit_jax.models.vit.adaptation:ADAPTATION",
     running=RUNNING
     | {
-        "patch_drop_rate", "head_bias_init", "dynamic_image_size", "dynamic_image_pad", "resample",
-        "resample_antialias", "resample_offset", "load_resample", "load_antialias", "bias_resample",
+        "patch_drop_rate", "head_bias_init", "dynamic_image_size", "dynamic_image_pad", "max_patches",
+        "resample", "resample_antialias", "resample_offset", "load_resample", "load_antialias", "bias_resample",
     },
     idle=_idle,
 )  # fmt: skip

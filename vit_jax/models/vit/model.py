@@ -19,11 +19,11 @@ from vit_jax.models.layers.freezing import frozen_depth
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.positions.relative import RelativePositions
-from vit_jax.models.layers.positions.rotary import rotation
-from vit_jax.models.vit.config import ViTConfig, replace
+from vit_jax.models.layers.positions.rotary import rotation, sequence_rotation
+from vit_jax.models.patches import Patches
+from vit_jax.models.vit.config import ViTConfig, check_sequences, replace
 from vit_jax.models.vit.embedding import (
     PatchEmbed,
-    Patches,
     StemLayer,
     check_images,
     check_normalised,
@@ -108,12 +108,12 @@ class VisionTransformer(Module):
             check_normalised(images.values)
             self._check_sequences(images)
             x = self.patch_embed.project(images.values.astype(config.dtype))
-            positions = None
+            positions, slots = sequence_positions(config, value_of(self.pos_embed), images)
         else:
             check_images(config, images)
             *_, x = self.stem_of(images)
             x = self.patch_embed(x if self.backbone is None else self.backbone(x))
-            positions = position_table(config, value_of(self.pos_embed), self.grid_of(images))
+            positions, slots = position_table(config, value_of(self.pos_embed), self.grid_of(images)), None
         if mask is not None:
             if self.mask_token is None:
                 raise ConfigError("a mask was given to a model without mask_token; create it with one.")
@@ -121,10 +121,11 @@ class VisionTransformer(Module):
                 raise ConfigError(f"mask has shape {mask.shape}; the patches have {x.shape[:2]}.")
             hidden = jnp.broadcast_to(self.mask_token[...], x.shape).astype(x.dtype)
             x = jnp.where(mask[..., None], hidden, x)
-        if isinstance(images, Patches) and self.pos_embed is not None:
-            x = x + sequence_positions(config, self.pos_embed[...], images).astype(x.dtype)
         own = [token[...] for token in (self.class_token, self.distillation_token) if token is not None]
-        x = with_prefix(x, positions, jnp.concatenate(own) if own else None, value_of(self.register_tokens))
+        tokens = jnp.concatenate(own) if own else None
+        if tokens is not None and slots is not None:
+            tokens = tokens + slots
+        x = with_prefix(x, positions, tokens, value_of(self.register_tokens))
         if key is not None and config.patch_drop_rate:
             first, patches = x[:, : config.prefix_tokens], x[:, config.prefix_tokens :]
             kept = drop_patches(patches, config.patch_drop_rate, fold(key, "patches"))
@@ -148,7 +149,8 @@ class VisionTransformer(Module):
         """Return what attention knows of images beside their tokens: relative and rotary positions, padding."""
         config = self.config
         if isinstance(images, Patches):
-            return Surroundings(mask=images.valid[:, None, None, :])
+            mask = self._seen(images)[:, None, None, :]
+            return Surroundings(rotation=sequence_rotation(config, images), mask=mask)
         grid = self.grid_of(images)
         table = value_of(self.position_bias)
         relative = RelativePositions(config.grid, config.bias_resample)
@@ -230,7 +232,7 @@ class VisionTransformer(Module):
             outputs="blocks" in kinds,
             weights="attention" in kinds,
         )
-        valid = images.valid if isinstance(images, Patches) else None
+        valid = self._seen(images) if isinstance(images, Patches) else None
         merged = captured.pop("merged", None)
         x = pool_tokens(values["encoded"], self.config, self.pool, fold(key, "pool"), valid, merged)
         if merged is not None:
@@ -256,21 +258,13 @@ class VisionTransformer(Module):
                 raise ConfigError(f"{name!r} cannot be captured: this model has no {PARTS[kind]}.")
         return out, {n: values[kind] if i is None else values[kind][i] for n, (kind, i) in wanted.items()}
 
+    def _seen(self, images: Patches) -> jax.Array:
+        """Return which tokens are not padding, `(b, prefix + n)` bool."""
+        return jnp.pad(images.valid, ((0, 0), (self.config.prefix_tokens, 0)), constant_values=True)
+
     def _check_sequences(self, images: Patches) -> None:
         config = self.config
-        fixed = {"stem": (), "backbone": None, "rope": "none", "position_bias": "none", "patch_drop_rate": 0}
-        fixed |= {"class_token": False, "register_tokens": 0, "merge_tokens": ()}
-        for field, value in fixed.items():
-            if getattr(config, field) != value:
-                raise ConfigError(
-                    f"this model has {field} {getattr(config, field)!r} and does not take patches of "
-                    "variable-size images; give images (batch, height, width, channels)."
-                )
-        if config.position not in ("learned", "none") or config.resample not in ("bilinear", "bicubic"):
-            raise ConfigError(
-                "patches of variable-size images need learned positions, resampled bilinear or bicubic; this model "
-                f"has {config.position!r}, {config.resample!r}."
-            )
+        check_sequences(config)
         size = math.prod(config.patch_size) * config.in_channels
         (b, _, *given), sizes = images.values.shape, images.sizes.shape
         if given != [size] or sizes != (b, 2):

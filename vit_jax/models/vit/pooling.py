@@ -67,7 +67,7 @@ def pool_tokens(
       config: says which pooling; a mean leaves out class, distillation and register tokens.
       attention_pool: the module of pool `map`.
       key: None for evaluation.
-      valid: which tokens count, `(b, n)` bool, for a model without a prefix; None for all.
+      valid: which tokens count, `(b, prefix + n)` bool; None for all.
       merged: what the tokens were made of; None where each is one. Attention pooling and means are those over all
         that they stand for.
     """
@@ -85,7 +85,7 @@ def pool_tokens(
     patches = x[:, config.prefix_tokens :]
     if config.pool == "patches":
         return patches
-    mean = patches.mean(axis=1, where=None if valid is None else valid[..., None])
+    mean = patches.mean(axis=1, where=None if valid is None else valid[:, config.prefix_tokens :, None])
     if merged is not None:
         sizes = merged.sizes[:, config.prefix_tokens :, None]
         mean = ((patches.astype(jnp.float32) * sizes).sum(axis=1) / sizes.sum(axis=1)).astype(x.dtype)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -12,13 +13,14 @@ from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
 from vit_jax.models.functional import ModelFunctions
 from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.patches import Patches
 from vit_jax.models.problem import LOSSES
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
 from vit_jax.objectives.classification.erasing import erase
 from vit_jax.objectives.classification.mixing import mix, partners
 from vit_jax.objectives.classification.options import ClassificationOptions
-from vit_jax.objectives.images import normalise, on_host, pictures_of
+from vit_jax.objectives.images import image_fields, inputs, normalise, on_host, pictures_of, raw_images
 from vit_jax.objectives.losses import (
     sigmoid_cross_entropy,
     smooth_one_hot,
@@ -86,6 +88,8 @@ class Classification(Objective):
                 f"objective.label_smoothing is {options.label_smoothing}, which raises all classes above "
                 f"bce_threshold {options.bce_threshold}; set label_smoothing=0 or bce_threshold=None."
             )
+        if family_of(self.model).budget(self.model) is not None:
+            _check_alone(options)
         object.__setattr__(self, "model", replace(self.model, problem=LOSSES[options.loss]))
         object.__setattr__(self, "functions", model_functions(self.model))
         object.__setattr__(self, "class_weights", _class_weights(self))
@@ -94,6 +98,11 @@ class Classification(Objective):
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, or their numbers where there are none."""
         return self.data.class_names or tuple(map(str, range(self.model.num_classes)))
+
+    @property
+    def any_shape(self) -> bool:
+        """Images may keep their shape."""
+        return True
 
     @property
     def monitor(self) -> str:
@@ -109,7 +118,7 @@ class Classification(Objective):
     def fields(self) -> Mapping[str, Field]:
         """An image of the model's size, and its label."""
         return {
-            "image": Field(self.model.input_shape),
+            **image_fields(self.model),
             "label": Field((), "int32"),
         }
 
@@ -120,6 +129,9 @@ class Classification(Objective):
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
         """Normalise images, erase boxes of them, make soft targets and mix, over the whole batch."""
         options, raw = self.options, batch["image"]
+        if isinstance(raw_images(batch), Patches):
+            targets = smooth_one_hot(batch["label"], self.model.num_classes, options.label_smoothing)
+            return {"image": inputs(batch, self.model), "target": targets}
         # Bytes, not numbers, are moved between devices, unless an image has to be erased before another sees it.
         others = None
         if not options.erase_probability:
@@ -208,7 +220,7 @@ class Classification(Objective):
 
     def logits(self, params: Params, buffers: Buffers, batch: Batch) -> jax.Array:
         """Return logits `(b, classes)` of raw images."""
-        images = normalise(batch["image"], self.model.preprocessing)
+        images = inputs(batch, self.model)
         return self.functions.apply_state(params, buffers, images)[0]
 
     @property
@@ -244,24 +256,27 @@ class Classification(Objective):
         wanted = () if explanation is None else (explanation.capture,)
 
         @jax.jit
-        def look(params: Params, buffers: Buffers, images: jax.Array) -> tuple[jax.Array, Any]:
-            inputs = normalise(images, self.model.preprocessing)
-            call = self.functions.apply_state(params, buffers, inputs, capture=wanted)[0]
+        def look(params: Params, buffers: Buffers, images: Any) -> tuple[jax.Array, Any]:
+            seen = inputs({"image": images}, self.model)
+            call = self.functions.apply_state(params, buffers, seen, capture=wanted)[0]
             logits, captured = call if wanted else (call, {})
             return self.probabilities(logits), captured
 
-        images, labels, examples = batch["image"], batch["label"], []
+        images, labels, examples = pictures_of(batch, self.model), batch["label"], []
+        grids = [tuple(map(int, grid)) for grid in batch["grid"]] if "grid" in batch else [None] * len(images)
         for start in range(0, len(images), AT_ONCE):
             rows = slice(start, start + AT_ONCE)
-            chances, captured = on_host(look(params, buffers, images[rows]))
-            for row, image in enumerate(pictures_of(batch)[rows]):
+            some = jax.tree.map(itemgetter(rows), raw_images(batch))
+            chances, captured = on_host(look(params, buffers, some))
+            for row, image in enumerate(images[rows]):
                 best, label = int(chances[row].argmax()), labels[rows][row]
                 verdict = "right" if best == label else f"WRONG, it is {self.class_names[int(label)]}"
                 caption = f"{self.class_names[best]}  {chances[row][best]:.1%}  {verdict}"
-                pictures = [image]
+                shown = [image]
                 if explanation is not None:
-                    pictures.append(attention_overlay(image, captured[explanation.capture][row], explanation))
-                examples.append(Example(caption, pictures, records[len(examples)], bool(best == label)))
+                    weights, grid = captured[explanation.capture][row], grids[rows][row]
+                    shown.append(attention_overlay(image, weights, explanation, grid))
+                examples.append(Example(caption, shown, records[len(examples)], bool(best == label)))
         columns = ("image", "attention, last block")[: 1 if explanation is None else 2]
         return Illustration("Predictions", columns, examples)
 
@@ -276,6 +291,18 @@ class Classification(Objective):
 def build(model: Any, options: ClassificationOptions, data: DataInfo) -> Classification:
     """Return the objective; see `objectives.registry`."""
     return Classification(model, options, data)
+
+
+def _check_alone(options: ClassificationOptions) -> None:
+    """Raise ConfigError where several images become one, or boxes of them are erased: they need images of one shape."""
+    on = ("mixup", "cutmix", "cutmix_minmax", "erase_probability")
+    for name in on:
+        if value := getattr(options, name):
+            off = "None" if name == "cutmix_minmax" else "0"
+            raise ConfigError(
+                f"objective.{name} is {value}, which needs images of one shape, but model.max_patches lets them keep "
+                f"their own; set objective.{name}={off}, or max_patches to 0."
+            )
 
 
 def _class_weights(objective: Classification) -> np.ndarray | None:

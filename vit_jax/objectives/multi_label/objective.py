@@ -11,7 +11,7 @@ import numpy as np
 
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.metrics.labels import UNTUNED, LabelScorer
-from vit_jax.objectives.images import on_host, pictures_of
+from vit_jax.objectives.images import on_host, pictures_of, raw_images
 from vit_jax.objectives.multi_label.losses import asymmetric_loss, binary_cross_entropy, smooth
 from vit_jax.objectives.multi_label.options import MultiLabelOptions
 from vit_jax.objectives.outputs.labels import Labels
@@ -95,12 +95,13 @@ class MultiLabel(Supervised):
         self, params: Params, buffers: Buffers, batch: HostBatch, records: Sequence[str]
     ) -> Illustration:
         """Return images with the classes that are predicted, and those that are missing or too many."""
-        images, labels = batch["image"], batch["labels"]
-        chances = on_host(jax.jit(self.predict)(params, buffers, {"image": images}))["probabilities"]
+        labels = batch["labels"]
+        seen = {"image": raw_images(batch)}
+        chances = on_host(jax.jit(self.predict)(params, buffers, seen))["probabilities"]
         unknown = not self.output.thresholds
         output = dataclasses.replace(self, tuned=(UNTUNED,)).output if unknown else self.output
         examples = []
-        for image, own, chance, record in zip(pictures_of(batch), labels, chances, records):
+        for image, own, chance, record in zip(pictures_of(batch, self.model), labels, chances, records):
             caption, right = output.compared({"probabilities": chance, "labels": own})
             examples.append(Example(caption, [image], record, right))
         title = f"Predictions of {UNTUNED:.0%} or more" if unknown else "Predictions"

@@ -1,8 +1,10 @@
 """Pictures of the predictions of any task."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
+import jax
 import numpy as np
 
 from vit_jax.objectives.images import on_host
@@ -14,10 +16,10 @@ AT_ONCE = 16  # images that are computed together: of many, maps would fill the 
 
 
 def illustrated(
-    predict: Callable[[np.ndarray], Mapping[str, Any]],
+    predict: Callable[[Any], Mapping[str, Any]],
     output: Output,
-    images: np.ndarray,
-    pictures: np.ndarray,
+    images: Any,
+    pictures: Sequence[np.ndarray],
     records: Sequence[str],
 ) -> Illustration:
     """Return images with their predictions in words, and drawn where the output draws.
@@ -25,14 +27,15 @@ def illustrated(
     Args:
       predict: gives what the output takes, arrays with leading `b`, of uint8 images `(b, h, w, c)`.
       output: says and draws it.
-      images: uint8 `(n, h, w, c)`.
-      pictures: uint8 `(n, h, w, c)`, what people see of them.
+      images: uint8 `(n, h, w, c)`, or `Patches` of such, see `objectives.images`.
+      pictures: uint8 `(h, w, c)` each, what people see of them.
       records: where each comes from.
     """
     examples: list[Example] = []
-    for start in range(0, len(images), AT_ONCE):
-        found = on_host(predict(images[start : start + AT_ONCE]))
-        for index, image in enumerate(pictures[start : start + AT_ONCE]):
+    for start in range(0, len(pictures), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        found = on_host(predict(jax.tree.map(itemgetter(rows), images)))
+        for index, image in enumerate(pictures[rows]):
             row = {name: values[index] for name, values in found.items()}
             said = output.predicted(records[start + index], row)
             picture = None if said.error else output.draw(image, row)

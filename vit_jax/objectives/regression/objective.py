@@ -11,7 +11,7 @@ import numpy as np
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.metrics.values import ValueScorer
 from vit_jax.models.heads.units import SCALE, in_units
-from vit_jax.objectives.images import on_host, pictures_of
+from vit_jax.objectives.images import on_host, pictures_of, raw_images
 from vit_jax.objectives.known import known_mean, split_known
 from vit_jax.objectives.outputs.values import Values
 from vit_jax.objectives.protocol import Buffers, DataInfo, Example, HostBatch, Illustration, Params
@@ -114,10 +114,10 @@ class Regression(Supervised):
         self, params: Params, buffers: Buffers, batch: HostBatch, records: Sequence[str]
     ) -> Illustration:
         """Return images with the values that are predicted and those that are right."""
-        images, targets, output = batch["image"], batch["value"], self.output
-        found = on_host(jax.jit(self.predict)(params, buffers, {"image": images}))["values"]
+        targets, output = batch["value"], self.output
+        found = on_host(jax.jit(self.predict)(params, buffers, {"image": raw_images(batch)}))["values"]
         examples = []
-        for image, own, values, record in zip(pictures_of(batch), targets, found, records):
+        for image, own, values, record in zip(pictures_of(batch, self.model), targets, found, records):
             said, right = (output.text(output.record({"values": x})) for x in (values, own))
             examples.append(Example(f"{said}  (it is {right})", [image], record))
         return Illustration("Predictions", ("image",), examples)

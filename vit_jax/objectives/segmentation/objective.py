@@ -223,7 +223,9 @@ class SemanticSegmentation(Objective):
         """Return images, their classes, and those that are predicted."""
         logits = on_host(jax.jit(self._logits)(params, buffers, batch["image"]))
         examples = []
-        for image, labels, values, record in zip(pictures_of(batch), batch["segmentation"], logits, records):
+        for image, labels, values, record in zip(
+            pictures_of(batch, self.model), batch["segmentation"], logits, records
+        ):
             predicted = self.output.label_map({"logits": values}, image.shape[:2], None)
             known = labels >= 0
             right = (predicted == labels)[known].mean() if known.any() else 0.0

@@ -19,6 +19,7 @@ from vit_jax.data.transforms.decoding import limited
 from vit_jax.data.transforms.defaults import default_transforms
 from vit_jax.data.transforms.spec import parse, text_of
 from vit_jax.errors import DataError
+from vit_jax.models.families import family_of
 from vit_jax.objectives.base import DataInfo
 from vit_jax.training.config.defaults import Config
 
@@ -62,15 +63,20 @@ def transform_specs(
 ) -> tuple[str, str]:
     """Return the training and evaluation transforms of a `data` section, or what the sources need where it says none.
 
-    `{size}`, `{channels}` and `{interpolation}` in them stand for the model's: so they go with any checkpoint.
-    Image files may have as many pixels as `data.max_megapixels` says.
+    `{size}`, `{channels}`, `{interpolation}`, `{patches}` and `{patch}` in them stand for the model's: so they go with
+    any checkpoint. Image files may have as many pixels as `data.max_megapixels` says.
     """
-    default = partial(default_transforms, model.preprocessing, model.image_size, model.in_channels)
+    budget = family_of(model).budget(model)
+    default = partial(
+        default_transforms, model.preprocessing, model.image_size, model.in_channels, budget=budget
+    )
     meanings = {
         "{size}": str(model.image_size),
         "{channels}": str(model.in_channels),
         "{interpolation}": repr(model.preprocessing.interpolation),
     }
+    if budget is not None:
+        meanings |= {"{patches}": str(budget.patches), "{patch}": str(budget.size)}
     train, evaluation = section.train_transforms, section.eval_transforms
     for word, meaning in meanings.items():
         train, evaluation = train.replace(word, meaning), evaluation.replace(word, meaning)

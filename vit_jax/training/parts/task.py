@@ -11,6 +11,7 @@ from vit_jax import trees
 from vit_jax.data.reader import shape_message
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.evaluation.probes.base import Probe
+from vit_jax.models.families import family_of, is_config
 from vit_jax.models.layers.lora import ROOT, Lora
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.adapted import Adapted
@@ -154,6 +155,11 @@ def _fitted(
 def _check_fields(name: str, objective: Objective, data: Data, training: bool) -> None:
     """Raise `ConfigError` unless records and transforms leave what the objective needs."""
     whose = f"objective {name!r}"
+    model = objective.model
+    if not objective.any_shape and is_config(model) and family_of(model).budget(model) is not None:
+        raise ConfigError(
+            f"{whose} needs images of one shape, but model.max_patches lets them keep their own; set max_patches to 0."
+        )
     both = (
         ("train", data.train_source, objective.fields, data.fields),
         ("eval", data.eval_source, objective.eval_fields, data.eval_fields),

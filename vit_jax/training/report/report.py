@@ -125,7 +125,8 @@ def write_report(experiment: Experiment, state: TrainState, workdir: Path) -> di
         if main:
             added["figure"] = draw(_titled(illustration, experiment), workdir / "illustration.png").name
             batch, _ = read_examples(experiment, samples.chosen())
-            _write_samples(batch, experiment.data.train_source.class_names, workdir / "samples")
+            names = experiment.data.train_source.class_names
+            _write_samples(batch, experiment.task.model, names, workdir / "samples")
     # Last, for it takes its time, and one process does it alone.
     if evaluation.baselines and main:
         sources = experiment.data.train_source, experiment.data.eval_source
@@ -185,10 +186,12 @@ def _origin(experiment: Experiment) -> str:
     return f"{count} records of split {experiment.data.section.eval_split!r}"
 
 
-def _write_samples(batch: dict[str, np.ndarray], class_names: tuple[str, ...], folder: Path) -> None:
+def _write_samples(
+    batch: dict[str, np.ndarray], model: Any, class_names: tuple[str, ...], folder: Path
+) -> None:
     """Write images as `<index>_<what they are>.png`, label maps and boxes drawn over them."""
-    images = pictures_of(batch)
-    if images.shape[-1] not in (1, 3):
+    images = pictures_of(batch, model)
+    if images[0].shape[-1] not in (1, 3):
         return  # not what image files hold
     folder.mkdir(exist_ok=True)
     for index in range(len(images)):

@@ -7,6 +7,7 @@ from vit_jax.data.images.overlays import caption, drawn
 from vit_jax.data.reader import SKIPPED, BatchReader
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
+from vit_jax.objectives.images import pictures_of
 from vit_jax.training.config.defaults import Config
 from vit_jax.training.experiment import build
 
@@ -38,7 +39,8 @@ def samples(
     """
     alone = config.copy_and_resolve_references()
     alone.mesh.data, alone.mesh.fsdp, alone.mesh.tensor = 1, 1, 1
-    data = build(alone, devices=jax.devices()[:1]).data
+    experiment = build(alone, devices=jax.devices()[:1])
+    data = experiment.data
     which = 0 if train else 1
     source = (data.train_source, data.eval_source)[which]
     batch_size = (data.batch_size, data.eval_batch_size)[which]
@@ -73,5 +75,9 @@ def samples(
         shown = shown.reshape(repeats, -1).T.reshape(-1)  # all pictures of a record side by side
     names = data.train_source.class_names
     of_records = {name: values for name, values in batch.items() if name != SKIPPED}
-    records = [{name: values[index] for name, values in of_records.items()} for index in shown]
+    images = pictures_of(batch, experiment.task.model)
+    records = [
+        {name: values[index] for name, values in of_records.items()} | {"image": images[index]}
+        for index in shown
+    ]
     return [drawn(record) for record in records], [caption(record, names) for record in records]

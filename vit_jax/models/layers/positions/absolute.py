@@ -31,10 +31,7 @@ def sincos2d(grid: tuple[int, int], width: int, kind: str) -> jax.Array:
     Raises:
       ConfigError: unknown kind, or a width that is not a multiple of 4.
     """
-    choose(kind, ("mae", "big_vision"), "sincos2d kind")
-    if width % 4:
-        raise ConfigError(f"width is {width}; sincos2d needs a multiple of 4.")
-    frequencies = 10000.0 ** -np.linspace(0, 1, width // 4, endpoint=kind == "big_vision")
+    frequencies = _frequencies(width, kind)
     # On the host in float64; of symbolic sizes, which an exported program has, when it runs, in float32.
     numbers, floats = (np, np.float64) if all(map(is_static, grid)) else (jnp, jnp.float32)
     places = numbers.meshgrid(*(numbers.arange(size, dtype=floats) for size in grid), indexing="ij")
@@ -42,3 +39,17 @@ def sincos2d(grid: tuple[int, int], width: int, kind: str) -> jax.Array:
     frequencies = numbers.asarray(frequencies, floats)
     waves = [wave(place * frequencies) for place in (columns, rows) for wave in (numbers.sin, numbers.cos)]
     return jnp.asarray(numbers.concatenate(waves, axis=1), jnp.float32)
+
+
+def sincos2d_at(rows: jax.Array, columns: jax.Array, width: int, kind: str) -> jax.Array:
+    """Return the same for patches at given rows and columns, `(b, n)` integers each: float32 `(b, n, d)`."""
+    frequencies = jnp.asarray(_frequencies(width, kind), jnp.float32)
+    places = (place.astype(jnp.float32)[..., None] * frequencies for place in (columns, rows))
+    return jnp.concatenate([wave(place) for place in places for wave in (jnp.sin, jnp.cos)], axis=-1)
+
+
+def _frequencies(width: int, kind: str) -> np.ndarray:
+    choose(kind, ("mae", "big_vision"), "sincos2d kind")
+    if width % 4:
+        raise ConfigError(f"width is {width}; sincos2d needs a multiple of 4.")
+    return 10000.0 ** -np.linspace(0, 1, width // 4, endpoint=kind == "big_vision")
