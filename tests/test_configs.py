@@ -24,6 +24,8 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 CASES = [
     "digits.py",
     "mae_digits.py",
+    "naflex_digits.py",
+    "naflex_digits.py:square",
     "vit_s16_i1k.py",
     "vit_s16_i1k.py:150",
     "vit_s16_i1k.py:300",
@@ -123,7 +125,7 @@ def test_transforms_make_training_images_of_photographs(case):
         image = encoded
         for step in parse(spec, f"data.{name}_transforms"):
             image = step({"image": image}, np.random.default_rng(1))["image"]
-        assert image.shape == (*model.image_size, model.in_channels)
+        assert image.shape == model.input_shape
         assert image.dtype == np.uint8
 
 
@@ -206,6 +208,7 @@ def shrunk(case):
     [
         "digits.py",
         "mae_digits.py",
+        "naflex_digits.py",
         "vit_s16_i1k.py",
         "augreg.py",
         "deit_i1k.py",

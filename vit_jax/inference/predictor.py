@@ -154,9 +154,9 @@ class Predictor(ImagePredictor):
         return functions.bind(params, subset(self.buffers, functions.abstract_buffers))
 
     def compute(
-        self, params: Any, buffers: Any, images: jax.Array, frozen: Mapping[str, Any] = MappingProxyType({})
+        self, params: Any, buffers: Any, images: Any, frozen: Mapping[str, Any] = MappingProxyType({})
     ) -> Mapping[str, jax.Array]:
-        """Return what the model says of images `(b, h, w, c)` uint8; a pure function, to be jitted."""
+        """Return what the model says of images `(b, h, w, c)` uint8, or `Patches`; a pure function, to be jitted."""
         return at_end(self.objective, self.steps, frozen).predict(params, buffers, {"image": images})
 
     def _compute(self, images: np.ndarray) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """Images of any shapes as sequences of patches."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ class Patches(NamedTuple):
       sizes: `(b, 2)` integers, rows and columns of each image's patches; at least one of each counts.
     """
 
-    values: jax.Array
-    sizes: jax.Array
+    values: Any
+    sizes: Any
 
     @property
     def grids(self) -> tuple[jax.Array, jax.Array]:

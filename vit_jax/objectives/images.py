@@ -4,7 +4,7 @@ Those of a model whose images keep their shape (`models.family.Budget`) are patc
 `grid` `(b, 2)`, which says how many rows and columns of each image's patches there are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -68,11 +68,11 @@ def channel_values(preprocessing: Preprocessing, channels: int) -> tuple[np.ndar
     return values[0], values[1]
 
 
-def pictures_of(batch: Mapping[str, np.ndarray], model: Any) -> Sequence[np.ndarray]:
+def pictures_of(batch: Mapping[str, np.ndarray], model: Any) -> list[np.ndarray]:
     """Return the images of a batch as people see them, uint8 `(h, w, c)`: `picture` where models see others."""
     shown = batch.get("picture", batch["image"])
     if "grid" not in batch:
-        return shown
+        return [*shown]
     budget = family_of(model).budget(model)
     assert budget is not None  # which alone makes a grid of an image
     return [joined(image, grid, budget.size) for image, grid in zip(shown, batch["grid"])]

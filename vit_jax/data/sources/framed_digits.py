@@ -46,7 +46,8 @@ class FramedDigits(Source):
         rng = np.random.Generator(np.random.Philox(key=self._stream))
         self._chosen = rng.integers(len(digits), size=size)
         self._digits = found["image"][..., 0]
-        self.labels = found["label"][self._chosen].astype(np.int32)
+        self._labels = found["label"][self._chosen].astype(np.int32)
+        self.labels = self._labels
         columns = slice(TEST_COLUMNS) if split == "test" else slice(TEST_COLUMNS, None)
         self._photographs = [photograph[:, columns] for photograph in photographs()]
 
@@ -55,22 +56,22 @@ class FramedDigits(Source):
 
     def __getitem__(self, index: int) -> Example:
         rng = np.random.Generator(np.random.Philox(key=self._stream, counter=[0, 0, 0, 1 + index]))
-        short, ratio = rng.uniform(*SHORT), math.exp(rng.uniform(0, math.log(LONGEST)))
+        short, ratio = float(rng.uniform(*SHORT)), math.exp(rng.uniform(0, math.log(LONGEST)))
         sides = round(short), round(short * ratio)
         height, width = sides if rng.integers(2) else sides[::-1]
         whole = self._photographs[rng.integers(len(self._photographs))]
-        top, left = rng.integers(0, np.asarray(whole.shape[:2]) - (height, width) + 1)
+        top, left = rng.integers(0, (whole.shape[0] - height + 1, whole.shape[1] - width + 1))
         image = whole[top : top + height, left : left + width].astype(np.float32)
         angle = rng.uniform(-ANGLE, ANGLE)
         digit = self._digits[self._chosen[index]]
         # What is turned takes more room than its own sides.
         room = len(digit) * (abs(math.cos(angle)) + abs(math.sin(angle)))
         opacity = enlarged(digit, rng.uniform(*SHARE) * (sides[0] - 1) / room, angle)
-        top, left = rng.integers(0, np.asarray((height, width)) - opacity.shape + 1)
+        top, left = rng.integers(0, (height - len(opacity) + 1, width - len(opacity) + 1))
         coloured(image[top : top + len(opacity), left : left + len(opacity)], opacity, rng)
         return {
             "image": np.rint(image).astype(np.uint8),
-            "label": int(self.labels[index]),
+            "label": int(self._labels[index]),
             "record": self.name_of(index),
         }
 

@@ -263,7 +263,7 @@ class Classification(Objective):
             return self.probabilities(logits), captured
 
         images, labels, examples = pictures_of(batch, self.model), batch["label"], []
-        grids = [tuple(map(int, grid)) for grid in batch["grid"]] if "grid" in batch else [None] * len(images)
+        grids = [(int(r), int(c)) for r, c in batch["grid"]] if "grid" in batch else [None] * len(images)
         for start in range(0, len(images), AT_ONCE):
             rows = slice(start, start + AT_ONCE)
             some = jax.tree.map(itemgetter(rows), raw_images(batch))

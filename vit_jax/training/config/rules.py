@@ -97,7 +97,9 @@ PATTERN_FACTORS = ("optimizer.learning_rate_multipliers", "optimizer.weight_deca
 PATTERN_PAIRS = (*PATTERN_FACTORS, "sharding.rules")
 TACTIC = re.compile(r"\s*((replicate|fsdp|stacked|tensor\(-?\d{1,9}\))(\s+|$))+")
 # What stands in transforms for numbers of the model, which are known later.
-STAND_INS = {"{size}": "(224, 224)", "{channels}": "3", "{interpolation}": "'bicubic'"}
+STAND_INS = {
+    "{size}": "(224, 224)", "{channels}": "3", "{interpolation}": "'bicubic'", "{patches}": "196", "{patch}": "16",
+}  # fmt: skip
 BASELINES = ("logistic_regression", "svm_rbf", "nearest_neighbour")
 # Sequences of numbers of at least 1.
 COUNTS = ("evaluation.neighbours", "evaluation.shots")
