@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from vit_jax.data.section import Part
+from vit_jax.data.sources.composed_digits import FramedDigits
 from vit_jax.data.sources.digits import open_digits
-from vit_jax.data.sources.framed_digits import FramedDigits
 from vit_jax.data.sources.opening import open_source
 from vit_jax.errors import ConfigError
 

@@ -9,7 +9,7 @@ from tests.tiny import assert_trees_close
 from tests.training.test_equivalence import initial
 from tests.training.test_swin import Stop, Stopping
 from vit_jax import trees
-from vit_jax.data.sources.framed_digits import FramedDigits
+from vit_jax.data.sources.composed_digits import FramedDigits
 from vit_jax.errors import ConfigError, DataError
 from vit_jax.inference.export.export import export_predictor
 from vit_jax.inference.export.exported import ExportedPredictor

@@ -46,7 +46,7 @@ COLUMNS = (
 SOURCES = {
     "digits": Kind("vit_jax.data.sources.digits:open_section"),
     "digit_scenes": Kind("vit_jax.data.sources.digit_scenes:open_section"),
-    "framed_digits": Kind("vit_jax.data.sources.framed_digits:open_section"),
+    "framed_digits": Kind("vit_jax.data.sources.composed_digits:open_framed"),
     "digit_sets": Kind("vit_jax.data.sources.composed_digits:open_sets"),
     "turned_digits": Kind("vit_jax.data.sources.composed_digits:open_turned"),
     "arrays": Kind("vit_jax.data.sources.arrays:open_section"),

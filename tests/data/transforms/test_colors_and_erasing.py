@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.data.transforms import golden
-from vit_jax.data.transforms.erasing import RandomErasing
 from vit_jax.data.transforms.policies import colors
 from vit_jax.data.transforms.policies import photometric as p
 from vit_jax.data.transforms.policies.colors import (
@@ -19,6 +18,7 @@ from vit_jax.data.transforms.policies.colors import (
     Solarize,
     ThreeAugment,
 )
+from vit_jax.data.transforms.policies.erasing import RandomErasing
 from vit_jax.errors import ConfigError, DataError
 
 IMAGE = golden.arrays()["image"]

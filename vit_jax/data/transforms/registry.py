@@ -55,7 +55,7 @@ TRANSFORMS = _Table(
         "hsv": "policies.colors:Hsv",
         "gaussian_blur": "policies.colors:GaussianBlur",
         "solarize": "policies.colors:Solarize",
-        "random_erasing": "erasing:RandomErasing",
+        "random_erasing": "policies.erasing:RandomErasing",
         "mae_mask": "masks:MaeMask",
         "block_mask": "masks:BlockMask",
         "multi_crop": "multi_crop:MultiCrop",
