@@ -40,7 +40,7 @@ def open_turned(section: Any, split: str, shape: Any) -> Source:
     return turned_digits(split, section.size)
 
 
-def open_framed(section: Any, split: str, shape: Any) -> FramedDigits:
+def open_framed(section: Any, split: str, shape: Any) -> Source:
     """Return what `data.source='framed_digits'` means."""
     return FramedDigits(split, section.size)
 
