@@ -96,7 +96,10 @@ from vit_jax.models.vit.resnet_config import ResNetConfig
             dict(rope="dinov3", rope_grid=4),
             r"rope_grid is \(4, 4\), which only rope 'eva' has; set it to None",
         ),
-        (dict(rope="eva", patch_drop_rate=0.1), "patch_drop_rate needs positions that are added to tokens"),
+        (
+            dict(position_bias="shared", patch_drop_rate=0.1),
+            "patch_drop_rate needs positions of single patches, and position_bias is 'shared'",
+        ),
         (dict(distillation_token=True, pool="mean"), "distillation_token needs a class token and pool 'cls'"),
         (dict(distillation_token=True, pool_norm="after"), "distillation_head needs pool_norm 'before' and"),
         (dict(distillation_token=True, representation_size=8), "distillation_head needs pool_norm 'before'"),

@@ -12,9 +12,10 @@ from vit_jax.models.layers.encoder import REMAT_POLICIES, drop_path_rates
 from vit_jax.models.layers.encoder_config import CHOICES as ENCODER_CHOICES
 from vit_jax.models.layers.norm import layer_norm
 from vit_jax.models.vit.config import CHOICES, replace
-from vit_jax.models.vit.embedding import drop_patches
-from vit_jax.models.vit.model import CAPTURES, VisionTransformer
+from vit_jax.models.vit.embedding import drop_patches, kept_patches
+from vit_jax.models.vit.model import CAPTURES, DROPPED, VisionTransformer
 from vit_jax.models.vit.patches import patchify, unpatchify
+from vit_jax.random import fold
 
 DEEP = tiny(depth=3, drop_path_rate=0.3, attention_dropout_rate=0.1)
 KEY = jax.random.key(3)
@@ -372,6 +373,32 @@ def test_patch_drop_keeps_a_share_in_training_and_all_in_evaluation(rate, kept):
         for key in (None, KEY)
     ]
     assert shapes == [(2, 19, 32), (2, 3 + kept, 32)]
+
+
+@pytest.mark.parametrize("rope", ["eva", "dinov3"])
+def test_patches_that_stay_keep_their_rotary_positions(rope):
+    """They are what they would be in a whole image of which attention does not see the others."""
+    config = tiny(rope=rope, position="none", patch_drop_rate=0.5, depth=1)
+    params, model, whole = (
+        parameters(config),
+        functions(config),
+        functions(replace(config, patch_drop_rate=0.0)),
+    )
+
+    @jax.jit
+    def encoded(images, key):
+        kept = kept_patches((len(images), 16), 0.5, fold(fold(key, "embed"), DROPPED))
+        rows = jnp.pad(kept + 1, ((0, 0), (1, 0)))  # the class token is always seen
+        seen = (jnp.arange(17) == rows[..., None]).any(1)
+        bound = whole.bind(params)
+        around = bound.surroundings(images)._replace(mask=seen[:, None, None, :])
+        every, _ = bound.encode(bound.embed(images), None, around)
+        expected = jnp.take_along_axis(every, rows[..., None], axis=1)
+        return model.apply(params, images, key, capture="encoded")[1]["encoded"], expected
+
+    found, expected = encoded(pixels(), KEY)
+    assert found.shape == (2, 9, 32)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_dropped_patches_are_a_random_subset_in_order_for_each_image():

@@ -160,6 +160,7 @@ class Family:
       captures: what the model's call can capture.
       traced: of these, what is looked at in order where numbers are not finite.
       explain: which attention shows what the model looks at; None for no attention.
+      drawn: the field with what each step of training draws one of, see `models.draws`; empty for none.
       rules: (pattern, tactic) of parameters for which the general ones of `training.devices.sharding` do not do.
       kernels: by path within a block, kernels that are none of `KERNELS`.
       autoencoder: `package.module:object` of its `Autoencoder`; empty where it has none.
@@ -189,6 +190,7 @@ class Family:
     captures: tuple[str, ...] = ()
     traced: tuple[str, ...] = ()
     explain: Callable[[Config], Explanation | None] = lambda config: None
+    drawn: str = ""
     rules: tuple[tuple[str, str], ...] = ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     autoencoder: str = ""

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vit_jax.errors import ConfigError
+from vit_jax.models.draws import choices
+from vit_jax.models.families import family_of
 from vit_jax.objectives.base import DataInfo, Objective
 
 
@@ -24,11 +26,23 @@ def build_objective(
     """
     if build is None:
         folder = type(options).__module__.rpartition(".")[0]
-        return importlib.import_module(f"{folder}.objective").build(model, options, data)
+        built = importlib.import_module(f"{folder}.objective").build(model, options, data)
+        return _checked(built, model)
     built = build(model, options, data)
     if not isinstance(built, Objective):
         raise ConfigError(
             f"objective makes a {type(built).__name__}; it must be a subclass of "
             "vit_jax.objectives.base.Objective, or a function that returns an instance of one."
         )
-    return built
+    return _checked(built, model)
+
+
+def _checked(objective: Objective, model: Any) -> Objective:
+    """Return the objective if it trains what is drawn in each step, or nothing is."""
+    if choices(model) and choices(objective.network) != choices(model):
+        field = family_of(model).drawn
+        raise ConfigError(
+            f"model.{field} are {choices(model)}, but {type(objective).__name__} trains the model within another that "
+            "is made for one of them; leave them out."
+        )
+    return objective

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding
 
 from vit_jax import trees
 from vit_jax.compiler_options import Options, jit
+from vit_jax.models.draws import choices, drawing
 from vit_jax.models.layers.freezing import frozen_below
 from vit_jax.models.layers.placement import Placement, gather_beside, gather_rest, placed
 from vit_jax.objectives.base import Batch, LossOutput, Moment, Objective
@@ -20,6 +21,7 @@ from vit_jax.training.guard.spikes import SpikeRule
 from vit_jax.training.parts.treatments import NOTHING_FROZEN, Frozen
 from vit_jax.training.state import TrainState
 
+T = TypeVar("T")
 Metrics = dict[str, jax.Array]
 Constants = Mapping[str, Any]  # parameters of frozen networks, by their names
 Step = Callable[..., tuple[TrainState, Metrics]]
@@ -95,10 +97,13 @@ def make_step(
         compute = partial(gradients_of, now, frozen, gradient_shardings)
         prepare_key, loss_key = step_keys(seed, state.step)
         batch = now.prepare(batch, prepare_key)
-        if accumulation == 1:
-            trained, out = compute(state.params, state.buffers, batch, loss_key)
-        else:
-            trained, out = _accumulated(compute, state, batch, loss_key, accumulation)
+
+        def gradients_of_batch() -> tuple[dict[str, jax.Array], LossOutput]:
+            if accumulation == 1:
+                return compute(state.params, state.buffers, batch, loss_key)
+            return _accumulated(compute, state, batch, loss_key, accumulation)
+
+        trained, out = as_drawn(objective, seed, state.step, gradients_of_batch)
         norm = optax.tree.norm(trained)
         # The optimizer wants a whole tree; XLA keeps no zeros for what it does not change.
         gradients = trees.map_named(lambda path, x: trained.get(path, jnp.zeros_like(x)), state.params)
@@ -145,6 +150,25 @@ def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the keys of a step, counted from 0: for preparing its batch, and for its loss."""
     key = fold(fold(root(seed), "train"), step)
     return fold(key, "prepare"), fold(key, "loss")
+
+
+def as_drawn(objective: Objective, seed: int, step: jax.Array, run: Callable[[], T]) -> T:
+    """Return what `run` does with what a step draws of the network's choices, see `models.draws`.
+
+    There is a branch for each, around the gradient: inside of it, all branches' activations would be kept for the
+    backward pass.
+    """
+    found = choices(objective.network)
+    if not found:
+        return run()
+
+    def branch(choice: Any) -> T:
+        with drawing(choice):
+            return run()
+
+    key = fold(fold(fold(root(seed), "train"), step), "draw")
+    index = jax.random.randint(key, (), 0, len(found))
+    return jax.lax.switch(index, [partial(branch, choice) for choice in found])
 
 
 def microbatches(batch: Any, count: int) -> Any:

@@ -29,6 +29,7 @@ class MaeConfig:
             "stem_strides": (),
             "patch_drop_rate": 0,
             "merge_tokens": (),
+            "patch_sizes": (),
         }
         needed |= {"distillation_token": False, "pool_norm": "before"}
         for part, config in (("encoder", self.encoder), ("decoder", self.decoder)):

@@ -9,9 +9,9 @@ import numpy as np
 from vit_jax.errors import CheckpointError
 from vit_jax.models.adaptation import Adaptation, Change
 from vit_jax.models.layers.positions.relative import RelativePositions
-from vit_jax.models.layers.positions.resample import resample_patch_kernel, resample_positions
 from vit_jax.models.preprocessing import Preprocessing, uncut
 from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.vit.flexi import position_rule, resized_kernel, resized_positions
 
 
 class ViTAdaptation(Adaptation):
@@ -33,7 +33,7 @@ class ViTAdaptation(Adaptation):
             moved = f"{_by(config.grid)} -> {_by(target.grid)}"
             if config.position == "learned":
                 resample = _positions(config, target)
-                found["pos_embed"] = (resample, f"{moved}, {config.load_resample or config.resample}")
+                found["pos_embed"] = (resample, f"{moved}, {position_rule(config)[0]}")
             tables = {"shared": "position_bias", "blocks": "blocks/attn/position_bias"}
             if config.position_bias in tables:
                 found[tables[config.position_bias]] = (
@@ -59,7 +59,7 @@ class ViTAdaptation(Adaptation):
         if config.stem or config.backbone:
             raise CheckpointError("patch_size cannot change behind a stem or a backbone; leave it out.")
         said = f"patches {_by(config.patch_size)} -> {_by(target.patch_size)}, {patch_resample}"
-        return [(_patches(config, target.patch_size, patch_resample), said)]
+        return [(lambda kernel: resized_kernel(config, kernel, target.patch_size, patch_resample), said)]
 
     def other_head(self, config: ViTConfig, num_classes: int) -> dict[str, Any]:
         """Return fields of a model with another head: without the layer before it, and one row for an image."""
@@ -83,16 +83,7 @@ def _positions(config: ViTConfig, target: ViTConfig) -> Callable[[np.ndarray], n
         raise CheckpointError(
             "class_token and class_position cannot change: the checkpoint's positions have other slots."
         )
-    prefix = config.position_slots - config.num_patches
-    how = config.resample, config.resample_antialias, prefix, config.resample_offset
-    if config.load_resample:
-        how = config.load_resample, config.load_antialias, prefix, 0.0
-    return lambda table: np.asarray(resample_positions(jnp.asarray(table), config.grid, target.grid, *how))
-
-
-def _patches(config: ViTConfig, size: tuple[int, int], method: str) -> Callable[[np.ndarray], np.ndarray]:
-    how = (config.load_resample, config.load_antialias) if config.load_resample else ("bicubic", True)
-    return lambda kernel: resample_patch_kernel(kernel, size, method, *how)
+    return lambda table: np.asarray(resized_positions(config, jnp.asarray(table), target.grid))
 
 
 def _relative(config: ViTConfig, target: ViTConfig) -> Callable[[np.ndarray], np.ndarray]:

@@ -3,13 +3,16 @@
 from collections.abc import Iterator
 
 from vit_jax.models.arithmetic import block_macs, blocks_parameters, dense_parameters
-from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.vit.config import ViTConfig, replace
 from vit_jax.models.vit.resnet_config import ResNetConfig
 from vit_jax.models.vit.tokens import block_tokens, merge_counts
 
 
 def macs(config: ViTConfig, visible: float | None = 1.0) -> int:
     """Return the multiply-adds of one image; see `models.flops.forward_macs`."""
+    if visible is None and config.patch_sizes:  # of training, in which each is as probable
+        sizes = (replace(config, patch_size=size, patch_sizes=()) for size in config.patch_sizes)
+        return sum(macs(sized, None) for sized in sizes) // len(config.patch_sizes)
     visible = 1 - config.patch_drop_rate if visible is None else visible
     d, m, (h, w) = config.width, config.mlp_dim, config.image_size
     channels, stem = config.in_channels, 0

@@ -20,7 +20,7 @@ from vit_jax.models.layers.sizes import check_divides, pair
 from vit_jax.models.preprocessing import INCEPTION, Preprocessing, as_preprocessing
 from vit_jax.models.problem import PROBLEMS
 from vit_jax.models.vit.resnet_config import ResNetConfig, backbone
-from vit_jax.models.vit.tokens import check_merging, several
+from vit_jax.models.vit.tokens import check_merging, check_patch_sizes, several
 
 __all__ = ["CHOICES", "SIZES", "ViTConfig", "check_divides", "pair", "replace"]
 
@@ -45,6 +45,8 @@ class ViTConfig(EncoderConfig):
       image_size: height and width in pixels.
       patch_size: height and width of a patch in pixels; divides `image_size`. Behind a backbone or a stem with strides,
         a patch is of its output.
+      patch_sizes: of square patches in pixels, of which each step of training draws one; kernel and positions are
+        resized from those of `patch_size` (FlexiViT, Beyer et al. 2022, arXiv 2212.08013). Empty for that size alone.
       in_channels: channels of the input images.
       num_classes: size of the head; 0 for none.
       problem: what the outputs mean: classes of which one is right, `single_label` (softmax); each on its own,
@@ -76,7 +78,8 @@ class ViTConfig(EncoderConfig):
       head_bias_init: initial bias of the head; about -log(classes) suits sigmoid losses.
       patch_bias: whether the patch embedding has a bias.
       pre_norm: a norm between the embedding and the first block, as in CLIP.
-      patch_drop_rate: share of patch tokens left out in training (Li et al. 2022, arXiv 2212.00794).
+      patch_drop_rate: share of patch tokens left out in training (PatchDropout, Liu et al. 2022, arXiv 2208.07220; Li
+        et al. 2022, arXiv 2212.00794): of each image others, always as many. Evaluation sees all.
       merge_tokens: how many tokens each block merges into similar ones, in training and prediction (ToMe, Bolya et al.
         2022, arXiv 2210.09461): one number for all blocks, or one for each; at most half of the patches, and where
         fewer are left, half of those. 0 or empty for none.
@@ -98,6 +101,7 @@ class ViTConfig(EncoderConfig):
 
     image_size: tuple[int, int] = (224, 224)
     patch_size: tuple[int, int] = (16, 16)
+    patch_sizes: tuple[int, ...] = ()
     in_channels: int = 3
     num_classes: int = 1000
     problem: str = "single_label"
@@ -146,7 +150,7 @@ class ViTConfig(EncoderConfig):
         object.__setattr__(self, "backbone", backbone(self.backbone))
         object.__setattr__(self, "preprocessing", as_preprocessing(self.preprocessing))
         super().__post_init__()
-        for field in ("stem", "stem_strides"):
+        for field in ("stem", "stem_strides", "patch_sizes"):
             object.__setattr__(self, field, tuple(getattr(self, field)))
         for field, allowed in CHOICES.items():
             choose(getattr(self, field), allowed, field)
@@ -167,6 +171,7 @@ class ViTConfig(EncoderConfig):
         )
         check_rates(self, "patch_drop_rate")
         check_divides(self.image_size, self.token_stride)
+        check_patch_sizes(self)
         if self.position.startswith("sincos2d") and self.width % 4:
             raise ConfigError(f"width is {self.width}; {self.position} needs a multiple of 4.")
         if self.rope != "none" and self.head_dim % 4:
@@ -185,8 +190,11 @@ class ViTConfig(EncoderConfig):
             raise ConfigError(
                 "pool 'cls_mean' is twice as wide as a token; it needs pool_norm 'before' and representation_size 0."
             )
-        if self.patch_drop_rate and (self.rope != "none" or self.position_bias != "none"):
-            raise ConfigError("patch_drop_rate needs positions that are added to tokens; set it to 0.")
+        if self.patch_drop_rate and self.position_bias != "none":
+            raise ConfigError(
+                f"patch_drop_rate needs positions of single patches, and position_bias is {self.position_bias!r}; set "
+                "it to 0."
+            )
         check_merging(self)
         if self.distillation_token and not (self.class_token and self.pool in ("cls", "patches", "none")):
             raise ConfigError("distillation_token needs a class token and pool 'cls', 'patches' or 'none'.")
@@ -269,7 +277,8 @@ def check_sequences(
       whose: how the message begins.
       remedy: what to do instead.
     """
-    fixed = {"stem": (), "backbone": None, "position_bias": "none", "patch_drop_rate": 0, "merge_tokens": ()}
+    fixed = {"stem": (), "backbone": None, "position_bias": "none", "patch_drop_rate": 0, "patch_sizes": ()}
+    fixed |= {"merge_tokens": ()}
     for field, value in fixed.items():
         if getattr(config, field) != value:
             raise ConfigError(

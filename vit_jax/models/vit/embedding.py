@@ -16,6 +16,7 @@ from vit_jax.models.layers.positions.resample import resample_positions, runtime
 from vit_jax.models.layers.sizes import check_divides
 from vit_jax.models.patches import Patches
 from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.vit.flexi import resized_kernel
 from vit_jax.models.vit.patches import patchify
 
 
@@ -55,13 +56,16 @@ class PatchEmbed(Module):
         self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros((config.width,))) if config.patch_bias else None
 
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Return tokens `(b, n, d)` of images `(b, h, w, c)`."""
-        return self.project(patchify(images, self.config.patch_size))
+    def __call__(self, images: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
+        """Return tokens `(b, n, d)` of images `(b, h, w, c)`, by the kernel resized to `patch_size`."""
+        kernel = None
+        if patch_size != self.config.patch_size:
+            kernel = resized_kernel(self.config, self.kernel[...], patch_size)
+        return self.project(patchify(images, patch_size), kernel)
 
-    def project(self, patches: jax.Array) -> jax.Array:
-        """Return tokens `(b, n, d)` of patches `(b, n, p*q*c)`."""
-        kernel = self.kernel[...]
+    def project(self, patches: jax.Array, kernel: jax.Array | None = None) -> jax.Array:
+        """Return tokens `(b, n, d)` of patches `(b, n, p*q*c)`, by another kernel `(p, q, c, d)` or its own."""
+        kernel = self.kernel[...] if kernel is None else kernel
         return dense(patches, kernel.reshape(-1, kernel.shape[-1]), value_of(self.bias))
 
 
@@ -214,6 +218,11 @@ def drop_patches(patches: jax.Array, rate: float, key: jax.Array | None) -> jax.
     if key is None or rate == 0:
         return patches
     b, n, _ = patches.shape
-    keep = max(1, int(n * (1 - rate)))
-    chosen = jnp.argsort(jax.random.uniform(key, (b, n)), axis=1)[:, :keep]
-    return jnp.take_along_axis(patches, jnp.sort(chosen, axis=1)[..., None], axis=1)
+    return jnp.take_along_axis(patches, kept_patches((b, n), rate, key)[..., None], axis=1)
+
+
+def kept_patches(shape: tuple[int, int], rate: float, key: jax.Array) -> jax.Array:
+    """Return which of the patches `(b, n)` stay, `(b, keep)` int32 in order; see `drop_patches`."""
+    keep = max(1, int(shape[1] * (1 - rate)))
+    chosen = jnp.argsort(jax.random.uniform(key, shape), axis=1)[:, :keep]
+    return jnp.sort(chosen, axis=1)

@@ -103,11 +103,12 @@ FAMILY = Family(
     captures=CAPTURES,
     traced=("embedded", "blocks", "encoded", "pooled", "pre_logits"),
     explain=explanation,
+    drawn="patch_sizes",
     autoencoder="vit_jax.models.mae.config:AUTOENCODER",
     adaptation="vit_jax.models.vit.adaptation:ADAPTATION",
     running=RUNNING
     | {
-        "patch_drop_rate", "head_bias_init", "dynamic_image_size", "dynamic_image_pad", "max_patches",
+        "patch_drop_rate", "patch_sizes", "head_bias_init", "dynamic_image_size", "dynamic_image_pad", "max_patches",
         "resample", "resample_antialias", "resample_offset", "load_resample", "load_antialias", "bias_resample",
     },
     idle=_idle,

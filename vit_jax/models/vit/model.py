@@ -28,17 +28,21 @@ from vit_jax.models.vit.embedding import (
     check_images,
     check_normalised,
     drop_patches,
+    kept_patches,
     pad_images,
     position_table,
     sequence_positions,
     with_prefix,
 )
 from vit_jax.models.vit.family import CAPTURES
+from vit_jax.models.vit.flexi import at_drawn_size, resized_positions
 from vit_jax.models.vit.merging import apply_merging_blocks
 from vit_jax.models.vit.pooling import AttentionPool, pool_tokens
 from vit_jax.models.vit.resnet import ResNet
 from vit_jax.models.vit.tokens import merge_counts
 from vit_jax.random import fold
+
+DROPPED = "patches"  # the name of the key that says which patches are left out
 
 # What only some models have, by what it computes.
 PARTS = {
@@ -103,7 +107,7 @@ class VisionTransformer(Module):
         Raises:
           ConfigError: the model does not take such images, or has no mask token.
         """
-        config = self.config
+        config = at_drawn_size(self.config)
         if isinstance(images, Patches):
             check_normalised(images.values)
             self._check_sequences(images)
@@ -112,8 +116,11 @@ class VisionTransformer(Module):
         else:
             check_images(config, images)
             *_, x = self.stem_of(images)
-            x = self.patch_embed(x if self.backbone is None else self.backbone(x))
-            positions, slots = position_table(config, value_of(self.pos_embed), self.grid_of(images)), None
+            x = self.patch_embed(x if self.backbone is None else self.backbone(x), config.patch_size)
+            learned = value_of(self.pos_embed)
+            if learned is not None and config is not self.config:
+                learned = resized_positions(self.config, learned, config.grid)
+            positions, slots = position_table(config, learned, self.grid_of(images)), None
         if mask is not None:
             if self.mask_token is None:
                 raise ConfigError("a mask was given to a model without mask_token; create it with one.")
@@ -128,25 +135,30 @@ class VisionTransformer(Module):
         x = with_prefix(x, positions, tokens, value_of(self.register_tokens))
         if key is not None and config.patch_drop_rate:
             first, patches = x[:, : config.prefix_tokens], x[:, config.prefix_tokens :]
-            kept = drop_patches(patches, config.patch_drop_rate, fold(key, "patches"))
+            kept = drop_patches(patches, config.patch_drop_rate, fold(key, DROPPED))
             x = jnp.concatenate([first, kept], axis=1)
         x = dropout(x, config.dropout_rate, fold(key, "embedding"))
         return x if self.norm_pre is None else self.norm_pre(x)
 
     def stem_of(self, images: jax.Array) -> list[jax.Array]:
         """Return images `(b, h, w, c)` padded to patches, and what each convolution before these makes of them."""
-        maps = [pad_images(images.astype(self.config.dtype), self.config.token_stride)]
+        config = at_drawn_size(self.config)
+        maps = [pad_images(images.astype(config.dtype), config.token_stride)]
         for layer in self.stem:
             maps.append(layer(maps[-1]))
         return maps
 
     def grid_of(self, images: jax.Array) -> tuple[int, int]:
         """Return rows and columns of patches of images `(b, h, w, c)`."""
-        (_, height, width, _), (p, q) = images.shape, self.config.token_stride
+        (_, height, width, _), (p, q) = images.shape, at_drawn_size(self.config).token_stride
         return -(-height // p), -(-width // q)
 
-    def surroundings(self, images: jax.Array | Patches) -> Surroundings:
-        """Return what attention knows of images beside their tokens: relative and rotary positions, padding."""
+    def surroundings(self, images: jax.Array | Patches, key: jax.Array | None = None) -> Surroundings:
+        """Return what attention knows of images beside their tokens: relative and rotary positions, padding.
+
+        Args:
+          images, key: as a call has them; of patches that training drops there are no positions.
+        """
         config = self.config
         if isinstance(images, Patches):
             mask = self._seen(images)[:, None, None, :]
@@ -155,7 +167,13 @@ class VisionTransformer(Module):
         table = value_of(self.position_bias)
         relative = RelativePositions(config.grid, config.bias_resample)
         bias = None if table is None else relative.bias(table, grid)
-        return Surroundings(grid, rotation(config, grid), bias)
+        turn = rotation(config, grid)
+        if key is not None and turn is not None and config.patch_drop_rate:
+            chosen = kept_patches(
+                (len(images), math.prod(grid)), config.patch_drop_rate, fold(fold(key, "embed"), DROPPED)
+            )
+            turn = turn._replace(sin=turn.sin[chosen], cos=turn.cos[chosen])
+        return Surroundings(grid, turn, bias)
 
     def encode(
         self,
@@ -188,7 +206,7 @@ class VisionTransformer(Module):
 
     def features(self, images: jax.Array | Patches, key: jax.Array | None = None) -> jax.Array:
         """Return encoded tokens `(b, prefix + n, d)` of normalised images `(b, h, w, c)`."""
-        x, captured = self.encode(self.embed(images, fold(key, "embed")), key, self.surroundings(images))
+        x, captured = self.encode(self.embed(images, fold(key, "embed")), key, self.surroundings(images, key))
         return captured["merged"].unmerged(x) if "merged" in captured else x
 
     def __call__(
@@ -228,7 +246,7 @@ class VisionTransformer(Module):
         values["encoded"], captured = self.encode(
             values["embedded"],
             key,
-            self.surroundings(images),
+            self.surroundings(images, key),
             outputs="blocks" in kinds,
             weights="attention" in kinds,
         )

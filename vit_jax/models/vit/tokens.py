@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import ConfigError
+from vit_jax.models.layers.sizes import check_divides
 
 if TYPE_CHECKING:
     from vit_jax.models.vit.config import ViTConfig
@@ -66,6 +67,19 @@ def check_merging(config: "ViTConfig") -> None:
                 f"merge_tokens needs positions that are added to tokens, and {field} is "
                 f"{getattr(config, field)!r}; set merge_tokens=0."
             )
+
+
+def check_patch_sizes(config: "ViTConfig") -> None:
+    """Raise ConfigError unless training can draw any of the patch sizes that it says."""
+    if not config.patch_sizes:
+        return
+    for field, empty in (("stem", ()), ("backbone", None)):
+        if getattr(config, field) != empty:
+            raise ConfigError(f"patch_sizes cannot change behind a {field}; leave them out.")
+    for size in config.patch_sizes:
+        if size < 1:
+            raise ConfigError(f"patch_sizes are {config.patch_sizes}; each must be at least 1.")
+        check_divides(config.image_size, (size, size), "one of patch_sizes,")
 
 
 def _wanted(config: "ViTConfig") -> tuple[int, ...]:

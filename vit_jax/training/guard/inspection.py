@@ -16,7 +16,7 @@ from vit_jax.objectives.base import Batch, Moment, Objective
 from vit_jax.random import fold
 from vit_jax.training.parts.treatments import NOTHING_FROZEN, Frozen
 from vit_jax.training.state import TrainState
-from vit_jax.training.step import NO_CONSTANTS, Constants, gradients_of, microbatches, step_keys
+from vit_jax.training.step import NO_CONSTANTS, Constants, as_drawn, gradients_of, microbatches, step_keys
 
 Inspection = Callable[..., dict[str, Any]]
 
@@ -73,7 +73,12 @@ def make_inspection(
             "buffers": _by_path(state.buffers),
             "batch": {name: _finite(rows, 1) for name, rows in batch.items()},
             "prepared": {name: _finite(rows, 1) for name, rows in prepared.items()},
-            **jax.lax.map(look, (microbatches(prepared, accumulation), jnp.arange(accumulation))),
+            **as_drawn(
+                objective,
+                seed,
+                state.step,
+                lambda: jax.lax.map(look, (microbatches(prepared, accumulation), jnp.arange(accumulation))),
+            ),
         }
 
     def inspection(state: TrainState, batch: Batch, constants: Constants = NO_CONSTANTS) -> dict[str, Any]:

@@ -5,7 +5,7 @@ source of a model does: torch's `interpolate` in all its modes (which `jax.image
 without antialiasing) and scipy's `zoom`.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ import numpy as np
 
 from vit_jax.errors import ConfigError, choose
 from vit_jax.models.vit.config import CHOICES
+
+A = TypeVar("A", np.ndarray, jax.Array)
 
 
 def resize_matrix(
@@ -134,12 +136,12 @@ def resample_positions(
 
 
 def resample_patch_kernel(
-    kernel: np.ndarray,
+    kernel: A,
     size: tuple[int, int],
     method: str = "flexi",
     inverse_of: str = "bicubic",
     antialias: bool = True,
-) -> np.ndarray:
+) -> A:
     """Return the kernel of a patch embedding for patches of another size.
 
     `flexi` makes a patch's token what the resized patch's would have been, as far as that can be: the pseudo-inverse
@@ -147,7 +149,7 @@ def resample_patch_kernel(
     antialiased.
 
     Args:
-      kernel: (p q c d) float32.
+      kernel: (p q c d) float32; computed in float64, but where it is traced.
       size: height and width of the new patches.
       method: `flexi` or `bilinear`.
       inverse_of, antialias: how the patches of `flexi` are resized, see `resize_matrix`.
@@ -160,6 +162,9 @@ def resample_patch_kernel(
     matrices = [resize_matrix(n_in, n_out, *how) for n_in, n_out in zip(kernel.shape[:2], size)]
     if method == "flexi":
         matrices = [np.linalg.pinv(matrix).T for matrix in matrices]
+    if not isinstance(kernel, np.ndarray):
+        rows, columns = (jnp.asarray(matrix, kernel.dtype) for matrix in matrices)
+        return jnp.einsum("Pp,pqcd,Qq->PQcd", rows, kernel, columns, precision=jax.lax.Precision.HIGHEST)
     return np.einsum("Pp,pqcd,Qq->PQcd", matrices[0], kernel.astype(np.float64), matrices[1]).astype(
         kernel.dtype
     )
