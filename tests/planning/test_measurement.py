@@ -94,5 +94,6 @@ def test_the_command(capsys):
     assert (report["storage"], report["what"], report["jax"]) == ("int8", "prediction", jax.__version__)
     (row,) = report["rows"]
     assert np.isfinite(row["milliseconds"])
-    assert main(["benchmark", "vit_mu_patch16_224", "--batch-sizes", "2", "--train", *OPTIONS]) == 0
-    assert "training step in float32" in capsys.readouterr().out
+    arguments = ["benchmark", "vit_mu_patch16_224", "--batch-sizes", "2", "--train", "--max-patches", "4"]
+    assert main([*arguments, *OPTIONS]) == 0
+    assert ", up to 4 patches, training step in float32" in capsys.readouterr().out

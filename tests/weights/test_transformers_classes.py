@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import vit_jax
 from tests.reference.cases import assert_close, load_case, nhwc, tolerance
 from tests.weights.checks import refused
 from tests.weights.models import BEIT, assert_same, flat, opened, write
@@ -161,6 +162,23 @@ def test_siglip2_vision_model(tmp_path):
     images = Patches(arrays["in.pixel_values"], arrays["in.spatial_shapes"].astype(np.int32))
     output = "vision_model_output.pooler_output"
     close(jax.jit(model)(images), arrays[f"out.{output}"], about, output, "the pooled output")
+    # As its processor says, images keep their aspect ratio.
+    assert model.config.max_patches == 0
+    processor = {"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 12, "resample": 2}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    model = load(tmp_path, verbose=False)
+    image = np.random.default_rng(0).integers(0, 256, (24, 64, 3), np.uint8)
+    given = vit_jax.preprocessing(model)([image, image[:, :24]])
+    assert (given.values.shape, given.sizes.tolist()) == ((2, 12, 192), [[2, 6], [3, 3]])
+    exact = (image[:, :24].reshape(3, 8, 3, 24).swapaxes(1, 2).reshape(9, 192) / 255 - 0.5) / 0.5
+    np.testing.assert_allclose(given.values[1, :9], exact, atol=1e-6)
+    vit_jax.save(model, tmp_path / "again", "hf")
+    again = open_pretrained(tmp_path / "again").config
+    assert (again.max_patches, again.preprocessing) == (12, model.config.preprocessing)
+    for value, message in ((0, "max_num_patches is 0; it must be"), ("a", "max_num_patches is 'a'")):
+        processor["max_num_patches"] = value
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+        refused(lambda: open_pretrained(tmp_path), message)
 
 
 def test_metaclip_2_is_clip_whose_end_token_is_meant(clip, tmp_path):

@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-size", type=int, metavar="N", help="image size in pixels (default the model's own)"
     )
     parser.add_argument(
+        "--max-patches",
+        type=int,
+        metavar="N",
+        help="images keep their aspect ratio, in up to N patches (NaFlex)",
+    )
+    parser.add_argument(
         "--classes", type=int, default=1000, metavar="N", help="number of classes (default 1000)"
     )
     parser.add_argument(
@@ -72,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         "dtype": arguments.dtype,
         "storage": arguments.storage,
         "image_size": list(config.image_size),
+        **({} if arguments.max_patches is None else {"max_patches": arguments.max_patches}),
         "device": device.device_kind,
         "cores": os.cpu_count(),
         "jax": jax.__version__,
@@ -94,12 +101,15 @@ def _config(arguments: argparse.Namespace) -> Any:
     changes: dict[str, Any] = {"num_classes": arguments.classes, "dtype": arguments.dtype}
     if arguments.image_size is not None:
         changes["image_size"] = arguments.image_size
+    if arguments.max_patches is not None:
+        changes["max_patches"] = arguments.max_patches
     return replace(config, **changes)
 
 
 def _table(about: dict[str, Any], rows: list[Any]) -> str:
     height, width = about["image_size"]
-    first = f"{about['model']}, {height}x{width}, {about['what']} in {about['dtype']}"
+    size = f"up to {about['max_patches']} patches" if about.get("max_patches") else f"{height}x{width}"
+    first = f"{about['model']}, {size}, {about['what']} in {about['dtype']}"
     if about["storage"] != "float32":
         first += f", parameters stored in {about['storage']}"
     lines = [

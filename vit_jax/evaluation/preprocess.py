@@ -1,5 +1,6 @@
 """Images of any kind to what a model takes, as the model's weights want it."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -169,7 +170,7 @@ class Preprocessor:
         mean, std = channel_values(self.settings, channels)
         pixels = self.pixels(images)
         values = pixels.values if isinstance(pixels, Patches) else pixels
-        shown = values.reshape(*values.shape[:2], -1, channels)
+        shown = values.reshape(*values.shape[:2], math.prod(values.shape[2:]) // channels, channels)
         values = ((shown.astype(np.float32) / 255 - mean) / std).reshape(values.shape)
         return Patches(values, pixels.sizes) if isinstance(pixels, Patches) else values
 

@@ -37,7 +37,7 @@ def inputs(batch: Mapping[str, Any], model: Any) -> Any:
     if not isinstance(images, Patches):
         return normalise(images, model.preprocessing)
     shape = images.values.shape
-    pixels = images.values.reshape(*shape[:2], -1, model.in_channels)
+    pixels = images.values.reshape(*shape[:2], shape[2] // model.in_channels, model.in_channels)
     return Patches(normalise(pixels, model.preprocessing).reshape(shape), images.sizes)
 
 

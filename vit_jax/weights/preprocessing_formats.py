@@ -212,6 +212,51 @@ def to_hf(
     }
 
 
+def naflex_from_hf(config: Mapping[str, Any], patches: int) -> tuple[Preprocessing, int]:
+    """Return preprocessing and the most patches of an image, of the `preprocessor_config.json` of a SigLIP 2 NaFlex.
+
+    Args:
+      config: the file.
+      patches: at most, where the file does not say it.
+
+    Raises:
+      CheckpointError: a value is not one that transformers has.
+    """
+    where = "preprocessor_config.json"
+    config = {
+        "image_mean": INCEPTION_MEAN,
+        "image_std": INCEPTION_STD,
+        "resample": 2,
+        **_entries(config, where),
+    }
+    mean, std = _normalisation(config, where)
+    code, patches = config["resample"], config.get("max_num_patches", patches)
+    if not _is_number(code) or code not in RESAMPLE:
+        listed = ", ".join(f"{number} {name}" for number, name in RESAMPLE.items())
+        raise CheckpointError(f"{where}: resample is {code!r}; it must be one of {listed}.")
+    if not isinstance(patches, int) or isinstance(patches, bool) or not 0 < patches < LARGEST:
+        raise CheckpointError(f"{where}: max_num_patches is {patches!r}; it must be a whole number above 0.")
+    return Preprocessing(mean, std, RESAMPLE[code]), patches
+
+
+def naflex_to_hf(
+    preprocessing: Preprocessing, patches: int, patch_size: int, channels: int
+) -> dict[str, Any]:
+    """Return the `preprocessor_config.json` of a SigLIP 2 NaFlex, see `naflex_from_hf`."""
+    return {
+        "image_processor_type": "Siglip2ImageProcessor",
+        "do_resize": True,
+        "resample": {name: code for code, name in RESAMPLE.items()}[preprocessing.interpolation],
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": _per_channel(preprocessing.mean, channels),
+        "image_std": _per_channel(preprocessing.std, channels),
+        "patch_size": patch_size,
+        "max_num_patches": patches,
+    }
+
+
 def _processor(config: Mapping[str, Any]) -> str:
     """Return the name of a processor's class, without its age and backend."""
     name = config.get("image_processor_type", config.get("feature_extractor_type", "ViTImageProcessor"))

@@ -12,7 +12,7 @@ from vit_jax.models.vit.config import ViTConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint, Tensor
 from vit_jax.weights.layouts.problem_type import read_problem
 from vit_jax.weights.layouts.transformers.config import activation, processed, settings
-from vit_jax.weights.preprocessing_formats import Size
+from vit_jax.weights.preprocessing_formats import Size, naflex_from_hf
 
 # What transformers assumes when a `config.json` does not say.
 DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -91,13 +91,16 @@ def _image(
     family: str, about: dict[str, Any], sequences: bool, raw: RawCheckpoint
 ) -> tuple[ViTConfig, Size | None]:
     clip, otherwise = family == "clip", PREPROCESSING[family]
+    fields: dict[str, Any] = dict(pool="cls" if clip else "map", num_classes=0, head_bias=not clip)
     if sequences:  # images of any shapes: the table alone says a size
         patch = pair(about["patch_size"], "patch_size")
         rows = math.isqrt(max(about["num_patches"], 0))
         preprocessing, image_size, input_size = otherwise, (rows * patch[0], rows * patch[1]), None
+        processor = raw.documents.get("preprocessor_config.json")
+        if processor is not None:
+            preprocessing, fields["max_patches"] = naflex_from_hf(processor, about["num_patches"])
     else:
         preprocessing, image_size, input_size = processed(raw, about, otherwise)
-    fields: dict[str, Any] = dict(pool="cls" if clip else "map", num_classes=0, head_bias=not clip)
     named = raw.documents["config.json"].get("architectures")
     if _array(raw, "", "classifier.weight") or (clip and named == ["CLIPForImageClassification"]):
         # Classifiers average patches, of CLIP without the last norm; what pooled them before stands idle.

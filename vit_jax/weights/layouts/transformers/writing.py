@@ -12,7 +12,7 @@ from vit_jax.models.registry import ModelConfig
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.weights.layouts.layout import Written
 from vit_jax.weights.layouts.transformers import document, towers_document
-from vit_jax.weights.preprocessing_formats import to_hf
+from vit_jax.weights.preprocessing_formats import naflex_to_hf, to_hf
 from vit_jax.weights.rules import Rule
 
 
@@ -47,8 +47,10 @@ def written(
     """Return a model in transformers' words, with the processor of its images and the arrays nothing is made of."""
     documents, constants = {"config.json": about}, document.constants(about, rules, params)
     processor, image = document.PROCESSORS.get(about["model_type"]), part_config(config, "image")
-    # SigLIP 2's images of any shapes have a processor of their own.
-    if processor is not None and image is not None:
+    if about["model_type"].startswith("siglip2") and image is not None and image.max_patches:
+        known = naflex_to_hf(image.preprocessing, image.max_patches, image.patch_size[0], image.in_channels)
+        documents["preprocessor_config.json"] = known
+    elif processor is not None and image is not None:
         known = to_hf(image.preprocessing, image.image_size, processor, image.in_channels)
         documents["preprocessor_config.json"] = known
     return Written(config, params, rules, documents, constants)
