@@ -17,11 +17,23 @@ ARCHITECTURES = {
     "hiera_timm": "hiera_base_224",
     "hiera_timm_abswin": "hiera_base_abswin_256",
     "vit_timm_reg4_swiglu": "vit_giant_patch14_reg4_dinov2",
+    "vit_timm_aimv2": "aimv2_large_patch14_224",
+    "vit_timm_respost": "vit_base_patch16_rpn_224",
+    "vit_timm_diff": "vit_dwee_patch16_reg1_gap_256",
+    "vit_timm_parallel": "vit_pwee_patch16_reg1_gap_256",
+    "vit_timm_diff_parallel": "vit_dpwee_patch16_reg1_gap_256",
+    "eva_timm_pe_core": "vit_pe_core_large_patch14_336",
+    "eva_timm_pe_lang": "vit_pe_lang_large_patch14_448",
+    "eva_timm_rope_ape": "vit_base_patch16_rope_ape_224",
+    "eva_timm_rope_mixed": "vit_base_patch16_rope_mixed_224",
+    "eva_timm_sapiens2": "vit_base_patch16_sapiens2",
     **dict.fromkeys(("swin_timm", "swin_timm_rect", "gradcam_swin"), "swin_tiny_patch4_window7_224"),
     **dict.fromkeys(("swinv2_timm", "swinv2_timm_prewin"), "swinv2_tiny_window8_256"),
 }
 # Arguments that are classes and functions in Python, or of no model of timm, and so never stand in a config.json.
-OBJECTS = ("r", "norm_layer", "act_layer", "mlp_layer", "embed_layer", "backbone")
+OBJECTS = (
+    "r", "norm_layer", "act_layer", "mlp_layer", "embed_layer", "embed_norm_layer", "block_fn", "backbone",
+)  # fmt: skip
 
 
 def prepare(about, weights, folder):
@@ -43,6 +55,8 @@ def prepare(about, weights, folder):
         return target, dict(model=torchvision(config))
     if name.startswith("hybrid_"):
         return target, dict(model=hybrid(config))
+    if name == "vit_timm_mci":
+        return target, dict(model=mobile(config))
     if name == "naflexvit_timm":
         return target, dict(model=naflex(config, about))
     arguments = {key: value for key, value in config.items() if key not in OBJECTS and value is not None}
@@ -94,6 +108,22 @@ def hybrid(config):
             stem_channels=backbone["stem_chs"],
             numerics="google" if google else "timm",
         ),
+    )
+
+
+def mobile(config):
+    return ViTConfig(
+        image_size=tuple(config["img_size"]),
+        patch_size=2,
+        width=config["embed_dim"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        mlp_dim=4 * config["embed_dim"],
+        num_classes=config["num_classes"],
+        stem=(8, 8),
+        stem_strides=(4, 2),
+        stem_kind="mci",
+        class_position=False,
     )
 
 

@@ -21,19 +21,31 @@ def blocks_macs(config: EncoderConfig, tokens: int) -> int:
 
 def block_macs(config: EncoderConfig, attended: int, fed: int) -> int:
     """Return the multiply-adds of one block of a model, whose attention and MLP see so many tokens."""
-    return _macs(attended, fed, config.width, config.mlp_dim, config.mlp)
+    # Of two attentions that share the heads' channels, each weighs all of the values.
+    second = attended**2 * config.width * config.differential
+    return _macs(attended, fed, config.width, config.mlp_dim, config.mlp) + second
 
 
 def blocks_parameters(config: EncoderConfig) -> int:
     """Return the parameters of the blocks and of the norm after them."""
-    d, m = config.width, config.mlp_dim
+    d, m, biased = config.width, config.mlp_dim, config.branch_bias
     biases = 0 if not config.qkv_bias else 3 * d if config.k_bias else 2 * d
-    attention = 3 * d**2 + biases + dense_parameters(d, d)
-    attention += 4 * config.head_dim * config.qk_norm + 2 * d * config.attention_norm
-    mlp = dense_parameters(d, (_mlp_layers(config.mlp) - 1) * m) + dense_parameters(m, d)
-    mlp += 2 * m * config.mlp_norm
-    scales = 0 if config.layer_scale is None else 2 * d
-    return config.depth * (attention + mlp + scales + 2 * 2 * d) + 2 * d
+    attention = 3 * d**2 + biases + dense_parameters(d, d, biased)
+    attention += 2 * norm_parameters(config, config.head_dim) * config.qk_norm
+    attention += norm_parameters(config, d) * config.attention_norm
+    mlp = dense_parameters(d, (_mlp_layers(config.mlp) - 1) * m, biased) + dense_parameters(m, d, biased)
+    mlp += norm_parameters(config, m) * config.mlp_norm
+    parallel = config.parallel != "none"
+    mlp -= d * (config.parallel == "one_bias" and biased)
+    attention += 3 * config.head_dim * config.differential
+    scales = 0 if config.layer_scale is None else d * (1 + (config.mlp_scale and not parallel))
+    norm = norm_parameters(config, d)
+    return config.depth * (attention + mlp + scales + (1 if parallel else 2) * norm) + norm
+
+
+def norm_parameters(config: EncoderConfig, width: int) -> int:
+    """Return the parameters of a norm of a model's kind."""
+    return width if config.norm == "rms" else 2 * width
 
 
 def dense_parameters(inputs: int, outputs: int, bias: bool = True) -> int:

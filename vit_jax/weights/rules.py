@@ -122,6 +122,7 @@ class Rule:
       form: how each of theirs holds its part.
       axis: where parts are stacked, counted in one block's parameter.
       first: the number that the first block has in their names.
+      blocks_axis: of an array of all blocks, the axis of these.
     """
 
     ours: tuple[str, ...]
@@ -129,6 +130,7 @@ class Rule:
     form: Form = SAME
     axis: int = 0
     first: int = 0
+    blocks_axis: int = 0
 
     def prefixed(self, ours: str = "", theirs: str = "") -> "Rule":
         """Return the rule for a model inside another."""
@@ -180,7 +182,9 @@ class Rule:
             whole = {name: read(name) for name in self.theirs}
             for layer in range(shapes[path][0]):
                 with target.part(layer) as out:
-                    self._fill(path, shapes, lambda name, layer=layer: whole[name][layer], out)
+                    self._fill(
+                        path, shapes, lambda name, layer=layer: whole[name].take(layer, self.blocks_axis), out
+                    )
 
     def _fill(self, path: str, shapes: Mapping[str, Shape], read: Read, out: np.ndarray) -> None:
         parts = {ours: shapes[ours][1:] if self.in_blocks else shapes[ours] for ours in self.ours}
@@ -240,7 +244,8 @@ class Rule:
 
                 def stacked(index: int = index) -> np.ndarray:
                     rows = range(len(arrays[0]))
-                    return np.stack([self._part([a[layer] for a in arrays], index) for layer in rows])
+                    parts = [self._part([a[layer] for a in arrays], index) for layer in rows]
+                    return np.stack(parts, self.blocks_axis)
 
                 yield name, stacked
 
@@ -257,6 +262,34 @@ class Rule:
         if len(self.theirs) > 1:
             joined = np.take(joined, index, self.axis)
         return self.form.write(joined)
+
+
+@dataclass(frozen=True)
+class Joined(Rule):
+    """Parameters of ours that one array of theirs holds one after the other along `axis`, each in its own form.
+
+    Attributes:
+      forms: of each of `ours`.
+    """
+
+    forms: tuple[Form, ...] = ()
+
+    def _fill(self, path: str, shapes: Mapping[str, Shape], read: Read, out: np.ndarray) -> None:
+        parts = [shapes[ours][1:] if self.in_blocks else shapes[ours] for ours in self.ours]
+        sizes = [form.write(np.empty(part, bool)).shape[self.axis] for form, part in zip(self.forms, parts)]
+        index, (name,) = self.ours.index(path), self.theirs
+        array, start = read(name), sum(sizes[:index])
+        if array.shape[self.axis] != sum(sizes):
+            raise CheckpointError(
+                f"{name} has shape {array.shape}, which does not fit {' + '.join(self.ours)}; the checkpoint is of a "
+                "different model or size."
+            )
+        piece = array.take(range(start, start + sizes[index]), self.axis)
+        one = replace(self, ours=(path,), theirs=self.theirs, form=self.forms[index], forms=())
+        _copy(Rule._one(one, name, lambda _: piece, parts[index]).reshape(out.shape), out)
+
+    def _part(self, arrays: list[np.ndarray], index: int) -> np.ndarray:
+        return np.concatenate([form.write(array) for form, array in zip(self.forms, arrays)], self.axis)
 
 
 def _copy(array: np.ndarray, out: np.ndarray) -> None:
@@ -284,9 +317,10 @@ def affine(
     return rules + [rule(f"{ours}/bias", f"{theirs}.{offset}", form=FLAT)] * bias
 
 
-def norm(ours: str, theirs: str) -> list[Rule]:
-    """Return the rules of a norm: `OURS/scale` is `THEIRS.weight`, `OURS/bias` is `THEIRS.bias`."""
-    return [rule(f"{ours}/scale", f"{theirs}.weight"), rule(f"{ours}/bias", f"{theirs}.bias")]
+def norm(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
+    """Return the rules of a norm: `OURS/scale` is `THEIRS.weight`, `OURS/bias` is `THEIRS.bias` if it has one."""
+    rules = [rule(f"{ours}/scale", f"{theirs}.weight")]
+    return rules + [rule(f"{ours}/bias", f"{theirs}.bias")] * bias
 
 
 def batch_norm(ours: str, theirs: str) -> list[Rule]:

@@ -15,7 +15,7 @@ from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder_config import EncoderConfig
 from vit_jax.models.layers.kernels.softmax import softmax_matmul
 from vit_jax.models.layers.module import Module
-from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.norm import norm_of
 from vit_jax.models.layers.placement import is_known, on_each_device, platform
 from vit_jax.models.layers.positions.relative import RelativePositions
 from vit_jax.models.layers.positions.rotary import Rotation, rotate
@@ -32,6 +32,8 @@ class Surroundings(NamedTuple):
       mask: `(b, 1, n, m)`, or with sizes of 1 to be broadcast, True where a query may see a key.
       sizes: `(b, m)`, how many tokens each key stands for; it is attended to as often (proportional attention, Bolya
         et al. 2022, arXiv 2210.09461). Only without `bias` and biases of the blocks.
+      places: `(2, n)` coordinates of patches, for blocks with rotary frequencies of their own.
+      block: the number of the block, float32, where attention depends on it.
     """
 
     grid: tuple[int, int] | None = None
@@ -39,6 +41,8 @@ class Surroundings(NamedTuple):
     bias: jax.Array | None = None
     mask: jax.Array | None = None
     sizes: jax.Array | None = None
+    places: jax.Array | None = None
+    block: jax.Array | None = None
 
 
 ALONE = Surroundings()
@@ -221,11 +225,11 @@ class SelfAttention(Module):
         self.relative = relative
         d, h, k = config.width, config.heads, config.head_dim
         self.qkv = QueryKeyValue(config, rngs=rngs)
-        self.q_norm = LayerNorm(k, config.norm_epsilon) if config.qk_norm else None
-        self.k_norm = LayerNorm(k, config.norm_epsilon) if config.qk_norm else None
+        self.q_norm = norm_of(config, k) if config.qk_norm else None
+        self.k_norm = norm_of(config, k) if config.qk_norm else None
         self.position_bias = nnx.Param(jnp.zeros((relative.rows, h))) if relative else None
-        self.norm = LayerNorm(d, config.norm_epsilon) if config.attention_norm else None
-        self.out = Dense((h, k), (d,), scheme=config.init, rngs=rngs)
+        self.norm = norm_of(config, d) if config.attention_norm else None
+        self.out = Dense((h, k), (d,), use_bias=config.branch_bias, scheme=config.init, rngs=rngs)
 
     def __call__(
         self,

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models.layers.attention import ALONE, SelfAttention, Surroundings
+from vit_jax.models.layers.attentions.differential import DifferentialAttention
 from vit_jax.models.layers.batch_norm import put_statistics, take_statistics
 from vit_jax.models.layers.dropout import drop_path, dropout
 from vit_jax.models.layers.encoder_config import EncoderConfig
 from vit_jax.models.layers.mlp import MLPS
 from vit_jax.models.layers.module import Module
-from vit_jax.models.layers.norm import LayerNorm, LayerScale
+from vit_jax.models.layers.norm import LayerScale, norm_of
 from vit_jax.models.layers.placement import gather_block, keep_rows
 from vit_jax.random import fold, split
 
@@ -35,7 +36,8 @@ UNROLLED_DEPTH = 48
 class Block(Module):
     """Transformer block: attention and MLP, each a normalised residual branch; arguments as `SelfAttention`.
 
-    `attention` is the class of another kind of attention, which `relative` and `around` are then for.
+    `attention` is the class of another kind of attention than the configuration's, which `relative` and `around` are
+    then for.
     """
 
     def __init__(
@@ -43,17 +45,22 @@ class Block(Module):
         config: EncoderConfig,
         relative: Any = None,
         *,
-        attention: Callable[..., Any] = SelfAttention,
+        attention: Callable[..., Any] | None = None,
         rngs: nnx.Rngs,
     ):
         self.config = config
-        self.norm1 = LayerNorm(config.width, config.norm_epsilon)
+        parallel = config.parallel != "none"
+        if attention is None:
+            attention = DifferentialAttention if config.differential else SelfAttention
+        self.norm1 = norm_of(config, config.width)
         self.attn = attention(config, relative, rngs=rngs)
-        self.norm2 = LayerNorm(config.width, config.norm_epsilon)
+        self.norm2 = None if parallel else norm_of(config, config.width)
         self.mlp = MLPS[config.mlp](config, rngs=rngs)
         initial = config.layer_scale
         self.scale1 = None if initial is None else LayerScale(config.width, initial)
-        self.scale2 = None if initial is None else LayerScale(config.width, initial)
+        self.scale2 = (
+            None if initial is None or parallel or not config.mlp_scale else LayerScale(config.width, initial)
+        )
 
     def __call__(
         self,
@@ -75,17 +82,25 @@ class Block(Module):
         around: Any = ALONE,
         return_weights: bool = False,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Return `x` after the first branch, attention, and the weights; arguments as a call's."""
+        """Return `x` after the first branch, attention, and the weights; arguments as a call's.
+
+        Where the MLP stands beside attention, the branch is of both.
+        """
         config = self.config
         path_key = key if config.drop_path_rate else None
         after = config.branch_norm == "after"
-        y, weights = self.attn(x if after else self.norm1(x), fold(key, "attn"), around, return_weights)
+        normal = x if after else self.norm1(x)
+        y, weights = self.attn(normal, fold(key, "attn"), around, return_weights)
         y = self.norm1(y) if after else y
+        if self.norm2 is None:
+            y = y + dropout(self.mlp(normal, fold(key, "mlp")), config.dropout_rate, fold(key, "mlp_out"))
         y = y if self.scale1 is None else self.scale1(y)
         return x + drop_path(y, drop_path_rate, fold(path_key, "path1")), weights
 
     def feed(self, x: jax.Array, drop_path_rate: jax.Array, key: jax.Array | None) -> jax.Array:
-        """Return `x` after the second branch, the MLP; arguments as a call's."""
+        """Return `x` after the second branch, the MLP, if there is one; arguments as a call's."""
+        if self.norm2 is None:
+            return x
         config = self.config
         path_key = key if config.drop_path_rate else None
         after = config.branch_norm == "after"
@@ -104,7 +119,7 @@ def make_blocks(
     config: EncoderConfig,
     relative: Any = None,
     *,
-    attention: Callable[..., Any] = SelfAttention,
+    attention: Callable[..., Any] | None = None,
     rngs: nnx.Rngs,
 ) -> Block:
     """Return `config.depth` blocks as one `Block` whose parameters have a leading `l` axis; arguments as `Block`."""
@@ -154,15 +169,20 @@ def apply_blocks(
     config, training = blocks.config, key is not None
 
     def body(x: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, Any]]:
-        block, rate, layer_key = layer
+        block, rate, layer_key, number = layer
         block = gather_block(block, config.depth, x.dtype)
-        x, attended = block(keep_rows(x), rate, layer_key, around, weights)
+        own = around if number is None else around._replace(block=number)
+        x, attended = block(keep_rows(x), rate, layer_key, own, weights)
         x = keep_rows(x)
         statistics = take_statistics(block) if training else None
         return x, {"blocks": x if outputs else None, "attention": attended, "statistics": statistics}
 
     rates = drop_path_rates(config) if rates is None else rates
-    layers = (blocks, rates, split(key, config.depth))
+    counted = getattr(
+        config, "differential", False
+    )  # in other families nothing depends on the block's number
+    numbers = jnp.arange(config.depth, dtype=jnp.float32) if counted else None
+    layers = (blocks, rates, split(key, config.depth), numbers)
     if config.depth == 1:  # without a scan, so that a block alone may give another shape
         alone = checkpointed(config, body)
         x, captured = alone(

@@ -18,6 +18,8 @@ RUNNING = frozenset({
 })  # fmt: skip
 
 CHOICES = {
+    "parallel": ("none", "two_biases", "one_bias"),
+    "norm": ("layer", "rms"),
     "branch_norm": ("before", "after"),
     "mlp": ("mlp", "swiglu"),
     "activation": ("gelu", "gelu_tanh", "quick_gelu", "relu", "silu"),
@@ -38,15 +40,22 @@ class EncoderConfig:
       qkv_bias: whether queries, keys and values have biases.
       k_bias: False leaves out the keys' bias alone, as BEiT and DINOv3 do.
       qk_norm: norms over the head dimension of queries and keys (Dehghani et al. 2023, arXiv 2302.05442).
+      differential: whether heads subtract a second attention from the first (Ye et al. 2024, arXiv 2410.05258).
+      parallel: `none`, or attention and MLP side by side behind one norm, as in ViT-22B (Dehghani et al. 2023, arXiv
+        2302.05442): each with a bias of what it adds, `two_biases`, or with one for both, `one_bias`.
+      norm: kind of every norm: `layer`, or `rms` (without mean and bias; Zhang & Sennrich 2019, arXiv 1910.07467).
       branch_norm: where a block's norms stand: `before` attention and MLP, or `after` each, on what it adds (the
         enormous EVA-02; Liu et al. 2021, arXiv 2111.09883).
       attention_norm: a norm over the heads' outputs before their projection (EVA-02).
       layer_scale: initial value of the per-channel residual scale (Touvron et al. 2021, arXiv 2103.17239),
         or None for no scale.
+      mlp_scale: whether the MLP has such a scale too; Sapiens 2 has it after attention alone.
+      branch_bias: whether what a block adds has biases: attention's last layer and the MLP; AIMv2 has none (Fini et al.
+        2024, arXiv 2411.14402).
       mlp: `mlp` or `swiglu` (Shazeer 2020, arXiv 2002.05202); for `swiglu`, `mlp_dim` is the width after gating.
       mlp_norm: a norm over the hidden units before the MLP's last layer (EVA-02).
       activation: `gelu` (exact), `gelu_tanh` (Google's), `quick_gelu` (OpenAI CLIP), `relu` or `silu`.
-      norm_epsilon: epsilon of all layer norms.
+      norm_epsilon: epsilon of all norms.
       dropout_rate: dropout after embedding, attention output and MLP layers.
       attention_dropout_rate: dropout of attention weights.
       drop_path_rate: stochastic depth of the last block (Huang et al. 2016, arXiv 1603.09382).
@@ -65,9 +74,14 @@ class EncoderConfig:
     qkv_bias: bool = True
     k_bias: bool = True
     qk_norm: bool = False
+    differential: bool = False
+    parallel: str = "none"
+    norm: str = "layer"
     branch_norm: str = "before"
     attention_norm: bool = False
     layer_scale: float | None = None
+    mlp_scale: bool = True
+    branch_bias: bool = True
     mlp: str = "mlp"
     mlp_norm: bool = False
     activation: str = "gelu"
@@ -95,6 +109,17 @@ class EncoderConfig:
             _is_number(self.layer_scale) and abs(self.layer_scale) < math.inf
         ):
             raise ConfigError(f"layer_scale is {self.layer_scale!r}; it must be a number or None.")
+        if self.parallel != "none" and (
+            self.branch_norm == "after" or self.mlp != "mlp" or not self.mlp_scale
+        ):
+            raise ConfigError(
+                f"parallel is {self.parallel!r}; it needs branch_norm 'before', mlp 'mlp' and mlp_scale True."
+            )
+        if self.differential and (self.qk_norm or self.attention_norm or self.width // self.heads % 2):
+            raise ConfigError(
+                "differential attention needs heads of an even width, without qk_norm and attention_norm; set it to "
+                "False."
+            )
         if self.width % self.heads:
             raise ConfigError(
                 f"heads is {self.heads}, which does not divide width {self.width}; choose another."

@@ -1,5 +1,7 @@
 """The MLPs of transformer blocks."""
 
+from functools import partial
+
 import jax
 from flax import nnx
 
@@ -8,7 +10,7 @@ from vit_jax.models.layers.dense import Dense
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder_config import EncoderConfig
 from vit_jax.models.layers.module import Module
-from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.norm import norm_of
 
 
 class Mlp(Module):
@@ -17,18 +19,22 @@ class Mlp(Module):
     Args:
       config: sizes and options.
       outputs: width of what comes out; None for that of what comes in.
+      hidden: width between the layers; None for that of the configuration.
       rngs: source of the keys.
     """
 
-    def __init__(self, config: EncoderConfig, outputs: int | None = None, *, rngs: nnx.Rngs):
+    def __init__(
+        self, config: EncoderConfig, outputs: int | None = None, hidden: int | None = None, *, rngs: nnx.Rngs
+    ):
         self.config = config
+        hidden = hidden or config.mlp_dim
         # vision_transformer and big_vision start the biases at N(0, 1e-6); others at zero.
         bias_std = 1e-6 if config.init == "jax" else 0.0
-        width, hidden = (config.width,), (config.mlp_dim,)
-        self.fc1 = Dense(width, hidden, scheme=config.init, bias_std=bias_std, rngs=rngs)
-        self.norm = LayerNorm(config.mlp_dim, config.norm_epsilon) if config.mlp_norm else None
-        width = (outputs or config.width,)
-        self.fc2 = Dense(hidden, width, scheme=config.init, bias_std=bias_std, rngs=rngs)
+        made = partial(Dense, use_bias=config.branch_bias, scheme=config.init, bias_std=bias_std, rngs=rngs)
+        self.fc1 = made((config.width,), (hidden,))
+        biased = config.branch_bias and config.parallel != "one_bias"  # which is attention's
+        self.norm = norm_of(config, hidden) if config.mlp_norm else None
+        self.fc2 = made((hidden,), (outputs or config.width,), use_bias=biased)
 
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Return the MLP of `x` `(b, n, d)`; `key` is for dropout between the layers."""
@@ -42,9 +48,10 @@ class SwiGlu(Module):
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
         self.config = config
         d, m = config.width, config.mlp_dim
-        self.gate_up = Dense((d,), (2, m), scheme=config.init, fan_out=m, rngs=rngs)
-        self.norm = LayerNorm(m, config.norm_epsilon) if config.mlp_norm else None
-        self.down = Dense((m,), (d,), scheme=config.init, rngs=rngs)
+        made = partial(Dense, use_bias=config.branch_bias, scheme=config.init, rngs=rngs)
+        self.gate_up = made((d,), (2, m), fan_out=m)
+        self.norm = norm_of(config, m) if config.mlp_norm else None
+        self.down = made((m,), (d,))
 
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:
         """Return the MLP of `x` `(b, n, d)`; `key` is for dropout before the last layer."""

@@ -1,4 +1,6 @@
-"""Layer normalisation, and the scale of a residual branch."""
+"""Normalisation over the last axis, and the scale of a residual branch."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +77,31 @@ class LayerNorm(Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return `x` `(..., d)` normalised."""
         return layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
+
+
+class RmsNorm(Module):
+    """Division by the root of the mean square over the last axis of width `d`, in float32, then a scale.
+
+    Source: Zhang & Sennrich 2019, arXiv 1910.07467.
+    """
+
+    def __init__(self, width: int, epsilon: float):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones((width,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return `x` `(..., d)` normalised."""
+        wide = x.astype(jnp.float32)
+        inverse = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + self.epsilon)
+        return (wide * inverse * self.scale[...]).astype(x.dtype)
+
+
+NORMS = {"layer": LayerNorm, "rms": RmsNorm}
+
+
+def norm_of(config: Any, width: int) -> Any:
+    """Return the norm of an `EncoderConfig`'s kind over an axis of `width`."""
+    return NORMS[config.norm](width, config.norm_epsilon)
 
 
 class LayerScale(Module):

@@ -196,6 +196,64 @@ vit_small_patch16_lingbot: robbyant
 vit_small_plus_patch16_dinov3: lvd1689m
 vit_small_plus_patch16_dinov3_qkvb: lvd1689m
 vit_tiny_patch16_dinov3_qkvb: eupe_lvd1689m
+aimv2_1b_patch14_224: apple_pt
+aimv2_1b_patch14_336: apple_pt
+aimv2_1b_patch14_448: apple_pt
+aimv2_3b_patch14_224: apple_pt
+aimv2_3b_patch14_336: apple_pt
+aimv2_3b_patch14_448: apple_pt
+aimv2_huge_patch14_224: apple_pt
+aimv2_huge_patch14_336: apple_pt
+aimv2_huge_patch14_448: apple_pt
+aimv2_large_patch14_224: apple_pt apple_pt_dist
+aimv2_large_patch14_336: apple_pt apple_pt_dist
+aimv2_large_patch14_448: apple_pt
+test_vit: r160_in1k
+test_vit2: r160_in1k
+test_vit3: r160_in1k
+vit_base_mci_224: apple_mclip apple_mclip2_dfndr2b apple_mclip_lt
+vit_base_patch16_radio_v3: c_radio
+vit_base_patch16_rpn_224: sw_in1k
+vit_dlittle_patch16_reg1_gap_256: sbb_nadamuon_in1k
+vit_dpwee_patch16_reg1_gap_256: sbb_in1k sbb_nadamuon_in1k
+vit_dwee_patch16_reg1_gap_256: sbb_in1k sbb_nadamuon_in1k
+vit_giant_patch16_radio_v3: c_radio
+vit_huge_patch16_radio_v3: c_radio
+vit_huge_patch16_radio_v4: c_radio
+vit_intern300m_patch14_448: ogvl_2pt5 ogvl_dist
+vit_large_patch16_radio_v3: c_radio
+vit_pwee_patch16_reg1_gap_256: sbb_in1k
+vit_so150m2_patch16_reg1_gap_256: sbb_e200_in12k sbb_e200_in12k_ft_in1k
+vit_so150m2_patch16_reg1_gap_384: sbb_e200_in12k_ft_in1k
+vit_so150m2_patch16_reg1_gap_448: sbb_e200_in12k_ft_in1k
+vit_so150m_patch16_reg4_gap_256: sbb_e250_in12k sbb_e250_in12k_ft_in1k
+vit_so150m_patch16_reg4_gap_384: sbb_e250_in12k_ft_in1k
+vit_so400m_patch16_radio_v4: c_radio
+vit_base_patch16_rope_224: naver_in1k
+vit_base_patch16_rope_ape_224: naver_in1k
+vit_base_patch16_rope_mixed_224: naver_in1k
+vit_base_patch16_rope_mixed_ape_224: naver_in1k
+vit_base_patch16_sapiens2: fb
+vit_large_patch16_rope_224: naver_in1k
+vit_large_patch16_rope_ape_224: naver_in1k
+vit_large_patch16_rope_mixed_224: naver_in1k
+vit_large_patch16_rope_mixed_ape_224: naver_in1k
+vit_pe_core_base_patch16_224: fb
+vit_pe_core_gigantic_patch14_448: fb
+vit_pe_core_large_patch14_336: fb
+vit_pe_core_small_patch16_384: fb
+vit_pe_core_tiny_patch16_384: fb
+vit_pe_lang_gigantic_patch14_448: fb fb_tiling
+vit_pe_lang_large_patch14_448: fb fb_tiling
+vit_pe_spatial_base_patch16_512: fb
+vit_pe_spatial_gigantic_patch14_448: fb
+vit_pe_spatial_large_patch14_448: fb
+vit_pe_spatial_small_patch16_512: fb
+vit_pe_spatial_tiny_patch16_512: fb
+vit_small_patch16_rope_224: naver_in1k
+vit_small_patch16_rope_ape_224: naver_in1k
+vit_small_patch16_rope_mixed_224: naver_in1k
+vit_small_patch16_rope_mixed_ape_224: naver_in1k
 """
 
 # Repositories of the Hugging Face hub in transformers' layout, and files of Google's.

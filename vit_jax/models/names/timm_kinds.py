@@ -31,8 +31,13 @@ NATURAL = Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
 CLIP = Preprocessing(CLIP_MEAN, CLIP_STD, crop=1.0)
 UNIT = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
+
+def _size(width: int, depth: int, heads: int, mlp_dim: int) -> dict[str, Any]:
+    return dict(width=width, depth=depth, heads=heads, mlp_dim=mlp_dim)
+
+
 SIZES = vit_config.SIZES | {
-    name: dict(width=width, depth=depth, heads=heads, mlp_dim=mlp_dim)
+    name: _size(width, depth, heads, mlp_dim)
     for name, width, depth, heads, mlp_dim in (
         ("xsmall", 256, 10, 4, 1024),
         ("wee", 256, 14, 4, 1280),
@@ -59,14 +64,15 @@ class Kind:
       pattern: the name, with `{size}`, `{patch}` and `{resolution}` where it says them.
       listed: sizes, patches and resolutions that are listed: `base 16 224,384`, separated by `;`.
       changes: fields of the configuration other than the defaults.
-      sizes: per size, more such fields.
-      patch, resolution: where the pattern says none.
+      sizes: per size, more such fields; a size of this kind alone has all of them.
+      size, patch, resolution: where the pattern says none.
     """
 
     pattern: str
     listed: str
     changes: dict[str, Any] = field(default_factory=dict)
     sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    size: str = "base"
     patch: int = 16
     resolution: int = 224
 
@@ -167,14 +173,20 @@ KINDS = (
     ),
     Kind(
         "vit_{size}_patch{patch}_reg1_gap_{resolution}",
-        "wee 16 256; little 16 256; medium 16 256; betwixt 16 256",
+        "wee 16 256; little 16 256; medium 16 256; betwixt 16 256; so150m2 16 256,384,448",
         dict(_REGISTERS, register_tokens=1),
+        {"so150m2": dict(_size(832, 21, 13, 2176), qkv_bias=False, register_position=True)},
     ),
     Kind(
         "vit_{size}_patch{patch}_reg4_gap_{resolution}",
-        "little 16 256; medium 16 256; mediumd 16 256,384; betwixt 16 256,384; base 16 256",
+        "little 16 256; medium 16 256; mediumd 16 256,384; betwixt 16 256,384; base 16 256; so150m 16 256,384",
         dict(_REGISTERS, register_tokens=4),
-        {"base": dict(layer_scale=None)},
+        {
+            "base": dict(layer_scale=None),
+            "so150m": dict(
+                _size(896, 18, 14, 2304), layer_scale=None, pool_norm="before", register_position=True
+            ),
+        },
     ),
     Kind(
         "vit_{size}_patch{patch}_rope_reg1_gap_{resolution}",

@@ -9,8 +9,10 @@ import re
 from functools import cache
 from typing import Any
 
+from vit_jax.models.names.later_kinds import LATER
 from vit_jax.models.names.published import timm_tags
-from vit_jax.models.names.timm_kinds import HALF, KINDS, SIZES, UNIT, Kind
+from vit_jax.models.names.timm_kinds import HALF, SIZES, UNIT, Kind
+from vit_jax.models.names.timm_kinds import KINDS as FIRST
 from vit_jax.models.preprocessing import (
     CLIP_MEAN,
     CLIP_STD,
@@ -21,6 +23,8 @@ from vit_jax.models.preprocessing import (
     covered,
 )
 from vit_jax.models.vit.config import ViTConfig
+
+KINDS = (*FIRST, *LATER)
 
 SATELLITE_MEAN = (0.43, 0.411, 0.296)
 SATELLITE_STD = (0.213, 0.156, 0.143)
@@ -61,6 +65,8 @@ _PREPROCESSING: tuple[tuple[str, int, dict[str, Any]], ...] = (
     # mean pooling
     (r".*\.in1k_ijepa|.*_reg4_gap.*", 378, dict(crop=1.0)),
     (r"vit_medium_patch16_gap.*", 378, _SQUASH),
+    (r"vit_so150m2_.*", 0, dict(crop=1.0)),
+    (r"vit_so150m2_.*", 448, _SQUASH),
     (r"vit_betwixt_.*_rope_.*", 0, _CLIP_COLOURS),
     (r".*_siglip_gap_.*\.pali.*", 448, dict(crop=1.0)),
     (r"vit_so400m_.*_siglip_gap_.*\.webli", 378, dict(crop=1.0)),
@@ -102,16 +108,18 @@ def resolve(name: str) -> ViTConfig | None:
     """Return the configuration of a name of timm, with or without a tag; None if there is no such name."""
     architecture, _, tag = name.partition(".")
     for kind in KINDS:
-        match = _regex(kind.pattern).fullmatch(architecture)
-        if match and (name == architecture or tag in _tags(kind.pattern)):
+        match = _regex(kind.pattern, (*kind.sizes,)).fullmatch(architecture)
+        if match and (name == architecture or tag in _tags(kind.pattern, (*kind.sizes,))):
             return _config(kind, match.groupdict(), architecture, tag)
     return None
 
 
 def _config(kind: Kind, parts: dict[str, str], architecture: str, tag: str) -> ViTConfig:
-    size = parts["size"]
+    size = parts.get("size", kind.size)
     patch, resolution = int(parts.get("patch", kind.patch)), int(parts.get("resolution", kind.resolution))
-    fields: dict[str, Any] = SIZES[size] | dict(preprocessing=HALF) | kind.changes | kind.sizes.get(size, {})
+    fields: dict[str, Any] = (
+        SIZES.get(size, {}) | dict(preprocessing=HALF) | kind.changes | kind.sizes.get(size, {})
+    )
     for pattern, changes in _FIELDS:
         if re.fullmatch(pattern, architecture):
             fields |= changes
@@ -126,22 +134,22 @@ def _config(kind: Kind, parts: dict[str, str], architecture: str, tag: str) -> V
     if "siglip" in kind.pattern:  # so400m_patch14 at 384
         preprocessing, image_size = covered(preprocessing, image_size, (patch, patch))
     fields["preprocessing"] = preprocessing
-    return ViTConfig(image_size=image_size, patch_size=(patch, patch), **fields)
+    return ViTConfig(**{"image_size": image_size, "patch_size": (patch, patch), **fields})
 
 
 @cache
-def _tags(pattern: str) -> set[str]:
+def _tags(pattern: str, sizes: tuple[str, ...]) -> set[str]:
     """Return the tags of all published architectures of a kind: what they say goes with any patch and resolution."""
-    regex = _regex(pattern)
+    regex = _regex(pattern, sizes)
     return {tag for name, tags in timm_tags().items() if regex.fullmatch(name) for tag in tags}
 
 
 @cache
-def _regex(pattern: str) -> re.Pattern[str]:
+def _regex(pattern: str, sizes: tuple[str, ...]) -> re.Pattern[str]:
     number = r"[1-9]\d*"
     return re.compile(
         pattern.format(
-            size=f"(?P<size>{'|'.join(SIZES)})",
+            size=f"(?P<size>{'|'.join((*SIZES, *sizes))})",
             patch=f"(?P<patch>{number})",
             resolution=f"(?P<resolution>{number})",
         )

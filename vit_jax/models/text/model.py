@@ -16,7 +16,7 @@ from vit_jax.models.layers.dense import Dense
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers.module import Module
-from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.norm import norm_of
 from vit_jax.models.patches import Patches
 from vit_jax.models.text.config import ImageTextConfig, TextConfig
 from vit_jax.models.vit.model import VisionTransformer
@@ -41,7 +41,7 @@ class TextTransformer(Module):
         self.token_embed = normal(config.vocab_size, 0.02)
         self.pos_embed = normal(config.context_length, 0.01)
         self.blocks = make_blocks(config, rngs=rngs)
-        self.norm = LayerNorm(d, config.norm_epsilon)
+        self.norm = norm_of(config, d)
         classes = config.num_classes
         self.head = (
             Dense((d,), (classes,), use_bias=config.head_bias, scheme=config.init, rngs=rngs)

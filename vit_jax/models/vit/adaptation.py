@@ -18,8 +18,9 @@ class ViTAdaptation(Adaptation):
     """Positions and patch kernels are resampled by the rule of the model's source."""
 
     fixed = (
-        "width", "depth", "heads", "mlp_dim", "mlp", "stem", "stem_strides", "backbone", "position", "position_bias",
-        "qkv_bias", "k_bias",
+        "width", "depth", "heads", "mlp_dim", "mlp", "stem", "stem_strides", "stem_kind", "backbone", "position",
+        "position_bias", "qkv_bias", "k_bias", "norm", "branch_bias", "patch_norm", "mlp_scale", "register_position",
+        "pool_heads", "pool_mlp_dim", "differential", "parallel",
     )  # fmt: skip
     head_fields = ("representation_size", "head_bias", "problem")
 
@@ -79,7 +80,8 @@ ADAPTATION = ViTAdaptation()
 
 
 def _positions(config: ViTConfig, target: ViTConfig) -> Callable[[np.ndarray], np.ndarray]:
-    if (config.class_position, config.class_token) != (target.class_position, target.class_token):
+    slots = [(c.class_position, c.class_token, c.register_position) for c in (config, target)]
+    if slots[0] != slots[1]:
         raise CheckpointError(
             "class_token and class_position cannot change: the checkpoint's positions have other slots."
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from vit_jax.models.arithmetic import block_macs, blocks_parameters, dense_parameters
+from vit_jax.models.arithmetic import block_macs, blocks_parameters, dense_parameters, norm_parameters
 from vit_jax.models.vit.config import ViTConfig, replace
 from vit_jax.models.vit.resnet_config import ResNetConfig
 from vit_jax.models.vit.tokens import block_tokens, merge_counts
@@ -18,7 +18,7 @@ def macs(config: ViTConfig, visible: float | None = 1.0) -> int:
     channels, stem = config.in_channels, 0
     for c_in, channels, stride in config.stem_layers:
         h, w = -(-h // stride), -(-w // stride)
-        stem += h * w * 9 * c_in * channels
+        stem += h * w * _window(config, stride) * c_in * channels
     if config.backbone:
         stem += sum(rows * i * o for rows, i, o in _convolutions(config.backbone, channels, (h, w)))
     patches = config.max_patches or config.num_patches  # padding is computed as patches are
@@ -31,7 +31,8 @@ def macs(config: ViTConfig, visible: float | None = 1.0) -> int:
         count += (attended // 2) * (attended - attended // 2) * config.head_dim if attended != fed else 0
     pooled = tokens - sum(merge_counts(config, tokens))
     if config.pool == "map":
-        count += 2 * pooled * d**2 + 2 * pooled * d + 2 * d**2 + 2 * d * m
+        seen = pooled - config.prefix_tokens * (not config.pool_prefix)
+        count += 2 * seen * d**2 + 2 * seen * d + 2 * d**2 + 2 * d * (config.pool_mlp_dim or m)
     rows = {"none": tokens, "patches": tokens - config.prefix_tokens}.get(config.pool, 1)
     heads = config.num_classes * (1 + config.two_heads)
     return count + rows * (d * config.representation_size + config.feature_width * heads)
@@ -39,9 +40,10 @@ def macs(config: ViTConfig, visible: float | None = 1.0) -> int:
 
 def parameters(config: ViTConfig) -> int:
     """Return the number of parameters."""
-    d, m = config.width, config.mlp_dim
+    d, norm = config.width, norm_parameters(config, config.width)
     channels = (config.in_channels, *config.stem)
-    count = sum(dense_parameters(9 * i, o) + 2 * o for i, o, _ in config.stem_layers)
+    biased = config.stem_kind == "early"
+    count = sum(dense_parameters(_window(config, s) * i, o, biased) + 2 * o for i, o, s in config.stem_layers)
     if config.backbone:
         # Each convolution is followed by a group norm and has no bias.
         shapes = _convolutions(config.backbone, channels[-1], config.image_size)
@@ -49,19 +51,27 @@ def parameters(config: ViTConfig) -> int:
     count += dense_parameters(patch_values(config), d, config.patch_bias)
     count += d * (config.prefix_tokens + config.mask_token)
     count += d * config.position_slots * (config.position == "learned")
-    count += 2 * d * config.pre_norm
-    count += blocks_parameters(config) - 2 * d * (config.pool_norm == "none")
+    count += norm * (config.pre_norm + config.patch_norm)
+    count += blocks_parameters(config) - norm * (config.pool_norm == "none")
+    if config.rope == "mixed":
+        count += config.depth * d
     tables = {"none": 0, "shared": 1, "blocks": config.depth}[config.position_bias]
     rows, columns = config.grid
     count += tables * ((2 * rows - 1) * (2 * columns - 1) + 3) * config.heads
     if config.pool == "map":
-        count += d + dense_parameters(d, 4 * d) + 2 * d + dense_parameters(d, m) + dense_parameters(m, d)
+        m = config.pool_mlp_dim or config.mlp_dim
+        count += d + dense_parameters(d, 4 * d) + norm + dense_parameters(d, m) + dense_parameters(m, d)
     if config.representation_size:
         count += dense_parameters(d, config.representation_size)
     if config.num_classes:
         head = dense_parameters(config.feature_width, config.num_classes, config.head_bias)
         count += head * (1 + config.two_heads)
     return count
+
+
+def _window(config: ViTConfig, stride: int) -> int:
+    """Return how many places a convolution of the stem sees."""
+    return 9 if config.stem_kind == "early" else stride**2
 
 
 def patch_values(config: ViTConfig) -> int:

@@ -26,9 +26,11 @@ __all__ = ["CHOICES", "SIZES", "ViTConfig", "check_divides", "pair", "replace"]
 
 CHOICES = {
     "problem": PROBLEMS,
+    "stem_kind": ("early", "mci"),
     "position": ("learned", "sincos2d_mae", "sincos2d_big_vision", "none"),
     "position_bias": ("none", "blocks", "shared"),
-    "rope": ("none", "eva", "dinov3"),
+    "rope": ("none", "eva", "dinov3", "mixed"),
+    "rope_first": ("rows", "columns"),
     "pool": ("cls", "mean", "cls_mean", "map", "patches", "none"),
     "pool_norm": ("before", "after", "none"),
     "bias_resample": ("geometric", "bilinear"),
@@ -52,31 +54,40 @@ class ViTConfig(EncoderConfig):
       problem: what the outputs mean: classes of which one is right, `single_label` (softmax); each on its own,
         `multi_label` (sigmoid); or values as they are, `regression`. One class alone is `multi_label`, as transformers'
         pipeline has it, unless it is said to be a regression: a softmax of one output is always 1.
-      stem: channels of 3x3 convolutions before the patches (Xiao et al. 2021, arXiv 2106.14881).
+      stem: channels of convolutions before the patches (Xiao et al. 2021, arXiv 2106.14881).
       stem_strides: of each of them, from one window to the next; empty for 1. A patch is of their output.
+      stem_kind: what they are: `early`, 3x3, each with a layer norm; or `mci`, as wide as their strides, without biases
+        and each with a batch norm (MobileCLIP, Vasu et al. 2023, arXiv 2311.17049).
       backbone: a ResNet before the patches (hybrids), or None.
       class_token: put a learned class token first.
       distillation_token: a second such token (Touvron et al. 2020, arXiv 2012.12877).
       distillation_head: it has a head of its own, and the output is the mean of both heads'; without, only the class
         token is read (transformers' `DeiTForImageClassification`).
-      register_tokens: learned tokens after these, without position (Darcet et al. 2023, arXiv 2309.16588).
+      register_tokens: learned tokens after these (Darcet et al. 2023, arXiv 2309.16588).
       mask_token: a learned token that stands in for hidden patches (SimMIM, BEiT, DINOv2).
       position: `learned`, `sincos2d_mae` (MAE and DiT), `sincos2d_big_vision` (other
         frequencies), or `none`.
       class_position: learned positions have slots of their own for the class and distillation tokens.
+      register_position: they have slots for the register tokens too.
       position_bias: learned biases of attention by relative position, `none`, in all `blocks` or one `shared` by them
         (BEiT, Bao et al. 2021, arXiv 2106.08254).
-      rope: rotary positions of patches in attention: `none`, `eva` (EVA-02, Fang et al. 2023, arXiv 2303.11331) or
-        `dinov3` (Simeoni et al. 2025, arXiv 2508.10104).
+      rope: rotary positions of patches in attention: `none`, `eva` (EVA-02, Fang et al. 2023, arXiv 2303.11331),
+        `dinov3` (Simeoni et al. 2025, arXiv 2508.10104) or `mixed` (learned by each block, Heo et al. 2024, arXiv
+        2403.13298).
       rope_theta: base of the rotary frequencies.
       rope_grid: patch grid whose positions `eva` spreads over any other grid; None takes each grid as it is.
+      rope_first: what the first half of the channels turns with, `rows` or `columns`.
+      rope_offset: the number of the first row and column, for `eva`.
       pool: `cls`, `mean` (over patches), `cls_mean` (both, concatenated), `map` (attention pooling, Zhai et al. 2021),
         `patches` (every patch token) or `none` (all tokens).
+      pool_heads, pool_mlp_dim: heads and hidden units of attention pooling; 0 for those of the blocks.
+      pool_prefix: whether attention pooling also sees class and register tokens.
       pool_norm: where the final norm stands: `before` the pooling, or `after` it (timm's `fc_norm`); `none` for none.
       representation_size: width of a dense+tanh layer before the head; 0 for none.
       head_bias: whether the head has a bias.
       head_bias_init: initial bias of the head; about -log(classes) suits sigmoid losses.
       patch_bias: whether the patch embedding has a bias.
+      patch_norm: a norm of each patch's embedding, before positions are added (AIMv2).
       pre_norm: a norm between the embedding and the first block, as in CLIP.
       patch_drop_rate: share of patch tokens left out in training (PatchDropout, Liu et al. 2022, arXiv 2208.07220; Li
         et al. 2022, arXiv 2212.00794): of each image others, always as many. Evaluation sees all.
@@ -94,7 +105,8 @@ class ViTConfig(EncoderConfig):
       resample, resample_antialias, resample_offset: how positions go to another grid; see
         `models.layers.positions.resample`.
       load_resample, load_antialias: how positions and patch kernels go to another size when weights are loaded,
-        `bilinear` or `bicubic`; None for the rule above, and for bicubic kernels. timm's FlexiViTs have their own.
+        `bilinear`, `bicubic` or, of positions, `zoom`; None for the rule above, and for bicubic kernels. timm's
+        FlexiViTs and RADIOs have their own.
       bias_resample: how relative position biases do; see `models.layers.positions.relative`.
       preprocessing: how images become inputs; travels with the weights.
     """
@@ -107,6 +119,7 @@ class ViTConfig(EncoderConfig):
     problem: str = "single_label"
     stem: tuple[int, ...] = ()
     stem_strides: tuple[int, ...] = ()
+    stem_kind: str = "early"
     backbone: ResNetConfig | None = None
     class_token: bool = True
     distillation_token: bool = False
@@ -115,16 +128,23 @@ class ViTConfig(EncoderConfig):
     mask_token: bool = False
     position: str = "learned"
     class_position: bool = True
+    register_position: bool = False
     position_bias: str = "none"
     rope: str = "none"
     rope_theta: float = 100.0
     rope_grid: tuple[int, int] | None = None
+    rope_first: str = "rows"
+    rope_offset: float = 0.0
     pool: str = "cls"
+    pool_heads: int = 0
+    pool_mlp_dim: int = 0
+    pool_prefix: bool = True
     pool_norm: str = "before"
     representation_size: int = 0
     head_bias: bool = True
     head_bias_init: float = 0.0
     patch_bias: bool = True
+    patch_norm: bool = False
     pre_norm: bool = False
     patch_drop_rate: float = 0.0
     merge_tokens: tuple[int, ...] = ()
@@ -157,7 +177,7 @@ class ViTConfig(EncoderConfig):
         if self.num_classes == 1 and self.problem == "single_label":
             object.__setattr__(self, "problem", "multi_label")
         if self.load_resample is not None:
-            choose(self.load_resample, ("bilinear", "bicubic"), "load_resample")
+            choose(self.load_resample, ("bilinear", "bicubic", "zoom"), "load_resample")
         check_at_least(self, 1, "in_channels", "stem", "stem_strides")
         if set(self.stem_strides) == {1} and len(self.stem_strides) == len(self.stem):
             object.__setattr__(self, "stem_strides", ())  # one way to say it
@@ -169,6 +189,7 @@ class ViTConfig(EncoderConfig):
         check_at_least(
             self, 0, "num_classes", "register_tokens", "representation_size", "resample_offset", "max_patches"
         )
+        check_at_least(self, 0, "pool_heads", "pool_mlp_dim")
         check_rates(self, "patch_drop_rate")
         check_divides(self.image_size, self.token_stride)
         check_patch_sizes(self)
@@ -182,6 +203,24 @@ class ViTConfig(EncoderConfig):
             raise ConfigError(f"rope_theta is {self.rope_theta}; it must be above 0.")
         if self.rope_grid is not None and self.rope != "eva":
             raise ConfigError(f"rope_grid is {self.rope_grid}, which only rope 'eva' has; set it to None.")
+        if self.rope_offset and self.rope != "eva":
+            raise ConfigError(f"rope_offset is {self.rope_offset}, which only rope 'eva' has; set it to 0.")
+        if self.register_position and not (self.register_tokens and self.position == "learned"):
+            raise ConfigError(
+                "register_position needs register_tokens and position 'learned'; set it to False."
+            )
+        if self.pool_heads and self.width % self.pool_heads:
+            raise ConfigError(
+                f"pool_heads is {self.pool_heads}, which does not divide width {self.width}; choose another."
+            )
+        if self.pool == "map" and (not self.branch_bias or self.parallel == "one_bias"):
+            raise ConfigError(
+                "pool 'map' has an MLP with biases; it needs branch_bias True, and not one_bias."
+            )
+        if self.differential and (self.rope != "none" or self.position_bias != "none"):
+            raise ConfigError(
+                "differential attention needs positions that are added to tokens: rope and position_bias 'none'."
+            )
         if self.pool in ("cls", "cls_mean") and not self.class_token:
             raise ConfigError(
                 f"pool is {self.pool!r} but class_token is False; use pool 'mean' or 'map', or a class token."
@@ -247,7 +286,7 @@ class ViTConfig(EncoderConfig):
     def position_slots(self) -> int:
         """Rows of the learned position table."""
         own = int(self.class_token) + int(self.distillation_token)
-        return self.num_patches + own * self.class_position
+        return self.num_patches + own * self.class_position + self.register_tokens * self.register_position
 
     @property
     def feature_width(self) -> int:

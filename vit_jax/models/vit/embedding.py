@@ -8,9 +8,10 @@ from flax import nnx
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.layers.activations import ACTIVATIONS
+from vit_jax.models.layers.batch_norm import BatchNorm
 from vit_jax.models.layers.dense import dense, initial_kernel, spread, value_of
 from vit_jax.models.layers.module import Module
-from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.norm import LayerNorm, norm_of
 from vit_jax.models.layers.positions.absolute import sincos2d, sincos2d_at
 from vit_jax.models.layers.positions.resample import resample_positions, runtime_weights
 from vit_jax.models.layers.sizes import check_divides
@@ -32,13 +33,37 @@ class StemLayer(Module):
         self.bias = nnx.Param(jnp.zeros((channels_out,)))
         self.norm = LayerNorm(channels_out, config.norm_epsilon)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, training: bool = False) -> jax.Array:
         """Return `(b, h / stride, w / stride, channels_out)` for `x` `(b, h, w, channels_in)`."""
         kernel = self.kernel[...].astype(x.dtype)
         x = jax.lax.conv_general_dilated(
             x, kernel, (self.stride, self.stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return ACTIVATIONS[self.config.activation](self.norm(x + spread(self.bias[...], x)))
+
+
+class PatchStemLayer(Module):
+    """Convolution without overlap, batch norm, activation: MobileCLIP's (Vasu et al. 2023, arXiv 2311.17049)."""
+
+    def __init__(
+        self, config: ViTConfig, channels_in: int, channels_out: int, stride: int = 1, *, rngs: nnx.Rngs
+    ):
+        self.config, self.stride = config, stride
+        shape = (stride, stride, channels_in, channels_out)
+        self.kernel = nnx.Param(jax.nn.initializers.he_normal()(rngs.params(), shape, jnp.float32))
+        self.norm = BatchNorm(channels_out)
+
+    def __call__(self, x: jax.Array, training: bool = False) -> jax.Array:
+        """Return `(b, h / stride, w / stride, channels_out)` for `x` `(b, h, w, channels_in)`."""
+        b, h, w, _ = x.shape
+        kernel = self.kernel[...].reshape(-1, self.kernel.shape[-1])
+        x = dense(patchify(x, (self.stride, self.stride)), kernel).reshape(
+            b, h // self.stride, w // self.stride, -1
+        )
+        return ACTIVATIONS[self.config.activation](self.norm(x, training))
+
+
+STEMS = {"early": StemLayer, "mci": PatchStemLayer}
 
 
 class PatchEmbed(Module):
@@ -55,6 +80,7 @@ class PatchEmbed(Module):
             kernel = initial_kernel(config.init, rngs.params(), shape, 0, 0)
         self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros((config.width,))) if config.patch_bias else None
+        self.norm = norm_of(config, config.width) if config.patch_norm else None
 
     def __call__(self, images: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
         """Return tokens `(b, n, d)` of images `(b, h, w, c)`, by the kernel resized to `patch_size`."""
@@ -66,7 +92,8 @@ class PatchEmbed(Module):
     def project(self, patches: jax.Array, kernel: jax.Array | None = None) -> jax.Array:
         """Return tokens `(b, n, d)` of patches `(b, n, p*q*c)`, by another kernel `(p, q, c, d)` or its own."""
         kernel = self.kernel[...] if kernel is None else kernel
-        return dense(patches, kernel.reshape(-1, kernel.shape[-1]), value_of(self.bias))
+        x = dense(patches, kernel.reshape(-1, kernel.shape[-1]), value_of(self.bias))
+        return x if self.norm is None else self.norm(x)
 
 
 def check_images(config: ViTConfig, images: jax.Array) -> None:
@@ -185,8 +212,8 @@ def with_prefix(
       patches: `(b, n, d)`.
       positions: `(n, d)`, or `(t + n, d)` when the tokens have slots, or None; `(b, n, d)` of images with shapes of
         their own.
-      tokens: class and distillation token, `(t, d)`, or None.
-      registers: `(r, d)` or None; they have no position.
+      tokens: class and distillation token, `(t, d)`, and registers if they have slots; or None.
+      registers: those without a position, `(r, d)`, or None.
 
     Returns:
       `(b, t + r + n, d)`.

@@ -27,6 +27,8 @@ def resized_kernel(config: ViTConfig, kernel: A, size: tuple[int, int], method: 
     inverse_of, antialias = "bicubic", True
     if config.load_resample:
         inverse_of, antialias = config.load_resample, config.load_antialias
+        if inverse_of == "zoom":  # which is for positions
+            inverse_of, antialias = "bilinear", False
     elif config.patch_sizes:
         inverse_of, antialias = "bilinear", False
     return resample_patch_kernel(kernel, size, method, inverse_of, antialias)

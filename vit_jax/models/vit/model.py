@@ -12,19 +12,20 @@ from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.layers.attention import ALONE, Surroundings
+from vit_jax.models.layers.attentions.mixed import MixedAttention
 from vit_jax.models.layers.dense import Dense, value_of
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers.freezing import frozen_depth
 from vit_jax.models.layers.module import Module
-from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.norm import norm_of
 from vit_jax.models.layers.positions.relative import RelativePositions
-from vit_jax.models.layers.positions.rotary import rotation, sequence_rotation
+from vit_jax.models.layers.positions.rotary import places, rotation, sequence_rotation
 from vit_jax.models.patches import Patches
 from vit_jax.models.vit.config import ViTConfig, check_sequences, replace
 from vit_jax.models.vit.embedding import (
+    STEMS,
     PatchEmbed,
-    StemLayer,
     check_images,
     check_normalised,
     drop_patches,
@@ -64,7 +65,8 @@ class VisionTransformer(Module):
         self.config = config
         d = config.width
         channels = (config.in_channels, *config.stem)[-1]
-        self.stem = nnx.List([StemLayer(config, *layer, rngs=rngs) for layer in config.stem_layers])
+        layer = STEMS[config.stem_kind]
+        self.stem = nnx.List([layer(config, *sizes, rngs=rngs) for sizes in config.stem_layers])
         self.backbone = ResNet(config.backbone, channels, rngs=rngs) if config.backbone else None
         self.patch_embed = PatchEmbed(config, rngs=rngs)
         self.class_token = _token(config, config.class_token, rngs)
@@ -84,9 +86,11 @@ class VisionTransformer(Module):
         relative = RelativePositions(config.grid, config.bias_resample)
         shared = config.position_bias == "shared"
         self.position_bias = nnx.Param(jnp.zeros((relative.rows, config.heads))) if shared else None
-        self.norm_pre = LayerNorm(d, config.norm_epsilon) if config.pre_norm else None
-        self.blocks = make_blocks(config, relative if config.position_bias == "blocks" else None, rngs=rngs)
-        self.norm = LayerNorm(d, config.norm_epsilon) if config.pool_norm != "none" else None
+        self.norm_pre = norm_of(config, d) if config.pre_norm else None
+        attention = MixedAttention if config.rope == "mixed" else None
+        relative = relative if config.position_bias == "blocks" else None
+        self.blocks = make_blocks(config, relative, attention=attention, rngs=rngs)
+        self.norm = norm_of(config, d) if config.pool_norm != "none" else None
         # nnx.data: these can change between a module and None, see `reset_classifier`.
         self.pool = nnx.data(AttentionPool(config, rngs=rngs) if config.pool == "map" else None)
         size = config.representation_size
@@ -115,7 +119,7 @@ class VisionTransformer(Module):
             positions, slots = sequence_positions(config, value_of(self.pos_embed), images)
         else:
             check_images(config, images)
-            *_, x = self.stem_of(images)
+            *_, x = self.stem_of(images, key is not None)
             x = self.patch_embed(x if self.backbone is None else self.backbone(x), config.patch_size)
             learned = value_of(self.pos_embed)
             if learned is not None and config is not self.config:
@@ -129,10 +133,13 @@ class VisionTransformer(Module):
             hidden = jnp.broadcast_to(self.mask_token[...], x.shape).astype(x.dtype)
             x = jnp.where(mask[..., None], hidden, x)
         own = [token[...] for token in (self.class_token, self.distillation_token) if token is not None]
+        registers = value_of(self.register_tokens)
+        if config.register_position:
+            own, registers = [*own, registers], None
         tokens = jnp.concatenate(own) if own else None
         if tokens is not None and slots is not None:
             tokens = tokens + slots
-        x = with_prefix(x, positions, tokens, value_of(self.register_tokens))
+        x = with_prefix(x, positions, tokens, registers)
         if key is not None and config.patch_drop_rate:
             first, patches = x[:, : config.prefix_tokens], x[:, config.prefix_tokens :]
             kept = drop_patches(patches, config.patch_drop_rate, fold(key, DROPPED))
@@ -140,12 +147,15 @@ class VisionTransformer(Module):
         x = dropout(x, config.dropout_rate, fold(key, "embedding"))
         return x if self.norm_pre is None else self.norm_pre(x)
 
-    def stem_of(self, images: jax.Array) -> list[jax.Array]:
-        """Return images `(b, h, w, c)` padded to patches, and what each convolution before these makes of them."""
+    def stem_of(self, images: jax.Array, training: bool = False) -> list[jax.Array]:
+        """Return images `(b, h, w, c)` padded to patches, and what each convolution before these makes of them.
+
+        With `training`, batch norms take the statistics of these images, and add them to their own.
+        """
         config = at_drawn_size(self.config)
         maps = [pad_images(images.astype(config.dtype), config.token_stride)]
         for layer in self.stem:
-            maps.append(layer(maps[-1]))
+            maps.append(layer(maps[-1], training))
         return maps
 
     def grid_of(self, images: jax.Array) -> tuple[int, int]:
@@ -162,18 +172,20 @@ class VisionTransformer(Module):
         config = self.config
         if isinstance(images, Patches):
             mask = self._seen(images)[:, None, None, :]
-            return Surroundings(rotation=sequence_rotation(config, images), mask=mask)
+            turn = sequence_rotation(config, images)
+            return Surroundings(rotation=turn, mask=mask, places=places(config, images))
         grid = self.grid_of(images)
         table = value_of(self.position_bias)
         relative = RelativePositions(config.grid, config.bias_resample)
         bias = None if table is None else relative.bias(table, grid)
-        turn = rotation(config, grid)
-        if key is not None and turn is not None and config.patch_drop_rate:
+        turn, spots = rotation(config, grid), places(config, grid)
+        if key is not None and config.rope != "none" and config.patch_drop_rate:
             chosen = kept_patches(
                 (len(images), math.prod(grid)), config.patch_drop_rate, fold(fold(key, "embed"), DROPPED)
             )
-            turn = turn._replace(sin=turn.sin[chosen], cos=turn.cos[chosen])
-        return Surroundings(grid, turn, bias)
+            turn = None if turn is None else turn._replace(sin=turn.sin[chosen], cos=turn.cos[chosen])
+            spots = None if spots is None else spots[:, chosen]
+        return Surroundings(grid, turn, bias, places=spots)
 
     def encode(
         self,

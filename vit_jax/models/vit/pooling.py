@@ -8,7 +8,7 @@ from vit_jax.models.layers.attention import attention, log_sizes
 from vit_jax.models.layers.dense import Dense, initial_kernel
 from vit_jax.models.layers.mlp import Mlp
 from vit_jax.models.layers.module import Module
-from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.norm import norm_of
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.models.vit.merging import Merged
 
@@ -21,13 +21,14 @@ class AttentionPool(Module):
 
     def __init__(self, config: ViTConfig, *, rngs: nnx.Rngs):
         self.config = config
-        d, h, k = config.width, config.heads, config.head_dim
+        d, h = config.width, config.pool_heads or config.heads
+        k = d // h
         self.probe = nnx.Param(initial_kernel(config.init, rngs.params(), (1, d), 1, d))
         self.q = Dense((d,), (h, k), scheme=config.init, rngs=rngs)
         self.kv = Dense((d,), (2, h, k), scheme=config.init, fan_out=d, rngs=rngs)
         self.out = Dense((h, k), (d,), scheme=config.init, rngs=rngs)
-        self.norm = LayerNorm(d, config.norm_epsilon)
-        self.mlp = Mlp(config, rngs=rngs)
+        self.norm = norm_of(config, d)
+        self.mlp = Mlp(config, hidden=config.pool_mlp_dim or None, rngs=rngs)
 
     def __call__(
         self,
@@ -77,6 +78,9 @@ def pool_tokens(
         return x[:, 0]
     if config.pool == "map" and attention_pool is not None:
         sizes = None if merged is None or not config.merge_proportional else merged.sizes
+        if not config.pool_prefix:
+            x = x[:, config.prefix_tokens :]
+            valid, sizes = (a if a is None else a[:, config.prefix_tokens :] for a in (valid, sizes))
         return attention_pool(x, key, valid, sizes)
     if merged is not None and config.pool in ("none", "patches"):
         x = merged.unmerged(x)

@@ -61,6 +61,12 @@ def check_merging(config: "ViTConfig") -> None:
                 f"merge_tokens is {count} in block {block}; of {config.num_patches} patches a block can merge 0 to "
                 f"{limit}."
             )
+    for field, value in (("differential", False), ("parallel", "none")):
+        if getattr(config, field) != value:
+            raise ConfigError(
+                f"merge_tokens needs attention alone before the MLP, and {field} is {getattr(config, field)!r}; set "
+                "merge_tokens=0."
+            )
     for field, value in (("rope", "none"), ("position_bias", "none")):
         if getattr(config, field) != value:
             raise ConfigError(

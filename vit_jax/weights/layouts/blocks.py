@@ -29,18 +29,19 @@ def split_attention(
 def mlp(config: EncoderConfig, ours: str, fc1: str, fc2: str) -> list[Rule]:
     """Return the rules of an MLP; of a gated one, `fc1` holds gate and value in this order."""
     first, second = ("gate_up", "down") if config.mlp == "swiglu" else ("fc1", "fc2")
-    return affine(f"{ours}/{first}", fc1) + affine(f"{ours}/{second}", fc2)
+    biased = config.branch_bias
+    return affine(f"{ours}/{first}", fc1, bias=biased) + affine(f"{ours}/{second}", fc2, bias=biased)
 
 
-def split_mlp(ours: str, gate: str, up: str, down: str) -> list[Rule]:
+def split_mlp(ours: str, gate: str, up: str, down: str, bias: bool = True) -> list[Rule]:
     """Return the rules of a gated MLP with gate and value in weights of their own."""
     return [
         rule(f"{ours}/gate_up/kernel", f"{gate}.weight", f"{up}.weight", form=MATRIX, axis=1),
-        rule(f"{ours}/gate_up/bias", f"{gate}.bias", f"{up}.bias"),
-        *affine(f"{ours}/down", down),
+        *[rule(f"{ours}/gate_up/bias", f"{gate}.bias", f"{up}.bias")] * bias,
+        *affine(f"{ours}/down", down, bias=bias),
     ]
 
 
-def norms(ours: str, theirs: dict[str, str]) -> list[Rule]:
+def norms(ours: str, theirs: dict[str, str], bias: bool = True) -> list[Rule]:
     """Return the rules of several norms: our name under `ours` -> theirs."""
-    return [item for name, other in theirs.items() for item in norm(f"{ours}/{name}", other)]
+    return [item for name, other in theirs.items() for item in norm(f"{ours}/{name}", other, bias)]

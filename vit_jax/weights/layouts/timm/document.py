@@ -24,7 +24,8 @@ _FREE = {
 # What no argument changes; only the architecture's name says it.
 _FIXED = (
     "backbone", "distillation_token", "pre_norm", "mlp", "rope", "mlp_norm", "attention_norm", "branch_norm",
-    "norm_epsilon", "k_bias", "position",
+    "norm_epsilon", "k_bias", "position", "norm", "patch_norm", "differential",
+    "parallel", "stem", "stem_strides", "stem_kind",
 )  # fmt: skip
 # Architectures of the papers that timm does not list; it builds them from a nearby one.
 _NOT_TIMMS = {
@@ -36,6 +37,11 @@ _ARGUMENTS = {
     "patch_size": "patch_size", "width": "embed_dim", "depth": "depth", "heads": "num_heads",
     "class_token": "class_token", "qkv_bias": "qkv_bias", "qk_norm": "qk_norm", "activation": "act_layer",
 }  # fmt: skip
+_EVA_ARGUMENTS = {
+    "rope_theta": "rope_temperature",
+    "rope_offset": "rope_grid_offset",
+    "pool_heads": "attn_pool_num_heads",
+}
 
 
 def document(config: ViTConfig, class_names: Sequence[str] = ()) -> tuple[dict[str, Any], list[Rule]]:
@@ -63,7 +69,9 @@ def document(config: ViTConfig, class_names: Sequence[str] = ()) -> tuple[dict[s
         "img_size": list(image_size),
         "global_pool": _POOLS[config.pool],
     }
-    for field, name in _ARGUMENTS.items():
+    eva = timm.is_eva(config)
+    own = _EVA_ARGUMENTS if eva else {"branch_bias": "proj_bias"}
+    for field, name in (_ARGUMENTS | own).items():
         if getattr(config, field) != getattr(base, field):
             if field == "activation" and config.mlp == "swiglu":
                 continue  # gated by SiLU, whatever it says
@@ -71,12 +79,14 @@ def document(config: ViTConfig, class_names: Sequence[str] = ()) -> tuple[dict[s
             arguments[name] = list(value) if isinstance(value, tuple) else value
     if config.mlp_dim * base.width != base.mlp_dim * config.width:
         arguments["mlp_ratio"] = _ratio(
-            config.mlp_dim * (2 if config.mlp == "swiglu" and not timm.is_eva(config) else 1), config.width
+            config.mlp_dim * (2 if config.mlp == "swiglu" and not eva and config.norm == "layer" else 1),
+            config.width,
         )
     if config.register_tokens != base.register_tokens:
-        arguments["num_reg_tokens" if timm.is_eva(config) else "reg_tokens"] = config.register_tokens
-    if config.class_position != base.class_position:
-        arguments["no_embed_class"] = not config.class_position
+        arguments["num_reg_tokens" if eva else "reg_tokens"] = config.register_tokens
+    slots = config.register_position if config.register_tokens else config.class_position
+    if slots != (base.register_position if base.register_tokens else base.class_position):
+        arguments["no_embed_class"] = not slots
     if (config.layer_scale is None) != (base.layer_scale is None):
         arguments["init_values"] = config.layer_scale
     if config.position_bias != base.position_bias:
@@ -86,7 +96,17 @@ def document(config: ViTConfig, class_names: Sequence[str] = ()) -> tuple[dict[s
         arguments["ref_feat_shape"] = list(config.rope_grid)
     averaged = config.pool == "mean"
     if (config.pool_norm == "after") != averaged:
-        arguments["use_fc_norm" if timm.is_eva(config) else "fc_norm"] = config.pool_norm == "after"
+        arguments["use_fc_norm" if eva else "fc_norm"] = config.pool_norm == "after"
+    if (config.pool_norm == "none") != (base.pool_norm == "none"):
+        arguments["use_post_transformer_norm" if eva else "final_norm"] = config.pool_norm != "none"
+    if config.pool == "map" and config.prefix_tokens and not eva:
+        arguments["pool_include_prefix"] = config.pool_prefix
+    if eva and config.pool_mlp_dim and config.pool_mlp_dim != base.pool_mlp_dim:
+        arguments["attn_pool_mlp_ratio"] = _ratio(config.pool_mlp_dim, config.width)
+    if eva and config.rope_first != base.rope_first:
+        arguments["rope_grid_indexing"] = "ij" if config.rope_first == "rows" else "xy"
+    if eva and config.mlp_scale != base.mlp_scale:
+        arguments["attn_only_layer_scale"] = not config.mlp_scale
     about = {
         "architecture": architecture,
         "num_classes": config.num_classes,
@@ -130,6 +150,8 @@ def _architecture(config: ViTConfig) -> tuple[str, ViTConfig]:
 
 def _first(config: ViTConfig) -> str:
     """Return the name of the layer that sees the pixels."""
+    if config.stem_kind == "mci":
+        return "patch_embed.backbone.0.conv"
     if config.backbone is None:
         return "patch_embed.proj"
     return "patch_embed.backbone.stem.conv" if config.backbone.depths else "patch_embed.backbone.conv"

@@ -32,8 +32,15 @@ def from_shapes(
     # DINOv3 alone has rotary positions that no array shows, and registers with them.
     placed = ("pos_embed", *_TABLES, "reg_token")
     known = len(patch) == 4 and len(fc2) == 2 and any(name in tensors for name in placed)
-    # Attention pooling and a norm before the blocks are the Perception Encoder's, whose rotations no array shows.
-    known = known and not {"attn_pool.latent", "norm_pre.weight"} <= tensors.keys()
+    # Attention pooling, or no norm at the end, behind a norm before the blocks are the Perception Encoder's, whose
+    # rotations no array shows; nor does one show RoPE-ViT's grid, or the epsilon of norms without bias.
+    normed = "norm.weight" in tensors or "fc_norm.weight" in tensors
+    known = known and not ("norm_pre.weight" in tensors and ("attn_pool.latent" in tensors or not normed))
+    known = (
+        known
+        and not {"rope.freqs", "blocks.0.attn.lambda_q1"} & tensors.keys()
+        and "blocks.0.norm1.bias" in tensors
+    )
     if not known or not depth or ("cls_token" not in tensors and "pos_embed" not in tensors):
         raise CheckpointError(
             f"{origin} does not tell what model it is; give its name, for example "
@@ -43,11 +50,15 @@ def from_shapes(
     class_token, distilled = "cls_token" in tensors, "dist_token" in tensors
     rows = shape("pos_embed")[1] if "pos_embed" in tensors else 0
     table = shape(_TABLES[0]) or shape(_TABLES[1])
+    registers, register_position = shape("reg_token")[1] if "reg_token" in tensors else 0, False
     n, class_position = rows, True
     if rows:
         own = int(class_token) + int(distilled)
         class_position = bool(own) and math.isqrt(rows - own) ** 2 == rows - own
         n = rows - own * class_position
+        if registers and math.isqrt(n) ** 2 != n:
+            register_position, class_position = True, bool(own)
+            n = rows - own - registers
     elif table:
         n = ((math.isqrt(table[0] - 3) + 1) // 2) ** 2
     side = math.isqrt(n) or 224 // patch[2]
@@ -78,7 +89,8 @@ def from_shapes(
         num_classes=head[0] if head else 0,
         class_token=class_token,
         distillation_token=distilled,
-        register_tokens=shape("reg_token")[1] if "reg_token" in tensors else 0,
+        register_tokens=registers,
+        register_position=register_position,
         mask_token="mask_token" in tensors,
         dynamic_image_size=rope == "dinov3",
         position="learned" if rows else "none",
@@ -88,7 +100,7 @@ def from_shapes(
         rope_theta=10000.0 if rope == "eva" else 100.0,
         rope_grid=(16, 16) if rope == "eva" else None,
         pool=pool,
-        pool_norm="after" if "fc_norm.weight" in tensors else "before",
+        pool_norm="after" if "fc_norm.weight" in tensors else "before" if normed else "none",
         qkv_bias="blocks.0.attn.qkv.bias" in tensors or "blocks.0.attn.q_bias" in tensors,
         k_bias=k_bias,
         branch_norm="before" if k_bias or width != 1792 else "after",  # the enormous EVA-02

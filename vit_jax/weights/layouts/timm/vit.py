@@ -1,10 +1,12 @@
 """Names of timm's VisionTransformer, Beit, Eva and NaFlexVit, and of Meta's and Microsoft's code, their source."""
 
 from collections.abc import Container
+from dataclasses import replace
 
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.weights.layouts.blocks import FROM_HEADS, TO_HEADS, mlp, norms, split_attention, split_mlp
-from vit_jax.weights.rules import CONV, FLAT, ROW, Rule, affine, grid, matrix, norm, rule
+from vit_jax.weights.layouts.timm import parallel
+from vit_jax.weights.rules import CONV, FLAT, ROW, Rule, affine, batch_norm, grid, matrix, norm, rule
 
 # Arrays that are computed, not learned.
 COMPUTED = (
@@ -14,6 +16,7 @@ COMPUTED = (
     "*rope.freqs_*",
     "rope.[!f]*",  # `rope.freqs` are learned
     "*.k_bias",
+    "patch_embed.*.num_batches_tracked",
 )
 
 
@@ -24,6 +27,11 @@ def is_eva(config: ViTConfig) -> bool:
     )
 
 
+def is_sapiens(config: ViTConfig) -> bool:
+    """Whether the model is of Sapiens 2: queries, keys and values apart, but a gated MLP's two halves together."""
+    return config.rope == "dinov3" and config.norm == "rms"
+
+
 def rules(config: ViTConfig, names: Container[str] | None = None) -> list[Rule]:
     """Return the rules of a model.
 
@@ -31,20 +39,28 @@ def rules(config: ViTConfig, names: Container[str] | None = None) -> list[Rule]:
       config: the model.
       names: those in the file, to tell apart what several versions named in their own way; None to write.
     """
-    eva = is_eva(config)
+    eva, biased = is_eva(config), config.norm == "layer"
+    # Gate and value: apart in EVA-02's larger models, DINOv3 and AIMv2, together in all others.
+    apart = config.mlp_norm or (config.rope == "dinov3") != (config.norm == "rms")
 
     def has(name: str, otherwise: bool) -> bool:
         return otherwise if names is None else name in names
 
     sequences = has("embeds.proj.weight", False)
     scale = "gamma_{}" if has("blocks.0.gamma_1", eva) else "ls{}.gamma"
-    found = [
-        *_attention(config, has("blocks.0.attn.q_proj.weight", eva and config.mlp_norm)),
-        *_mlp(config, has("blocks.0.mlp.fc1_g.weight", eva)),
-        *norms("blocks", {"norm1": "blocks.{l}.norm1", "norm2": "blocks.{l}.norm2"}),
-    ]
-    if config.layer_scale is not None:
-        found += [rule(f"blocks/scale{i}/gamma", f"blocks.{{l}}.{scale.format(i)}") for i in (1, 2)]
+    if config.parallel != "none":
+        found = parallel.rules(config)
+    else:
+        found = [
+            *_attention(
+                config, has("blocks.0.attn.q_proj.weight", eva and (config.mlp_norm or is_sapiens(config)))
+            ),
+            *_mlp(config, has("blocks.0.mlp.fc1_g.weight", apart)),
+            *norms("blocks", {"norm1": "blocks.{l}.norm1", "norm2": "blocks.{l}.norm2"}, biased),
+        ]
+    if config.layer_scale is not None and config.parallel == "none":
+        scaled = (1, 2) if config.mlp_scale else (1,)
+        found += [rule(f"blocks/scale{i}/gamma", f"blocks.{{l}}.{scale.format(i)}") for i in scaled]
     if config.position_bias == "shared":
         found.append(rule("position_bias", "rel_pos_bias.relative_position_bias_table"))
     if config.position == "learned":
@@ -58,15 +74,23 @@ def rules(config: ViTConfig, names: Container[str] | None = None) -> list[Rule]:
     }
     found += [rule(ours, theirs, form=ROW) for ours, (theirs, present) in tokens.items() if present]
     patch = "embeds.proj" if sequences else "patch_embed.proj"
+    if config.stem_kind == "mci":
+        *convolutions, patch = (f"patch_embed.backbone.{i}" for i in range(len(config.stem) + 1))
+        for i, theirs in enumerate(convolutions):
+            found.append(rule(f"stem/{i}/kernel", f"{theirs}.conv.weight", form=CONV))
+            found += batch_norm(f"stem/{i}/norm", f"{theirs}.bn")
+        patch += ".conv"
     found += affine("patch_embed", patch, matrix(3) if sequences else CONV, bias=config.patch_bias)
+    if config.patch_norm:
+        found += norm("patch_embed/norm", "patch_embed.norm", biased)
     if config.backbone is not None:
         found += backbone(config)
     if config.pre_norm:
-        found += norm("norm_pre", "norm_pre")
+        found += norm("norm_pre", "norm_pre", biased)
     if config.pool_norm != "none":
-        found += norm("norm", "fc_norm" if config.pool_norm == "after" else "norm")
+        found += norm("norm", "fc_norm" if config.pool_norm == "after" else "norm", biased)
     if config.pool == "map":
-        found += attention_pool()
+        found += attention_pool(biased)
     if config.representation_size:
         found += affine("pre_logits", "pre_logits.fc")
     if config.num_classes:
@@ -86,11 +110,16 @@ def _attention(config: ViTConfig, split: bool) -> list[Rule]:
             found.append(rule(f"{ours}/qkv/bias", f"{theirs}.qkv.bias", form=FLAT))
         elif config.qkv_bias:
             found.append(rule(f"{ours}/qkv/bias", f"{theirs}.q_bias", f"{theirs}.v_bias", form=FLAT))
-    found += affine(f"{ours}/out", f"{theirs}.proj", FROM_HEADS)
+    found += affine(f"{ours}/out", f"{theirs}.proj", FROM_HEADS, bias=config.branch_bias)
+    biased = config.norm == "layer"
     if config.qk_norm:
-        found += norms(ours, {"q_norm": f"{theirs}.q_norm", "k_norm": f"{theirs}.k_norm"})
+        found += norms(ours, {"q_norm": f"{theirs}.q_norm", "k_norm": f"{theirs}.k_norm"}, biased)
     if config.attention_norm:
-        found += norm(f"{ours}/norm", f"{theirs}.norm")
+        found += norm(f"{ours}/norm", f"{theirs}.norm", biased)
+    if config.differential:
+        found += parallel.difference("blocks.{l}.attn")
+    if config.rope == "mixed":
+        found.append(replace(rule(f"{ours}/frequencies", "rope.freqs"), blocks_axis=1))
     if config.position_bias == "blocks":
         found.append(rule(f"{ours}/position_bias", f"{theirs}.relative_position_bias_table"))
     return found
@@ -99,20 +128,20 @@ def _attention(config: ViTConfig, split: bool) -> list[Rule]:
 def _mlp(config: ViTConfig, split: bool) -> list[Rule]:
     ours, theirs = "blocks/mlp", "blocks.{l}.mlp"
     if config.mlp == "swiglu" and split:
-        found = split_mlp(ours, f"{theirs}.fc1_g", f"{theirs}.fc1_x", f"{theirs}.fc2")
+        found = split_mlp(ours, f"{theirs}.fc1_g", f"{theirs}.fc1_x", f"{theirs}.fc2", config.branch_bias)
     else:
         found = mlp(config, ours, f"{theirs}.fc1", f"{theirs}.fc2")
-    return found + (norm(f"{ours}/norm", f"{theirs}.norm") if config.mlp_norm else [])
+    return found + (norm(f"{ours}/norm", f"{theirs}.norm", config.norm == "layer") if config.mlp_norm else [])
 
 
-def attention_pool() -> list[Rule]:
-    """Return the rules of attention pooling."""
+def attention_pool(biased: bool = True) -> list[Rule]:
+    """Return the rules of attention pooling; `biased` is its norm."""
     return [
         rule("pool/probe", "attn_pool.latent", form=ROW),
         *affine("pool/q", "attn_pool.q"),
         *affine("pool/kv", "attn_pool.kv"),
         *affine("pool/out", "attn_pool.proj", FROM_HEADS),
-        *norm("pool/norm", "attn_pool.norm"),
+        *norm("pool/norm", "attn_pool.norm", biased),
         *affine("pool/mlp/fc1", "attn_pool.mlp.fc1"),
         *affine("pool/mlp/fc2", "attn_pool.mlp.fc2"),
     ]

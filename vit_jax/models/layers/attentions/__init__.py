@@ -1,0 +1,1 @@
+"""Other kinds of self-attention than the usual one."""
