@@ -88,6 +88,7 @@ def test_calibrated_logits_are_those_of_pixels_as_they_are():
     [dict(cells=2), dict(head="upernet", channels=8, auxiliary_channels=4, class_weights=(1.0, 2.0, 0.0))],
 )
 def test_accumulation_is_the_big_batch(options):
+    options |= dict(copy_paste=0.5, pasted=(0, 2))  # before the batch is divided
     learned, optimizer = objective(norm="layer", dropout=0.0, **options), optax.sgd(0.1)
     state = state_of(learned, optimizer)
     whole, parts = (
@@ -100,7 +101,8 @@ def test_accumulation_is_the_big_batch(options):
 
 
 def test_batch_norm_takes_the_batch_of_all_devices():
-    learned, optimizer = objective(dropout=0.0, cells=2), optax.sgd(0.1)
+    pasted = dict(copy_paste=0.5, pasted=(0, 2))  # of images on other devices too
+    learned, optimizer = objective(dropout=0.0, cells=2, **pasted), optax.sgd(0.1)
     state, batch = state_of(learned, optimizer), batch_of()
     step = jax.jit(make_step(learned, optimizer, lambda step: 0.1, seed=0))
     one, metrics = step(state, batch)
@@ -117,6 +119,31 @@ def test_batch_norm_takes_the_batch_of_all_devices():
     objective(norm="layer").refuses(config)
     with pytest.raises(ConfigError, match="accumulation is 2, but batch norm needs the whole batch"):
         learned.refuses(config)
+
+
+def test_pixels_of_chosen_classes_are_pasted_with_their_labels():
+    batch = batch_of()
+    plain = objective().prepare(batch, jax.random.key(0))
+    always, half = (
+        objective(copy_paste=chance, pasted=(0, 2)).prepare(batch, jax.random.key(0)) for chance in (1.0, 0.5)
+    )
+    image, labels = (np.asarray(plain[name]) for name in ("image", "segmentation"))
+    changed = []
+    for index in range(len(labels)):
+        pasted = np.isin(labels[index - 1], (0, 2))
+        expected = np.where(pasted, labels[index - 1], labels[index])
+        np.testing.assert_array_equal(always["segmentation"][index], expected)
+        pixels = np.where(pasted[..., None], image[index - 1], image[index])
+        np.testing.assert_array_equal(always["image"][index], pixels)
+        changed.append(not np.array_equal(half["segmentation"][index], labels[index]))
+        of = always if changed[-1] else plain
+        for name in of:
+            np.testing.assert_array_equal(half[name][index], of[name][index])
+    assert 0 < sum(changed) < len(changed)
+    config = default_config()
+    config.data.batch_size = 1
+    with pytest.raises(ConfigError, match="batch_size is 1, and there is no other image"):
+        objective(copy_paste=1.0, pasted=(0,)).refuses(config)
 
 
 def test_metrics_are_of_the_pixels_of_images_that_count():
@@ -177,6 +204,10 @@ def test_windows_slide_over_larger_images():
         (dict(class_weights=(1.0, 2.0)), "2 numbers for 3 classes"),
         (dict(class_weights=(0.0, 0.0, 0.0)), "not all 0"),
         (dict(class_weights=(0.0, 1.0, 1.0), calibrated=True), "give a number above 0 for each class"),
+        (dict(copy_paste=0.5), "copy_paste is 0.5 and objective.pasted .*; give a chance"),
+        (dict(pasted=(1,)), "copy_paste is 0.0 and objective.pasted .1,.; give a chance"),
+        (dict(copy_paste=1.5, pasted=(1,)), "copy_paste is 1.5"),
+        (dict(copy_paste=0.5, pasted=(3,)), "pasted has 3, but the classes are 0 to 2 .sky, road, tree"),
         (dict(calibrated=True), "give a number above 0 for each class"),
     ],
 )

@@ -62,6 +62,12 @@ class SemanticSegmentation(Objective):
             raise ConfigError(
                 f"objective.class_weights are {given} numbers for {classes} classes; give one per class."
             )
+        unknown = [number for number in self.options.pasted if not 0 <= number < classes]
+        if unknown:
+            raise ConfigError(
+                f"objective.pasted has {unknown[0]}, but the classes are 0 to {classes - 1} "
+                f"({', '.join(self.data.class_names[:3])}{', ...' if classes > 3 else ''})."
+            )
         for name, sides, allowed in (
             ("eval_size", self.eval_size, lambda side, crop: side >= crop),
             ("stride", self.stride, lambda side, crop: side <= crop),
@@ -132,6 +138,11 @@ class SemanticSegmentation(Objective):
                 f"accumulation is {config.accumulation}, but batch norm needs the whole batch at once; set "
                 "objective.norm='layer' or accumulation=1."
             )
+        if self.options.copy_paste and config.data.batch_size < 2:
+            raise ConfigError(
+                f"objective.copy_paste is {self.options.copy_paste}, but data.batch_size is "
+                f"{config.data.batch_size}, and there is no other image to take pixels of; set it to 2 or more."
+            )
 
     # ---- training
 
@@ -140,11 +151,16 @@ class SemanticSegmentation(Objective):
         return self.functions.init_state(key)
 
     def prepare(self, batch: Batch, key: jax.Array) -> Batch:
-        """Return normalised images and classes."""
-        return {
-            "image": normalise(batch["image"], self.model.preprocessing),
-            "segmentation": batch["segmentation"],
-        }
+        """Return normalised images and classes, with pixels of others where `copy_paste` says so."""
+        images, labels = normalise(batch["image"], self.model.preprocessing), batch["segmentation"]
+        if self.options.copy_paste:
+            chosen = jax.random.bernoulli(key, self.options.copy_paste, (len(labels), 1, 1))
+            others = jnp.roll(labels, 1, axis=0)
+            classes = np.asarray(self.options.pasted, others.dtype)
+            pasted = chosen & (others[..., None] == classes).any(axis=-1)
+            images = jnp.where(pasted[..., None], jnp.roll(images, 1, axis=0), images)
+            labels = jnp.where(pasted, others, labels)
+        return {"image": images, "segmentation": labels}
 
     def loss(
         self, params: Params, buffers: Buffers, batch: Batch, key: jax.Array

@@ -30,12 +30,20 @@ class SegmentationOptions:
       class_weights: of the pixels of each class in the loss; empty for the same.
       calibrated: the weights make rare classes learned sooner and do not make them predicted more often: logits are
         those of pixels as they are.
+      copy_paste: chance that an image, in training, gets the pixels of some classes of another one of the batch (Ghiasi
+        et al. 2021, arXiv 2012.07177).
+      pasted: the classes, by number, whose pixels those are.
       evaluation: `whole` images, or windows of the model's size that `slide` over larger ones and are averaged.
       eval_size: height and width of images in evaluation; empty for the model's.
       stride: from one window to the next, down and across; empty for two thirds of a window.
     """
 
-    training: ClassVar[tuple[str, ...]] = ("class_weights", "calibrated")  # need not go with other data
+    training: ClassVar[tuple[str, ...]] = (
+        "class_weights",
+        "calibrated",
+        "copy_paste",
+        "pasted",
+    )  # need not go with other data
 
     head: str = "linear"
     taps: tuple[int, ...] = ()
@@ -48,6 +56,8 @@ class SegmentationOptions:
     auxiliary_weight: float = 0.4
     class_weights: tuple[float, ...] = ()
     calibrated: bool = False
+    copy_paste: float = 0.0
+    pasted: tuple[int, ...] = ()
     evaluation: str = "whole"
     eval_size: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
@@ -68,7 +78,8 @@ class SegmentationOptions:
         check_ranges(self, ("cells",), 1, 64)
         check_ranges(self, ("channels", "auxiliary_channels"), 0, 2**16)
         check_ranges(self, ("auxiliary_weight",), 0, 1000)
-        for name in ("taps", "eval_size", "stride"):
+        check_ranges(self, ("copy_paste",), 0, 1)
+        for name in ("taps", "pasted", "eval_size", "stride"):
             object.__setattr__(self, name, self._integers(name))
         for name in ("eval_size", "stride"):
             values = getattr(self, name)
@@ -89,6 +100,11 @@ class SegmentationOptions:
                 "0, or () for none."
             )
         object.__setattr__(self, "class_weights", tuple(float(weight) for weight in weights))
+        if bool(self.copy_paste) != bool(self.pasted):
+            raise ConfigError(
+                f"objective.copy_paste is {self.copy_paste} and objective.pasted {self.pasted}; give a chance above 0 "
+                "and the classes whose pixels are pasted, or neither."
+            )
         if self.calibrated and not (weights and min(weights) > 0):
             raise ConfigError(
                 f"objective.calibrated is True, but objective.class_weights is {weights!r}; give a number above 0 for "
