@@ -1,5 +1,6 @@
 """The benchmarks run, pair their times as they say, and say what they did not measure."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -196,3 +197,25 @@ def test_the_guard_tells_a_ratio_that_became_worse(tmp_path):
     assert (fine.returncode, "1.30, stored 1.20: +8%" in fine.stdout) == (0, True)
     assert guard(report(1.4), "--store").returncode == 0
     assert guard(report(1.4)).returncode == 0
+
+
+def test_fewer_tokens_are_counted_measured_and_judged(tmp_path, monkeypatch, capsys):
+    spec = importlib.util.spec_from_file_location("fewer_tokens", ROOT / "benchmarks" / "tokens.py")
+    tokens = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tokens)
+    small = ["model.depth=1", "model.width=16", "model.mlp_dim=16", "data.batch_size=16"]
+    monkeypatch.setattr(tokens, "TRAINED", {"plain": (small, [{}, {"merge_tokens": 8}])})
+    report = tmp_path / "tokens.json"
+    tokens.main([
+        "--model", "vit_mu_patch16_224", "--image-size", "64", "--batch-size", "2", "--merge", "2", "--rounds", "1",
+        "--work", "prediction", "--steps", "2", "--json", str(report),
+    ])  # fmt: skip
+    said, found = capsys.readouterr().out, json.loads(report.read_text())
+    plain, merging, larger = found["speed"]
+    assert [row["variant"] for row in found["speed"]] == ["plain", "merge_tokens=2", "patch_size=32"]
+    assert plain["speed"] == 1
+    assert larger["gmacs"] < merging["gmacs"] < plain["gmacs"]
+    assert [row["evaluated"] for row in found["digits"]] == ["plain", "merge_tokens=8"]
+    assert all(0 <= row["accuracy"] <= 1 and row["images_per_second"] > 0 for row in found["digits"])
+    assert "| prediction | `merge_tokens=2` |" in said
+    assert "| plain | `merge_tokens=8` |" in said

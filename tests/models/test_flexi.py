@@ -14,6 +14,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.models import functional
 from vit_jax.models.draws import choices, drawing
 from vit_jax.models.flops import forward_macs, training_flops
+from vit_jax.models.layers.positions.resample import resample_patch_kernel
 from vit_jax.models.names.resolve import resolve
 from vit_jax.models.vit.config import replace
 from vit_jax.objectives.base import DataInfo
@@ -45,6 +46,17 @@ def test_training_at_a_size_is_the_model_loaded_at_it(tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     # Its own size, and outside of training, is the plain model.
     assert run(FLEXI, pixels(), KEY, capture=("embedded",))[1]["embedded"].shape == (2, 17, 32)
+
+
+def test_big_visions_files_are_resized_as_published(tmp_path):
+    model = functions(replace(FLEXI, activation="gelu_tanh", patch_sizes=())).bind(parameters(FLEXI))
+    for name, rule in (("flexivit_s_i1k", ("bilinear", False)), ("vit_s_i1k", ("bicubic", True))):
+        vit_jax.save(model, tmp_path / f"{name}.npz", format="npz")
+        loaded = vit_jax.load(tmp_path / f"{name}.npz", patch_size=2, verbose=False)
+        kernel = np.asarray(parameters(FLEXI)["patch_embed"]["kernel"])
+        expected = resample_patch_kernel(kernel, (2, 2), "flexi", *rule)
+        found = functional.parameters(loaded)["patch_embed"]["kernel"]
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
 
 
 def objective_of(config):

@@ -25,6 +25,8 @@ PREFIXES = ("params/", "opt/target/", "target/", "")
 COMPUTED = ("opt/*", "state/*", "step", "extra/*", "chrono/*")
 # Resized without a crop, as both evaluate.
 PREPROCESSING = Preprocessing(interpolation="bilinear", crop=1.0, crop_mode="squash")
+# How FlexiViT's positions and kernels go to other patches; only the name of its files tells them from other ViT/32.
+FLEXIVIT: dict[str, Any] = {"load_resample": "bilinear", "load_antialias": False}
 # Modules of a block: before Linen, and since.
 OLD = ("LayerNorm_0", "MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
 NEW = ("LayerNorm_0", "MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
@@ -151,6 +153,7 @@ def _image(shapes: Mapping[str, tuple[int, ...]], origin: str) -> ViTConfig:
         representation_size=pre_logits[1] if pre_logits else 0,
         num_classes=head[1] if head else 0,
         resample="zoom",
+        **(FLEXIVIT if "flexivit" in origin.lower() else {}),
         preprocessing=PREPROCESSING,
         **fields,
     )
