@@ -1,5 +1,6 @@
 """Strict settings for every test: eight simulated devices, strict promotion, no accelerator."""
 
+import gc
 import os
 import shutil
 from importlib.metadata import version
@@ -26,6 +27,14 @@ from tests.runs import train_tiny
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# Tracing makes many objects, which collections look through for nothing, and ten thousand tests with them.
+gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

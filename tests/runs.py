@@ -87,9 +87,29 @@ def train_tiny(folder):
     return TinyRun(str(config), str(workdir), run("train", "--config", config, "--workdir", workdir))
 
 
-def run_benchmark(*command):
+def run_benchmark(*command, environment=()):
     """The finished process of this Python with a command, which may import the benchmarks."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])}
+    path = {"PYTHONPATH": os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent)])}
     return subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *command],
+        env=os.environ | path | dict(environment),
+        capture_output=True,
+        text=True,
+        check=False,
     )
+
+
+def on_one_device():
+    """The environment of a process that compiles as quickly as the tests do, for one device instead of eight."""
+    flags = os.environ["XLA_FLAGS"].split()
+    return {"XLA_FLAGS": " ".join(flag for flag in flags if "device_count" not in flag)}
+
+
+def keeping(folder):
+    """The environment of a process that keeps all its compiled programs in a folder, and takes those that are there."""
+    return {
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }

@@ -10,6 +10,7 @@ from statistics import median
 
 import pytest
 
+from tests.runs import on_one_device
 from vit_jax.models.flops import forward_flops, training_flops
 from vit_jax.models.registry import model_config
 
@@ -17,13 +18,9 @@ ROOT = Path(__file__).parent.parent
 TINY = ["--models", "vit_mu_patch16_224", "--image-size", "32", "--batch-size", "2", "--rounds", "2"]
 
 
-def run(name, *options):
+def run(name, *options, **more):
     # What is timed does not matter here, so it is compiled quickly.
-    settings = {
-        "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "error",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    }
+    settings = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **on_one_device(), **more}
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *options]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=False)
 
@@ -122,7 +119,8 @@ def test_floors_are_of_the_same_work(options):
 
 
 def test_starts_are_measured_without_and_with_kept_programs():
-    process = run("startup", "--model", "vit_mu_patch16_224", "--dtypes", "float32", "--rounds", "1")
+    small = ["--model", "vit_mu_patch16_224", "--dtypes", "float32", "--rounds", "1"]
+    process = run("startup", *small, JAX_ENABLE_COMPILATION_CACHE="true")
     assert process.returncode == 0, process.stderr
     rows = [line.strip("| ").split(" | ") for line in process.stdout.splitlines() if line.startswith("| ")]
     cells = {row[0]: [float(cell.split()[0]) for cell in row[1:] if cell.strip(" |")] for row in rows[1:]}

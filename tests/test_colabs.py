@@ -10,6 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.reference.cases import weights_file
+from tests.runs import on_one_device
 
 COLABS = Path(__file__).parent.parent / "colabs"
 # What a notebook prints when it has come to something, and how many figures it draws.
@@ -29,7 +30,7 @@ def test_every_notebook_is_listed():
 def test_runs(name, monkeypatch):
     path, (said, drawn) = COLABS / name, NOTEBOOKS[name]
     # One device, as for a person on Colab; the kernel inherits the environment.
-    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("XLA_FLAGS", on_one_device()["XLA_FLAGS"])
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel draws into the notebook
     monkeypatch.setenv("VIT_JAX_CHECKPOINT", str(CHECKPOINT))
     notebook = nbformat.read(path, as_version=4)

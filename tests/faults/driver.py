@@ -30,7 +30,7 @@ from vit_jax.training.config import default_config
 def get_config():
     config = default_config()
     config.duration = "120 steps"
-    config.model.update(name="vit_mu_patch4_8", in_channels=1, width=32, depth=2, heads=2, mlp_dim=64)
+    config.model.update(name="vit_mu_patch4_8", in_channels=1, width=32, depth=2, heads=2, mlp_dim=64, unroll=1)
     config.data.update(batch_size=64, eval_batch_size=360)
     config.evaluation.update(every="40 steps")
     config.checkpoint.every = "10 steps"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.faults.file_faults import COMPILER
-from tests.runs import BENCHMARKS, run, run_benchmark
+from tests.runs import BENCHMARKS, on_one_device, run, run_benchmark
 from tests.training.test_loop import configuration, loop
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.lock import WorkdirLock
@@ -14,7 +14,9 @@ from vit_jax.errors import ResourceError
 
 def faults(*options):
     """The results of some parts by name."""
-    done = run_benchmark(str(BENCHMARKS / "faults_checkpoints.py"), *options)
+    # It starts a run again and again, and has a folder for the programs.
+    environment = {"JAX_ENABLE_COMPILATION_CACHE": "true", **on_one_device()}
+    done = run_benchmark(str(BENCHMARKS / "faults_checkpoints.py"), *options, environment=environment)
     results = {line["part"]: line for line in map(json.loads, done.stdout.splitlines())}
     assert done.returncode == 0, (results, done.stderr)
     return results

@@ -14,6 +14,7 @@ import pytest
 
 from tests.faults import planting
 from tests.faults.planting import GRADIENT, INF, LOSS, NAN, SPIKE, Planted, record_at
+from tests.runs import on_one_device
 from tests.training.test_loop import configuration, lines
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.fingerprint import fingerprint, not_finite
@@ -272,7 +273,7 @@ def get_config():
 
 
 def command(*arguments):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | on_one_device() | {"PYTHONPATH": str(Path(__file__).parents[2])}
     return subprocess.run(
         [sys.executable, planting.__file__, *map(str, arguments)],
         env=environment,

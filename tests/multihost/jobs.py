@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.runs import keeping
+
 TIMEOUT = 240  # seconds: a job takes about ten, and more on a loaded machine
 ROOT = Path(__file__).parents[2]
 DRIVER = (sys.executable, "-m", "tests.multihost.driver")
@@ -86,13 +88,8 @@ def environment(devices, cache):
     if version("jaxlib").startswith("0.10."):
         flags.append("--xla_cpu_use_fusion_emitters=false")
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    compiled = {
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
     ours = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": path}
-    return {**os.environ, **ours, **(compiled if cache else {})}
+    return {**os.environ, **ours, **(keeping(cache) if cache else {})}
 
 
 def free_port():

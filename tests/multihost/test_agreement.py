@@ -59,9 +59,10 @@ def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path):
     (tmp_path / "config.py").write_text(SLOW)
     alone, stopped = tmp_path / "undisturbed", tmp_path / "stopped"
     train = (*TRAIN, "--config", tmp_path / "config.py", "--workdir")
-    assert [one.status for one in run_job((*train, alone), 2, 1)] == [0, 0]
+    kept = tmp_path / "compiled"
+    assert [one.status for one in run_job((*train, alone), 2, 1, cache=kept)] == [0, 0]
 
-    with job((*DRIVER, "slowly", tmp_path / "config.py", stopped), 2, 1) as running:
+    with job((*DRIVER, "slowly", tmp_path / "config.py", stopped), 2, 1, cache=kept) as running:
         metrics, until = stopped / "metrics.jsonl", time.monotonic() + 120
         while not (metrics.exists() and metrics.read_text()):
             assert time.monotonic() < until
@@ -77,7 +78,7 @@ def test_a_signal_to_one_stops_all_after_the_same_step(tmp_path):
     assert (stopped / "checkpoints" / str(step) / "state").is_dir()
 
     # The records came from outside before, and are those of the configuration now.
-    ended = run_job((*train, stopped, "--allow-change", "data"), 2, 1)
+    ended = run_job((*train, stopped, "--allow-change", "data"), 2, 1, cache=kept)
     assert [one.status for one in ended] == [0, 0], ended
     assert f"resuming after step {step}" in ended[0].err
     first, second = (json.loads((workdir / "summary.json").read_text()) for workdir in (alone, stopped))

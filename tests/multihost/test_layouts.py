@@ -22,7 +22,7 @@ from vit_jax.training.config import default_config
 def get_config():
     config = default_config()
     config.duration = "6 steps"
-    config.model.update(name="vit_mu_patch4_8", in_channels=1, width=16, depth=2, heads=2, mlp_dim=32)
+    config.model.update(name="vit_mu_patch4_8", in_channels=1, width=16, depth=2, heads=2, mlp_dim=32, unroll=1)
     config.objective.mixup = 0.5
     config.data.update(batch_size=64, eval_batch_size=360)
     config.ema.decay = 0.9

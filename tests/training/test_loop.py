@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runs import Once
+from tests.runs import Once, keeping
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.files import checksum
 from vit_jax.checkpoints.fingerprint import fingerprint
@@ -194,13 +194,8 @@ loop.train(configuration(), {workdir!r})
 
 
 def test_killed_and_continued(finished, tmp_path, programs):
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "JAX_ENABLE_COMPILATION_CACHE": "true",
-        "JAX_COMPILATION_CACHE_DIR": programs,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    path = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = os.environ | path | keeping(programs)
     code = KILLED.format(workdir=str(tmp_path))
     killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr

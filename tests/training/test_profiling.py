@@ -1,11 +1,13 @@
 """A profile of some steps: there, of these steps, and without effect on training."""
 
+import os
 import subprocess
 import sys
 
 import jax
 import pytest
 
+from tests.runs import keeping, on_one_device
 from tests.training.test_loop import configuration, loop
 from vit_jax.errors import ConfigError
 from vit_jax.training.report.profiling import Profile, parse_steps
@@ -72,7 +74,8 @@ def test_steps_that_the_run_does_not_have_are_refused_before_compiling(tmp_path)
 
 def test_a_trace_is_there_and_changes_nothing(tmp_path):
     command = [sys.executable, "-X", "faulthandler", "-c", PROFILED, str(tmp_path)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | on_one_device() | keeping(tmp_path / "compiled")
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     traces = list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     assert len(traces) == 1
