@@ -10,7 +10,6 @@ from statistics import median
 
 import pytest
 
-from tests.runs import on_one_device
 from vit_jax.models.flops import forward_flops, training_flops
 from vit_jax.models.registry import model_config
 
@@ -20,7 +19,12 @@ TINY = ["--models", "vit_mu_patch16_224", "--image-size", "32", "--batch-size", 
 
 def run(name, *options, **more):
     # What is timed does not matter here, so it is compiled quickly.
-    settings = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **on_one_device(), **more}
+    settings = {
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        **more,
+    }
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *options]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | settings, check=False)
 
