@@ -83,11 +83,11 @@ def test_options_are_counted_as_they_are(changes):
 def test_maps_of_images_of_any_size(height, width):
     params, buffers = state(TINY)
     levels = family_of(TINY).levels(replace(TINY, image_size=(height, width)))
-    features = jax.jit(functions(TINY).features, static_argnames="names")
+    features = jax.jit(functions(TINY).features, static_argnames="levels")
     maps = features(params, buffers, pixels(2, height, width))
     assert [level.stride for level in levels] == [(4, 4), (8, 8), (16, 16)]
     assert [x.shape for x in maps] == [(2, *level.grid, level.channels) for level in levels]
-    (fine,) = features(params, buffers, pixels(2, height, width), names=("stages/0",))
+    (fine,) = features(params, buffers, pixels(2, height, width), levels=("stages/0",))
     np.testing.assert_allclose(fine, maps[0], atol=1e-6)
 
 
@@ -290,4 +290,4 @@ def test_calls_that_cannot_be(images, capture, message):
     with pytest.raises(ConfigError, match=message):
         model(images, capture=capture)
     with pytest.raises(ConfigError, match="'stages/7' is not a level of this model; it has stages/0"):
-        functions(TINY).features(*state(TINY), pixels(1, 32, 32), names=["stages/7"])
+        functions(TINY).features(*state(TINY), pixels(1, 32, 32), levels=["stages/7"])

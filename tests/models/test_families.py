@@ -80,7 +80,7 @@ def test_the_encoder_of_images_and_of_texts_is_found():
 def test_maps_of_a_vision_transformer_are_its_patches_in_place():
     config = tiny(class_token=True, register_tokens=2)
     functions, images = model_functions(config), pixels()
-    encoded, third = functions.features(parameters(config), {}, images, names=["encoded", "blocks/0"])
+    encoded, third = functions.features(parameters(config), {}, images, levels=["encoded", "blocks/0"])
     _, captured = jax.jit(functions.apply, static_argnames="capture")(
         parameters(config), images, capture=("encoded", "blocks/0")
     )

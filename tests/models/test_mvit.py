@@ -242,4 +242,4 @@ def test_calls_that_cannot_be():
     with pytest.raises(ConfigError, match=r"'stage/3' cannot be captured.*Did you mean 'stages/3'"):
         model(jnp.zeros((1, 32, 32, 3)), capture="stage/3")
     with pytest.raises(ConfigError, match="'stages/4' is not a level of this model; it has stages/0"):
-        functions(TINY).features(parameters(TINY), {}, pixels(1, 32, 32), names=["stages/4"])
+        functions(TINY).features(parameters(TINY), {}, pixels(1, 32, 32), levels=["stages/4"])

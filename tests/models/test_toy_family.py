@@ -22,6 +22,7 @@ from vit_jax.inference.features import FeatureExtractor
 from vit_jax.inference.predictor import Predictor
 from vit_jax.models import families
 from vit_jax.models.adaptation import Adaptation
+from vit_jax.models.backbone import Backbone
 from vit_jax.models.config_json import config_from_json, config_to_json
 from vit_jax.models.family import Family, Kernel, Level, Names
 from vit_jax.models.flops import forward_macs, parameter_count, training_flops
@@ -128,7 +129,7 @@ class Patches(Module):
         return jax.lax.conv_general_dilated(x, kernel, strides, "VALID", dimension_numbers=numbers)
 
 
-class Toy(Module):
+class Toy(Backbone):
     def __init__(self, config, *, rngs):
         self.config, d = config, config.width
         self.stem, self.norm = Patches(4, config.in_channels, d, rngs=rngs), BatchNorm(d)
@@ -325,10 +326,13 @@ def test_features_have_the_strides_of_the_levels():
     params, buffers = functions.init_state(jax.random.key(0))
     fine, coarse = functions.features(params, buffers, jnp.ones((2, 16, 24, 1)))
     assert (fine.shape, coarse.shape) == ((2, 4, 6, 16), (2, 2, 3, 32))
-    (only,) = functions.features(params, buffers, jnp.ones((2, 16, 24, 1)), names=["coarse"])
+    (only,) = functions.features(params, buffers, jnp.ones((2, 16, 24, 1)), levels=["coarse"])
     np.testing.assert_array_equal(only, coarse)
-    with pytest.raises(ConfigError, match="'blocks' is not a level of this model; it has fine, coarse"):
-        functions.features(params, buffers, jnp.ones((2, 16, 24, 1)), names=["blocks"])
+    with pytest.raises(
+        ConfigError,
+        match=r"'blocks' is not a level of this model; it has fine \(stride 4\), coarse \(stride 8\)\.",
+    ):
+        functions.features(params, buffers, jnp.ones((2, 16, 24, 1)), levels=["blocks"])
 
 
 def test_it_is_trained_and_sharded(run):

@@ -141,17 +141,6 @@ def test_wrong_captures(name, message):
         functions(TINY).apply(parameters(TINY), pixels(), capture=(name,))
 
 
-def test_features_are_the_encoded_tokens_also_in_training():
-    model = functions(DEEP).bind(parameters(DEEP))
-
-    @jax.jit
-    def both(key):
-        return model.features(pixels(), key), model(pixels(), key, ("encoded",))[1]["encoded"]
-
-    for key in (None, KEY):
-        np.testing.assert_allclose(*both(key), atol=1e-6)
-
-
 # ---- pooling and head
 
 

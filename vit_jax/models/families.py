@@ -18,6 +18,7 @@ FAMILIES: dict[str, str | Family] = {
     "image_text": "vit_jax.models.text.family:PAIR",
     "cvt": "vit_jax.models.cvt.family:FAMILY",
     "mvit": "vit_jax.models.mvit.family:FAMILY",
+    "pyramid": "vit_jax.models.pyramid.family:FAMILY",
     "dino_head": "vit_jax.models.heads.dino_head_family:FAMILY",
     "upernet": "vit_jax.models.heads.upernet_family:FAMILY",
     "linear_segmenter": "vit_jax.models.heads.linear_seg_family:FAMILY",

@@ -22,6 +22,7 @@ class Level:
       channels: `c`.
       grid: its rows and columns for images of the model's own size.
       prefix: tokens before those of the map.
+      of: the level that this one is resampled from; None for what the model itself computes.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Level:
     channels: int
     grid: tuple[int, int]
     prefix: int = 0
+    of: "Level | None" = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ class Family:
       parts: where the encoders of `image` and `text` are in configuration and parameters; empty for the model itself.
       names: of its models, if they have any.
       levels: the maps of features, the finest first.
+      maps: all others that the model's call captures, such as those of single blocks, in the order of computation.
       detail: a map of single pixels that the model computes before its patches; None where there is none.
       depth: number of blocks over all stages.
       layer_of: `layer_of(config, path, rule)`: the layer of a parameter, 0 before the blocks, 1 to `depth` in them,
@@ -178,6 +181,7 @@ class Family:
     parts: Mapping[str, str] = field(default_factory=dict)
     names: Names | None = None
     levels: Callable[[Config], tuple[Level, ...]] = _none
+    maps: Callable[[Config], Sequence[Level]] = _none
     detail: Callable[[Config], Level | None] = lambda config: None
     depth: Callable[[Config], int] = lambda config: 0
     layer_of: Callable[[Config, str, str], int | range] = _no_layer

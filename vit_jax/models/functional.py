@@ -5,7 +5,7 @@ never see a module. A model with batch statistics has a second dict, the buffers
 without a gradient. Of all others it is empty, and costs nothing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import jax
 from flax import nnx
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.maps import level_maps, named_levels
+from vit_jax.models.maps import Chosen, level_maps, named_levels
 from vit_jax.trees import flatten, path_name, unflatten
 
 Params = dict[str, Any]
@@ -35,8 +35,8 @@ class ModelFunctions:
       init_state: `init_state(key) -> (params, buffers)`.
       apply_state: `apply_state(params, buffers, *args, method="__call__", **kwargs) -> (output, buffers)`: a method of
         the model, and the buffers after it, which are new in training.
-      features: `features(params, buffers, images, key=None, names=None)`: maps `(b, h, w, c)` of normalised images at
-        the levels of the family, or at those named, see `models.maps`.
+      features: `features(params, buffers, images, key=None, levels=None, resample=False)`: maps `(b, h, w, c)` of
+        normalised images at the levels of the family, or at those asked for, see `models.maps.named_levels`.
     """
 
     init: Callable[[jax.Array], Params]
@@ -93,10 +93,11 @@ def functions(build: Callable[..., nnx.Module]) -> ModelFunctions:
         buffers: Buffers,
         images: jax.Array,
         key: jax.Array | None = None,
-        names: Sequence[str] | None = None,
+        levels: Chosen | None = None,
+        resample: bool = False,
     ) -> list[jax.Array]:
         module = bind(params, buffers)
-        return level_maps(module, named_levels(module.config, names), images, key)
+        return level_maps(module, named_levels(module.config, levels, resample), images, key)
 
     return ModelFunctions(
         init=init,

@@ -1,11 +1,16 @@
 """Anybody's checkpoint as a model of ours."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of, is_image_encoder
+from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.maps import Chosen
 from vit_jax.models.names import resolve as model_names
+from vit_jax.models.pyramid.config import PyramidConfig
 from vit_jax.models.registry import Model, ModelConfig, model_functions
 from vit_jax.weights import adapt
 from vit_jax.weights.formats.files import open_checkpoint
@@ -27,6 +32,8 @@ def load(
     drop_path_rate: float | None = None,
     ignore: Sequence[str] = (),
     weights: str | None = None,
+    levels: Chosen | None = None,
+    resample: bool = False,
     verbose: bool = True,
     seed: int = 0,
     **options: Any,
@@ -43,21 +50,32 @@ def load(
       ignore: patterns of arrays in the file, or of our parameters, that may be unknown or missing.
       weights: which set of a file that holds several, by its name there, for example `student` or `state_dict`; None
         for the one that the program that wrote it evaluates, see `weights.formats.which`.
+      levels: take the image encoder without its head, and give maps of features instead of logits: strides in pixels
+        such as `(4, 8, 16, 32)`, names such as `stages/1` or `blocks/-1`, or both, see `models.maps.named_levels`.
+        Where the family can, images of other sizes than the model's own are taken, too.
+      resample: take of a stride that no map has the map of the nearest, bilinear.
       verbose: whether to print what was changed, dropped or is new, and which of several sets of weights this is.
       seed: of new parameters.
       **options: see `open_pretrained`.
 
     Returns:
       A `VisionTransformer`, `MaskedAutoencoder`, `ImageTextModel` or `TextTransformer`; its `config.preprocessing`
-      is that of the source.
+      is that of the source. With `levels` a `Pyramid`: `model(images)` is a tuple of maps `(b, h, w, c)`, of which
+      `model.levels` says name, stride, channels and grid.
 
     Raises:
       CheckpointError: there is no such checkpoint, it is damaged, or it holds what the model does not have.
       ConfigError: an option is wrong.
     """
+    if levels is None and resample:
+        raise ConfigError("resample applies to levels; give levels, or leave it out.")
+    if levels is not None and num_classes:
+        raise ConfigError(
+            f"num_classes is {num_classes}, but maps are taken before the head; leave out num_classes or levels."
+        )
     pretrained = open_pretrained(
         source,
-        num_classes=num_classes,
+        num_classes=num_classes if levels is None else 0,
         image_size=image_size,
         in_channels=in_channels,
         drop_path_rate=drop_path_rate,
@@ -65,10 +83,16 @@ def load(
         weights=weights,
         **options,
     )
+    config = pretrained.config
+    if levels is not None:
+        if "dynamic_image_size" in {field.name for field in dataclasses.fields(config)} - options.keys():
+            config = replace(config, dynamic_image_size=True)
+        config = PyramidConfig.of(config, levels, resample)
     report = pretrained.report
     if verbose and (report.changed or report.new or report.dropped or report.other_weights):
         print(report)
-    return model_functions(pretrained.config).bind(pretrained.params(seed=seed))
+    params = pretrained.params(seed=seed)
+    return model_functions(config).bind(params if levels is None else {"encoder": params})
 
 
 def open_pretrained(

@@ -201,9 +201,9 @@ def test_maps_of_all_levels_are_features():
     maps = model_functions(FIRST).features(parameters(FIRST), {}, pixels(2, 20, 16))
     assert [x.shape for x in maps] == [(2, 10, 8, 8), (2, 5, 4, 16)]
     with pytest.raises(
-        ConfigError, match="'stages/4' is not a level of this model; it has stages/0, stages/1"
+        ConfigError, match=r"'stages/4' is not a level of this model; it has stages/0 \(stride 2\), stages/1"
     ):
-        model_functions(FIRST).features(parameters(FIRST), {}, pixels(), names=["stages/4"])
+        model_functions(FIRST).features(parameters(FIRST), {}, pixels(), levels=["stages/4"])
 
 
 def test_masked_patches_are_the_mask_token():

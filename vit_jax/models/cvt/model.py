@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
+from vit_jax.models.backbone import Backbone
 from vit_jax.models.cvt.attention import ConvAttention
 from vit_jax.models.cvt.config import STAGES, CvtConfig
 from vit_jax.models.cvt.family import CAPTURES
@@ -74,7 +75,7 @@ class Stage(Module):
         return x[:, first:].reshape(b, h, w, d), x[:, :first], captured
 
 
-class CvT(Module):
+class CvT(Backbone):
     """A Convolutional vision Transformer: images `(b, h, w, c)` to logits `(b, classes)`.
 
     Args:

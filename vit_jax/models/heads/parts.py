@@ -14,10 +14,10 @@ from vit_jax.models.layers.positions.resample import resample_grid
 EPSILON = 1e-5
 
 
-def resized(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+def resized(x: jax.Array, size: tuple[int, ...], antialias: bool = False) -> jax.Array:
     """Return maps `(b, h, w, c)` at another size, bilinear between the centres of pixels."""
     height, width = size
-    return jax.vmap(lambda grid: resample_grid(grid, (height, width), "bilinear"))(x)
+    return jax.vmap(lambda grid: resample_grid(grid, (height, width), "bilinear", antialias))(x)
 
 
 def head_norm(kind: str, channels: int) -> Any:

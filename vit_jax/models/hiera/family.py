@@ -13,12 +13,26 @@ CAPTURES = ("embedded", "stages", "blocks", "attention", "encoded", "pooled", "p
 
 def levels(config: HieraConfig) -> tuple[Level, ...]:
     """Return the map after each stage; of stages that do not pool, the last."""
-    found: dict[int, Level] = {}
+    found = {level.stride: level for level in _stages(config)}
+    return tuple(found.values())
+
+
+def maps(config: HieraConfig) -> list[Level]:
+    """Return the map of patches, those after each stage and each block, and the last."""
+    stages = _stages(config)
+    embedded = Level("embedded", (config.patch_stride,) * 2, config.width, config.grid)
+    of_blocks = [level for level, depth in zip(stages, config.depths) for _ in range(depth)]
+    blocks = [replace(level, name=f"blocks/{block}") for block, level in enumerate(of_blocks)]
+    return [embedded, *stages, *blocks, replace(stages[-1], name="encoded")]
+
+
+def _stages(config: HieraConfig) -> list[Level]:
+    found = []
     for number, stage in enumerate(config.stages):
         side = config.patch_stride * 2**stage.pools
         grid = config.image_size[0] // side, config.image_size[1] // side
-        found[side] = Level(f"stages/{number}", (side, side), stage.blocks.width, grid)
-    return tuple(found.values())
+        found.append(Level(f"stages/{number}", (side, side), stage.blocks.width, grid))
+    return found
 
 
 def explanation(config: HieraConfig) -> Explanation | None:
@@ -63,6 +77,7 @@ FAMILY = Family(
     parts={"image": ""},
     names=Names(names.resolve, names.architectures, names.aliases, names.tags, names.others),
     levels=levels,
+    maps=maps,
     depth=lambda config: sum(config.depths),
     layer_of=layer_of,
     widest=lambda config: config.stages[-1].blocks.mlp_dim,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
+from vit_jax.models.backbone import Backbone
 from vit_jax.models.hiera.blocks import HieraStage
 from vit_jax.models.hiera.config import HieraConfig, stacks
 from vit_jax.models.hiera.family import CAPTURES
@@ -47,7 +48,7 @@ class PatchEmbed(Module):
         return add_bias(x, self.bias[...])
 
 
-class Hiera(Module):
+class Hiera(Backbone):
     """A Hiera: images `(b, h, w, c)` to logits `(b, classes)`.
 
     Args:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
+from vit_jax.models.backbone import Backbone
 from vit_jax.models.layers.attention import Surroundings
 from vit_jax.models.layers.convolutional import convolve
 from vit_jax.models.layers.dense import Dense, spread
@@ -59,7 +60,7 @@ class Blocks(Module):
         self.blocks = stack_blocks(run.depth, partial(MultiscaleBlock, config, run), rngs=rngs)
 
 
-class MViT(Module):
+class MViT(Backbone):
     """A Multiscale Vision Transformer: images `(b, h, w, c)` to logits `(b, classes)`.
 
     Args:

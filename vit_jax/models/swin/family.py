@@ -20,6 +20,13 @@ def levels(config: SwinConfig) -> tuple[Level, ...]:
     )
 
 
+def maps(config: SwinConfig) -> list[Level]:
+    """Return the map of patches, that after each block, and the last after its norm."""
+    stages = [stage for stage, level in enumerate(levels(config)) for _ in range(config.depths[stage])]
+    named = {"embedded": 0, **{f"blocks/{block}": stage for block, stage in enumerate(stages)}, "encoded": -1}
+    return [replace(levels(config)[stage], name=name) for name, stage in named.items()]
+
+
 def layer_of(config: SwinConfig, path: str, rule: str) -> int | range:
     """Return the layer of a parameter, counted over all stages, see `Family`; both rules agree but for the last norm.
 
@@ -51,6 +58,7 @@ FAMILY = Family(
     parts={"image": ""},
     names=Names(names.resolve, names.architectures, names.aliases, lambda: names.TAGS, names.others),
     levels=levels,
+    maps=maps,
     depth=lambda config: config.depth,
     layer_of=layer_of,
     widest=lambda config: max(config.blocks(i).mlp_dim for i in range(len(config.depths))),

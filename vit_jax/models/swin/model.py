@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
+from vit_jax.models.backbone import Backbone
 from vit_jax.models.layers.dense import Dense, dense, initial_kernel
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import drop_path_rates
@@ -46,7 +47,7 @@ class PatchEmbed(Module):
         return self.norm(x.reshape(len(x), rows, columns, -1))
 
 
-class SwinTransformer(Module):
+class SwinTransformer(Backbone):
     """A Swin Transformer: images `(b, h, w, c)` to logits `(b, classes)`.
 
     Args:

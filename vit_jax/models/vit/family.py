@@ -1,5 +1,7 @@
 """The plain Vision Transformer and its hybrids as a family. Needs no jax."""
 
+from math import prod
+
 from vit_jax.errors import ConfigError
 from vit_jax.models.family import Budget, Explanation, Family, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
@@ -25,6 +27,18 @@ CAPTURES = (
 def level(config: ViTConfig) -> Level:
     """Return the one map there is: `blocks/I` and `embedded` are like it."""
     return Level("encoded", config.token_stride, config.width, config.grid, config.prefix_tokens)
+
+
+def maps(config: ViTConfig) -> list[Level]:
+    """Return what the convolutions before the patches compute, which is finer, and each block's map, like the last."""
+    found, (height, width) = [], config.image_size
+    for layer, (_, channels, _) in enumerate(config.stem_layers):
+        stride = prod(step for *_, step in config.stem_layers[: layer + 1])
+        found.append(
+            Level(f"stem/{layer}", (stride, stride), channels, (-(-height // stride), -(-width // stride)))
+        )
+    names = ("embedded", *(f"blocks/{layer}" for layer in range(config.depth)))
+    return found + [replace(level(config), name=name) for name in names]
 
 
 def detail(config: ViTConfig) -> Level | None:
@@ -91,6 +105,7 @@ FAMILY = Family(
         names.resolve, timm_names.architectures, names.aliases, published.timm_tags, published.others
     ),
     levels=lambda config: (level(config),),
+    maps=maps,
     detail=detail,
     depth=lambda config: config.depth,
     layer_of=_layer_of,

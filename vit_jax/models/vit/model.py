@@ -11,13 +11,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
+from vit_jax.models.backbone import Backbone
 from vit_jax.models.layers.attention import ALONE, Surroundings
 from vit_jax.models.layers.attentions.mixed import MixedAttention
 from vit_jax.models.layers.dense import Dense, value_of
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers.freezing import frozen_depth
-from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import norm_of
 from vit_jax.models.layers.positions.relative import RelativePositions
 from vit_jax.models.layers.positions.rotary import places, rotation, sequence_rotation
@@ -53,7 +53,7 @@ PARTS = {
 }
 
 
-class VisionTransformer(Module):
+class VisionTransformer(Backbone):
     """A Vision Transformer: images `(b, h, w, c)` to logits `(b, classes)`.
 
     Args:
@@ -215,11 +215,6 @@ class VisionTransformer(Module):
             frozen=frozen_depth(),
         )
         return (self.norm(x) if self.norm is not None and self.config.pool_norm == "before" else x), captured
-
-    def features(self, images: jax.Array | Patches, key: jax.Array | None = None) -> jax.Array:
-        """Return encoded tokens `(b, prefix + n, d)` of normalised images `(b, h, w, c)`."""
-        x, captured = self.encode(self.embed(images, fold(key, "embed")), key, self.surroundings(images, key))
-        return captured["merged"].unmerged(x) if "merged" in captured else x
 
     def __call__(
         self,

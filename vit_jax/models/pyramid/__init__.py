@@ -1,0 +1,1 @@
+"""Image encoders whose output are maps of features."""
