@@ -48,13 +48,14 @@ def argument(name: str, value: object = None, *, key: str = "") -> str:
 
     Args:
       name: in Python; with dashes for underscores it is the command's flag, if it has that.
-      value: what to give, a list of what may be given several times; None names the argument alone.
+      value: what to give, a list of what may be given several times; None names the argument alone, and so does True as
+        a flag.
       key: of a configuration, for commands that take `--config.KEY=VALUE` and have no such flag.
     """
     python = name if value is None else f"{name}={value!r}"
     if _flags is None:
         return python
-    values = [] if value is None else value if isinstance(value, list) else [value]
+    values = [] if value is None or value is True else value if isinstance(value, list) else [value]
     flag = f"--{name.replace('_', '-')}"
     if flag in _flags:
         return " ".join(f"{flag} {_quoted(one)}" for one in values) or flag

@@ -329,8 +329,7 @@ def test_features_have_the_strides_of_the_levels():
     (only,) = functions.features(params, buffers, jnp.ones((2, 16, 24, 1)), levels=["coarse"])
     np.testing.assert_array_equal(only, coarse)
     with pytest.raises(
-        ConfigError,
-        match=r"'blocks' is not a level of this model; it has fine \(stride 4\), coarse \(stride 8\)\.",
+        ConfigError, match=r"'blocks' is not a level of this model; it has fine \(stride 4\), "
     ):
         functions.features(params, buffers, jnp.ones((2, 16, 24, 1)), levels=["blocks"])
 

@@ -8,7 +8,7 @@ from vit_jax.commands.source import add_source, kept_programs, source_of, which_
 from vit_jax.errors import ConfigError, ResourceError
 from vit_jax.paths import check_output
 
-HELP = "write embeddings of images"
+HELP = "write embeddings of images, or maps of features"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="FILE.npz",
         help="file to write: features (n, d), files and, for class folders, labels and class_names",
+    )
+    parser.add_argument(
+        "--levels",
+        metavar="L,L,...",
+        help="write maps (n, h, w, c) instead: strides (4,8,16,32) or names (stages/1,blocks/-1), see vit-jax models",
+    )
+    parser.add_argument(
+        "--resample", action="store_true", help="take of a stride that no map has the nearest map, resampled"
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="batch size (default 64)")
     add_images(parser)
@@ -36,6 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise ResourceError(
             f"--output is {arguments.output!r}, but folder {folder!r} does not exist; create it."
         )
+    levels = arguments.levels and [
+        int(word) if word.isdecimal() else word for word in map(str.strip, arguments.levels.split(","))
+    ]
+    if arguments.resample and not levels:
+        raise ConfigError("--resample applies to --levels; give --levels, or leave it out.")
     images = images_of(arguments)
     source = source_of(arguments)
     import dataclasses
@@ -44,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     extractor = FeatureExtractor.load(source, **which_of(arguments))
     extractor = dataclasses.replace(extractor, batch_size=arguments.batch_size)
+    if levels is not None:
+        extractor = extractor.at(levels, arguments.resample)
     with kept_programs(arguments):
         arrays = write_features(
             extractor,
@@ -53,9 +68,13 @@ def run(arguments: argparse.Namespace) -> int:
             bad=arguments.bad,
             max_megapixels=arguments.max_megapixels,
         )
-    count, width = arrays["features"].shape
+    count = len(arrays["files"])
     classes = f", {len(arrays['class_names'])} classes" if "class_names" in arrays else ""
-    print(f"{arguments.output}: {count} embeddings of width {width}{classes}")
+    if levels is None:
+        print(f"{arguments.output}: {count} embeddings of width {arrays['features'].shape[1]}{classes}")
+    else:
+        maps = ", ".join(f"{name} {'x'.join(map(str, arrays[name].shape[1:]))}" for name in extractor.levels)
+        print(f"{arguments.output}: maps of {count} images: {maps}{classes}")
     left_out, reasons = LeftOut(), arrays.get("reasons", ())
     for reason in reasons:
         left_out.tell(reason)

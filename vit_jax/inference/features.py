@@ -1,8 +1,8 @@
-"""Embeddings of images: what a model's head sees of each."""
+"""Features of images: the embedding of each that a model's head sees, or maps of several strides."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,18 @@ from vit_jax.inference.stream import Row, stacked, stream
 from vit_jax.inference.workdir import find
 from vit_jax.models.families import family_of, is_image_encoder
 from vit_jax.models.functional import ModelFunctions
+from vit_jax.models.maps import Chosen, named_levels
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
 from vit_jax.objectives.images import inputs
 from vit_jax.training.config.defaults import default_config
 from vit_jax.training.devices.hardware import compute_dtype
-from vit_jax.trees import subset
 from vit_jax.weights.formats.tensors import replacing
 
 
 @dataclass(frozen=True, repr=False)
 class FeatureExtractor:
-    """An image encoder without head: images to `(n, d)`. It can be pickled; another process compiles anew.
+    """An image encoder without head: images to `(n, d)`, or to maps. It can be pickled; another process compiles anew.
 
     Attributes:
       model: the encoder's configuration, without classes.
@@ -41,6 +41,7 @@ class FeatureExtractor:
       transforms: what happens to images before; None for the model's own preprocessing.
       batch_size: images computed at once; the last batch is padded, so that one program serves all.
       buffers: what it has beside parameters, such as batch statistics.
+      levels: names of the maps that are given instead of embeddings, see `at`.
     """
 
     model: Any
@@ -48,6 +49,7 @@ class FeatureExtractor:
     transforms: str | None = None
     batch_size: int = 64
     buffers: Any = field(default_factory=dict)
+    levels: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<FeatureExtractor: {self.model!r}>"
@@ -75,7 +77,7 @@ class FeatureExtractor:
             )
         saved = find(source, step, best=best)
         learned = saved.objective(objective)
-        return cls._headless(learned.model, *saved.encoder(learned), saved.eval_transforms)
+        return cls.of(learned.model, *saved.encoder(learned), saved.eval_transforms)
 
     @classmethod
     def _published(cls, source: str | Path, weights: str | None) -> "FeatureExtractor":
@@ -89,15 +91,26 @@ class FeatureExtractor:
                 f"checkpoint {str(source)!r} has no image encoder, so it gives no image features."
             )
         both = pretrained.params()
-        return cls._headless(pretrained.config, both, both, None)
+        return cls.of(pretrained.config, both, both, None)
 
     @classmethod
-    def _headless(cls, model: Any, params: Any, buffers: Any, transforms: str | None) -> "FeatureExtractor":
+    def of(cls, model: Any, params: Any, buffers: Any, transforms: str | None = None) -> "FeatureExtractor":
         """Return the extractor of a model's parameters and buffers, which may hold more than it needs."""
         headless = family_of(model).headless(model)
         functions = model_functions(headless)
-        own = subset(params, functions.abstract), subset(buffers, functions.abstract_buffers)
-        return cls(headless, own[0], transforms, buffers=own[1])
+        own, state = (
+            {name: part for name, part in tree.items() if name in known}
+            for tree, known in ((params, functions.abstract), (buffers, functions.abstract_buffers))
+        )
+        return cls(headless, own, transforms, buffers=state)
+
+    def at(self, levels: Chosen, resample: bool = False) -> "FeatureExtractor":
+        """Return one that gives maps of features, see `models.maps.named_levels`.
+
+        Raises:
+          ConfigError: there are no such levels.
+        """
+        return replace(self, levels=tuple(x.name for x in named_levels(self.model, levels, resample)))
 
     def features(
         self,
@@ -106,8 +119,8 @@ class FeatureExtractor:
         bad: str = "error",
         progress: bool = False,
         max_megapixels: float | None = None,
-    ) -> np.ndarray:
-        """Return the embeddings of images, float32 `(n, d)`.
+    ) -> Any:
+        """Return the embeddings of images, float32 `(n, d)`; at levels a tuple of maps `(n, h, w, c)`, one for each.
 
         Args:
           images: one or several, see `Predictor.probabilities`.
@@ -120,7 +133,20 @@ class FeatureExtractor:
           DataError: an image cannot be read; it is named.
         """
         rows = self.stream(images, bad=bad, progress=progress, max_megapixels=max_megapixels)
-        return stacked(rows, self.model.output_width)
+        return self.gathered(rows)
+
+    def gathered(self, rows: Iterable[Row]) -> Any:
+        """Return what `stream` gave as `features` does; of images that could not be read not-a-number."""
+        if not self.levels:
+            return stacked(rows, self.model.output_width)
+        images = jax.ShapeDtypeStruct((1, *self._preprocessor.shape), np.uint8)
+        shapes = [x.shape[1:] for x in jax.eval_shape(self._compute, self.params, self.buffers, images)]
+        missing = [np.full(shape, np.nan, np.float32) for shape in shapes]
+        found = [row.values or missing for row in rows]
+        return tuple(
+            np.asarray([maps[number] for maps in found], np.float32).reshape(-1, *shape)
+            for number, shape in enumerate(shapes)
+        )
 
     def stream(
         self,
@@ -130,7 +156,7 @@ class FeatureExtractor:
         progress: bool = False,
         max_megapixels: float | None = None,
     ) -> Iterator[Row]:
-        """Give name and embedding `(d,)` of each image as they come, in constant memory, see `features`."""
+        """Give name and embedding `(d,)`, or maps, of each image as they come, in constant memory, see `features`."""
         compute = partial(self._compute, self.params, self.buffers)
         preprocessor = self._preprocessor.limited(max_megapixels)
         return stream(compute, preprocessor, images, self.batch_size, bad=bad, progress=progress)
@@ -139,8 +165,12 @@ class FeatureExtractor:
     def _compute(self) -> Any:
         functions: ModelFunctions = model_functions(self.model)
 
-        def compute(params: Any, buffers: Any, pixels: Any) -> jax.Array:
-            return functions.apply_state(params, buffers, inputs({"image": pixels}, self.model))[0]
+        def compute(params: Any, buffers: Any, pixels: Any) -> Any:
+            images = inputs({"image": pixels}, self.model)
+            if not self.levels:
+                return functions.apply_state(params, buffers, images)[0]
+            maps = functions.features(params, buffers, images, levels=self.levels)
+            return tuple(x.astype(np.float32) for x in maps)
 
         options = prediction_options(jax.default_backend(), self.model.dtype)
         return jit(compute, options)
@@ -189,10 +219,11 @@ def write_features(
     bad: str = "error",
     max_megapixels: float | None = None,
 ) -> dict[str, Any]:
-    """Write and return embeddings of images as an `.npz` file.
+    """Write and return features of images as an `.npz` file.
 
     It holds `features` float32 `(n, d)` and `files` `(n,)`; from class folders also `labels` int32 `(n,)` and
-    `class_names`.
+    `class_names`. At levels there are maps `(n, h, w, c)` by the names of these instead of `features`; they are all in
+    memory until they are written.
 
     Args:
       extractor: the encoder.
@@ -220,10 +251,10 @@ def write_features(
             else:
                 yield row
 
-    features = stacked(values(), extractor.model.output_width)
+    features = extractor.gathered(values())
     read = [index for index in range(len(files)) if index not in failed]
     arrays: dict[str, Any] = {
-        "features": features,
+        **(dict(zip(extractor.levels, features)) if extractor.levels else {"features": features}),
         "files": np.asarray([files[index] for index in read], np.str_),
     }
     if classes is not None:

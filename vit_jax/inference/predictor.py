@@ -12,17 +12,21 @@ import jax
 import numpy as np
 
 from vit_jax.compiler_options import jit, prediction_options
+from vit_jax.data.sources.pictures import Pictures
 from vit_jax.data.transforms.defaults import default_transforms
 from vit_jax.errors import ConfigError
 from vit_jax.evaluation.preprocess import Preprocessor
+from vit_jax.inference.features import FeatureExtractor
 from vit_jax.inference.frozen import at_end, frozen_of
 from vit_jax.inference.predictions import ImagePredictor
 from vit_jax.inference.published import is_run, objective_of, state_of
 from vit_jax.inference.workdir import find
 from vit_jax.models.families import family_of
+from vit_jax.models.maps import Chosen, named_levels
 from vit_jax.models.registry import model_functions
 from vit_jax.models.storage import stored
 from vit_jax.objectives.base import Field, Objective
+from vit_jax.objectives.encoder import part_of
 from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.outputs.base import Output
 from vit_jax.objectives.protocol import DataInfo
@@ -152,6 +156,41 @@ class Predictor(ImagePredictor):
         params = self.objective.plain(self.params, self.buffers)
         functions = model_functions(self.objective.network)
         return functions.bind(params, subset(self.buffers, functions.abstract_buffers))
+
+    def features(
+        self,
+        images: Pictures,
+        levels: Chosen | None = None,
+        *,
+        resample: bool = False,
+        bad: str = "error",
+        progress: bool = False,
+        max_megapixels: float | None = None,
+    ) -> Any:
+        """Return embeddings of images, float32 `(n, d)`, or a tuple of maps `(n, h, w, c)`, one for each level.
+
+        Args:
+          images, bad, progress, max_megapixels: see `stream`; maps of all images are in memory together.
+          levels: strides in pixels, names such as `stages/1` or `blocks/-1`, or both; None for embeddings, see
+            `models.maps.named_levels`.
+          resample: take of a stride that no map has the map of the nearest, bilinear.
+
+        Raises:
+          ConfigError: there is no such level, or `bad` or `max_megapixels` is wrong.
+          DataError: an image cannot be read; it is named.
+        """
+        names = None if levels is None else named_levels(self.model, levels, resample)
+        if names not in self._extractors:
+            both = (part_of(tree, self.objective.encoder) for tree in (self.params, self.buffers))
+            one = FeatureExtractor.of(self.model, *both, self.eval_transforms)
+            one = dataclasses.replace(one, batch_size=self.batch_size)
+            self._extractors[names] = one if levels is None else one.at(levels, resample)
+        given = dict(bad=bad, progress=progress, max_megapixels=max_megapixels)
+        return self._extractors[names].features(images, **given)
+
+    @cached_property
+    def _extractors(self) -> dict[Any, FeatureExtractor]:
+        return {}
 
     def compute(
         self, params: Any, buffers: Any, images: Any, frozen: Mapping[str, Any] = MappingProxyType({})

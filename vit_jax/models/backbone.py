@@ -29,7 +29,7 @@ class Backbone(Module):
     ) -> tuple[jax.Array, ...]:
         """Return maps of features, float32 `(b, h, w, c)` each, in the order of `levels`; see `named_levels`.
 
-        A pure function of model and images; under `jit` nothing that comes after the last of them is computed.
+        A pure function of model and images; a jitted forward pass computes nothing that comes after the last of them.
 
         Args:
           images: normalised images `(b, height, width, channels)`.

@@ -63,7 +63,7 @@ def named_levels(config: Any, levels: Chosen | None = None, resample: bool = Fal
     several = isinstance(levels, Iterable) and not isinstance(levels, str)
     asked = list(levels) if several else [levels]
     if not asked:
-        raise ConfigError(f"{argument('levels')} is empty; give some of {_listed(own)}.")
+        raise ConfigError(f"{argument('levels')} is empty; give some of {listed(own)}.")
     known = {level.name: level for level in (*own, *family.maps(config))}
     found: dict[str, Level] = {}
     for one in asked:
@@ -77,7 +77,7 @@ def named_levels(config: Any, levels: Chosen | None = None, resample: bool = Fal
 def _of_stride(stride: Any, own: Sequence[Level], config: Any, resample: bool) -> Level:
     if isinstance(stride, bool) or not hasattr(stride, "__index__") or int(stride) < 1:
         raise ConfigError(
-            f"{argument('levels')} has {stride!r}; give strides in whole pixels, or names, of {_listed(own)}."
+            f"{argument('levels')} has {stride!r}; give strides in whole pixels, or names, of {listed(own)}."
         )
     stride = int(stride)
     found = next((level for level in own if level.stride == (stride, stride)), None)
@@ -87,7 +87,7 @@ def _of_stride(stride: Any, own: Sequence[Level], config: Any, resample: bool) -
     if resample:
         return _resampled(near, stride, config)
     raise ConfigError(
-        f"{argument('levels')} has stride {stride}, which no map of this model has; it has {_listed(own)}, and "
+        f"{argument('levels')} has stride {stride}, which no map of this model has; it has {listed(own)}, and "
         f"{argument('resample', True)} makes {near.name}@{stride} of {near.name}, without weights."
     )
 
@@ -102,7 +102,7 @@ def _named(name: str, known: dict[str, Level], config: Any) -> Level:
         plain = f"{kind}/{int(number) + count}"
     if plain not in known:
         raise ConfigError(
-            f"{name!r} is not a level of this model; it has {_listed(known.values())}.{nearest(plain, known)}"
+            f"{name!r} is not a level of this model; it has {listed(known.values())}.{nearest(plain, known)}"
         )
     return _resampled(known[plain], int(stride), config) if at else known[plain]
 
@@ -115,7 +115,7 @@ def _resampled(level: Level, stride: int, config: Any) -> Level:
     return Level(name, (stride, stride), level.channels, grid, of=level)
 
 
-def _listed(levels: Iterable[Level]) -> str:
+def listed(levels: Iterable[Level]) -> str:
     """Return levels in words, layers that are alike as one: `blocks/0 to blocks/11 (stride 16)`."""
     runs: list[list[Level]] = []
     for level in levels:

@@ -28,4 +28,5 @@ def tapped_levels(encoder: Any, taps: tuple[int, ...]) -> tuple[Level, ...]:
             raise ConfigError(f"taps is {taps}; it must be {what}, 0 to {last}.")
     if len(levels) > 1:
         return tuple(levels[tap] for tap in taps)
-    return named_levels(encoder, [f"blocks/{tap - 1}" if tap else "embedded" for tap in taps])
+    names = (f"blocks/{tap - 1}" if tap else "embedded" for tap in taps)
+    return tuple(level for name in names for level in named_levels(encoder, name))  # one may be taken twice
