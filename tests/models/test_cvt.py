@@ -179,11 +179,17 @@ def test_bfloat16_is_near(plain):
 
 def test_captures():
     config, images = TINY, pixels(2, 32, 32)
-    names = family_of(config).captures
+    maps = (*family_of(config).levels(config), *family_of(config).maps(config))
+    names = (*(level.name for level in maps), "attention/0", "attention/-1", "pre_logits")
     (out, values), _ = call(config, images, capture=names)
     assert set(values) == set(names)
-    assert values["attention"].shape == (2, 4, 1 + 4, 1 + 1)
-    np.testing.assert_allclose(values["attention"].sum(-1), 1, rtol=1e-5)
+    for level in maps:
+        assert values[level.name].shape == (2, *level.grid, level.channels)
+    np.testing.assert_array_equal(values["blocks/0"], values["stages/0"])
+    np.testing.assert_array_equal(values[maps[-1].name], values["stages/2"])
+    assert (values["attention/0"].shape[2], values["attention/-1"].shape) == (64, (2, 4, 1 + 4, 1 + 1))
+    for block in ("attention/0", "attention/-1"):
+        np.testing.assert_allclose(values[block].sum(-1), 1, rtol=1e-5)
     head = state(config)[0]["head"]
     np.testing.assert_allclose(
         values["pre_logits"] @ head["kernel"] + head["bias"], out, rtol=1e-5, atol=1e-5
@@ -282,7 +288,8 @@ def test_configurations_that_cannot_be(changes, message):
         (jnp.zeros((1, 2, 32, 3)), (), "images of 2x32 pixels are too small"),
         (jnp.zeros((1, 32, 32, 1)), (), r"the model takes \(batch, height, width, 3\)"),
         (jnp.zeros((1, 32, 32, 3), jnp.uint8), (), "raw pixels"),
-        (jnp.zeros((1, 32, 32, 3)), ("stages/3",), "'stages/3' cannot be captured.*Did you mean 'stages/"),
+        (jnp.zeros((1, 32, 32, 3)), ("stages/3",), "'stages/3' is not part of this model; it has 3 stages"),
+        (jnp.zeros((1, 32, 32, 3)), ("attention",), "'attention' has no number.*the last is attention/-1"),
     ],
 )
 def test_calls_that_cannot_be(images, capture, message):

@@ -168,9 +168,13 @@ def test_bad_images_and_captures_are_one_line():
         (pixels(1, 32, 32, 1), (), "the model takes"),
         (jnp.zeros((1, 32, 32, 3), jnp.uint8), (), "raw pixels"),
         (pixels(1, 32, 32), ("block/1",), "Did you mean 'blocks'"),
-        (pixels(1, 32, 32), ("blocks",), "stages, blocks, attention have numbers"),
-        (pixels(1, 32, 32), ("pooled/1",), "and nothing else"),
-        (pixels(1, 32, 32), ("stages/3",), "it has 3, counted from 0"),
+        (
+            pixels(1, 32, 32),
+            ("blocks",),
+            "'blocks' has no number, but blocks are counted; the last is blocks/-1",
+        ),
+        (pixels(1, 32, 32), ("pooled/1",), "only stages, blocks, attention are counted"),
+        (pixels(1, 32, 32), ("stages/3",), "it has 3 stages, counted from 0"),
         (pixels(1, 32, 32), ("attention/0",), "the first that attends over all tokens is 4"),
     ]
     for images, capture, message in cases:

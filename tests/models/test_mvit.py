@@ -157,11 +157,20 @@ def test_bfloat16_is_near(plain):
 
 @pytest.mark.parametrize("config", [TINY, WIDE], ids=["attention", "mlp"])
 def test_captures(config):
-    names, prefix = family_of(config).captures, config.prefix_tokens
+    family, prefix = family_of(config), config.prefix_tokens
+    maps = (*family.levels(config), *family.maps(config))
+    names = (*(level.name for level in maps), "attention/0", "attention/-1", "encoded", "pre_logits")
     out, values = call(config, pixels(2, 32, 32), capture=names)
     assert set(values) == set(names)
-    assert values["attention"].shape == (2, 8, prefix + 1, prefix + 4)
-    np.testing.assert_allclose(values["attention"].sum(-1), 1, rtol=1e-5)
+    for level in maps:
+        assert values[level.name].shape == (2, *level.grid, level.channels)
+    np.testing.assert_array_equal(values[maps[-1].name], values["stages/3"])
+    assert (values["attention/0"].shape[2], values["attention/-1"].shape) == (
+        prefix + 64,
+        (2, 8, prefix + 1, prefix + 4),
+    )
+    for block in ("attention/0", "attention/-1"):
+        np.testing.assert_allclose(values[block].sum(-1), 1, rtol=1e-5)
     head = parameters(config)["head"]
     np.testing.assert_allclose(
         values["pre_logits"] @ head["kernel"] + head["bias"], out, rtol=1e-5, atol=1e-5
@@ -239,7 +248,7 @@ def test_calls_that_cannot_be():
     model = functions(TINY).bind(parameters(TINY))
     with pytest.raises(ConfigError, match=r"the model takes \(batch, height, width, 3\)"):
         model(jnp.zeros((1, 32, 32, 1)))
-    with pytest.raises(ConfigError, match=r"'stage/3' cannot be captured.*Did you mean 'stages/3'"):
+    with pytest.raises(ConfigError, match=r"'stage/3' cannot be captured.*Did you mean 'stages'"):
         model(jnp.zeros((1, 32, 32, 3)), capture="stage/3")
     with pytest.raises(ConfigError, match="'stages/4' is not a level of this model; it has stages/0"):
         functions(TINY).features(parameters(TINY), {}, pixels(1, 32, 32), levels=["stages/4"])

@@ -399,6 +399,11 @@ def test_it_is_saved_and_loaded_as_its_own_and_in_the_made_up_library(run, tmp_p
     own = vit_jax.load(folder)
     state = {"params": result.state.params, "buffers": result.state.buffers}
     assert_same({"params": parameters(own), "buffers": buffers_of(own)}, state)
+    pyramid = vit_jax.load(folder, levels=(8, "fine"))
+    maps = jax.jit(lambda model, images: model(images))(pyramid, jnp.ones((2, 16, 24, 1)))
+    assert [level.name for level in pyramid.levels] == ["coarse", "fine"]
+    assert [x.shape for x in maps] == [(2, 2, 3, 32), (2, 4, 6, 16)]
+    np.testing.assert_allclose(maps[0], own.features(jnp.ones((2, 16, 24, 1)), 8)[0], rtol=1e-5, atol=1e-6)
     for format in ("orbax", "hf"):
         vit_jax.save(own, tmp_path / format, format)
         again = vit_jax.load(tmp_path / format, verbose=False)

@@ -181,12 +181,13 @@ class Predictor(ImagePredictor):
         """
         names = None if levels is None else named_levels(self.model, levels, resample)
         if names not in self._extractors:
-            both = (part_of(tree, self.objective.encoder) for tree in (self.params, self.buffers))
-            one = FeatureExtractor.of(self.model, *both, self.eval_transforms)
+            params, buffers = (part_of(tree, self.objective.encoder) for tree in (self.params, self.buffers))
+            one = FeatureExtractor.of(self.model, params, buffers, self.eval_transforms)
             one = dataclasses.replace(one, batch_size=self.batch_size)
             self._extractors[names] = one if levels is None else one.at(levels, resample)
-        given = dict(bad=bad, progress=progress, max_megapixels=max_megapixels)
-        return self._extractors[names].features(images, **given)
+        return self._extractors[names].features(
+            images, bad=bad, progress=progress, max_megapixels=max_megapixels
+        )
 
     @cached_property
     def _extractors(self) -> dict[Any, FeatureExtractor]:

@@ -60,8 +60,7 @@ def named_levels(config: Any, levels: Chosen | None = None, resample: bool = Fal
         )
     if levels is None:
         return own
-    several = isinstance(levels, Iterable) and not isinstance(levels, str)
-    asked = list(levels) if several else [levels]
+    asked = list(levels) if isinstance(levels, Iterable) and not isinstance(levels, str) else [levels]
     if not asked:
         raise ConfigError(f"{argument('levels')} is empty; give some of {listed(own)}.")
     known = {level.name: level for level in (*own, *family.maps(config))}

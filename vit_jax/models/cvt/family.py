@@ -9,8 +9,8 @@ from vit_jax.models.family import Explanation, Family, Kernel, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
 from vit_jax.models.vit.layer_numbers import RULES
 
-# What a call can return beside its output.
-CAPTURES = (*(f"stages/{index}" for index in range(STAGES)), "attention", "pre_logits")
+# What a call can return beside its output; stages, blocks and attention are counted: `blocks/5`, `attention/-1`.
+CAPTURES = ("stages", "blocks", "attention", "pre_logits")
 
 
 def levels(config: CvtConfig) -> tuple[Level, ...]:
@@ -22,12 +22,18 @@ def levels(config: CvtConfig) -> tuple[Level, ...]:
     return tuple(found)
 
 
+def maps(config: CvtConfig) -> list[Level]:
+    """Return the map after each block."""
+    found = [level for level, depth in zip(levels(config), config.depths) for _ in range(depth)]
+    return [replace(level, name=f"blocks/{block}") for block, level in enumerate(found)]
+
+
 def explanation(config: CvtConfig) -> Explanation:
     """Return the class token's attention in the last block, to keys that are fewer than the places of the map."""
     last = levels(config)[-1]
     stride = last.stride[0] * config.kv_stride
-    keys = Level("attention", (stride, stride), last.channels, config.keys(last.grid), prefix=1)
-    return Explanation("attention", keys, 0)
+    keys = Level("attention/-1", (stride, stride), last.channels, config.keys(last.grid), prefix=1)
+    return Explanation("attention/-1", keys, 0)
 
 
 def layer_of(config: CvtConfig, path: str, rule: str) -> int | range:
@@ -53,13 +59,14 @@ FAMILY = Family(
     parts={"image": ""},
     names=Names(names.resolve, names.architectures, names.aliases, others=names.published),
     levels=levels,
+    maps=maps,
     depth=lambda config: sum(config.depths),
     layer_of=layer_of,
     widest=lambda config: int(max(config.widths) * config.mlp_ratio),
     any_size=lambda config: (prod(config.strides), prod(config.strides)),
     headless=lambda config: replace(config, num_classes=0),
     captures=CAPTURES,
-    traced=(*CAPTURES[:STAGES], "pre_logits"),
+    traced=(*(f"stages/{index}" for index in range(STAGES)), "pre_logits"),
     explain=explanation,
     rules=((r"(^|/)blocks/attn/(query|key|value)/dense/(kernel|bias)$", "stacked tensor(-2) fsdp"),),
     kernels={f"attn/{name}/dense": Kernel((f"attn/{name}",)) for name in ("query", "key", "value")},

@@ -1,14 +1,13 @@
 """The Convolutional vision Transformer (Wu et al. 2021, arXiv 2103.15808). `m` counts keys."""
 
-import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.backbone import Backbone
+from vit_jax.models.captures import OF_BLOCKS, parse_captures
 from vit_jax.models.cvt.attention import ConvAttention
 from vit_jax.models.cvt.config import STAGES, CvtConfig
 from vit_jax.models.cvt.family import CAPTURES
@@ -54,14 +53,15 @@ class Stage(Module):
         self.blocks = make_blocks(blocks, config, attention=ConvAttention, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, key: jax.Array | None = None, weights: bool = False
+        self, x: jax.Array, key: jax.Array | None = None, *, outputs: bool = False, weights: bool = False
     ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
         """Return the stage's map `(b, h', w', d)` of `x` `(b, h, w, c)`, the tokens before it, and what is asked for.
 
         Args:
           x: the map of the stage before, or images.
           key: None for evaluation.
-          weights: also return the attention weights of all blocks, `attention` `(l, b, heads, n, m)`.
+          outputs: also return the maps of all blocks, `blocks` `(l, b, h', w', d)`.
+          weights: also return their attention weights, `attention` `(l, b, heads, n, m)`.
         """
         x = keep_rows(self.embed(x))
         b, h, w, d = x.shape
@@ -70,8 +70,13 @@ class Stage(Module):
             token = jnp.broadcast_to(self.class_token[...], (b, 1, d)).astype(x.dtype)
             x = jnp.concatenate([token, x], axis=1)
         x = dropout(x, self.dropout_rate, fold(key, "embedding"))
-        x, captured = apply_blocks(self.blocks, x, fold(key, "blocks"), Surroundings((h, w)), weights=weights)
+        around = Surroundings((h, w))
+        x, captured = apply_blocks(
+            self.blocks, x, fold(key, "blocks"), around, outputs=outputs, weights=weights
+        )
         first = x.shape[1] - h * w
+        if outputs:
+            captured["blocks"] = captured["blocks"][:, :, first:].reshape(-1, b, h, w, d)
         return x[:, first:].reshape(b, h, w, d), x[:, :first], captured
 
 
@@ -98,8 +103,8 @@ class CvT(Backbone):
         Args:
           images: normalised images `(b, h, w, c)` of any size.
           key: randomness of dropout and drop path; None for evaluation, in which batch norms take running statistics.
-          capture: a name or several: `stages/0` to `stages/2`, maps `(b, h, w, d)`; `attention` `(b, heads, 1 + n,
-            1 + m)`, the weights of the last block; `pre_logits` `(b, d)`.
+          capture: a name or several: `stages/0` to `stages/2` and `blocks/5`, maps `(b, h, w, d)`; `attention/-1`
+            `(b, heads, 1 + n, 1 + m)`, weights of a block, without the 1 in earlier stages; `pre_logits` `(b, d)`.
 
         Returns:
           Logits `(b, classes)` in float32; without a head, the class token `(b, d)`. With `capture`, a tuple of that
@@ -108,22 +113,23 @@ class CvT(Backbone):
         Raises:
           ConfigError: images the model does not take, or an unknown name.
         """
-        capture = (capture,) if isinstance(capture, str) else capture
-        for name in capture:
-            if not re.fullmatch(r"stages/[0-2]|attention|pre_logits", name):
-                raise ConfigError(
-                    f"{name!r} cannot be captured; names are {', '.join(CAPTURES)}.{nearest(name, CAPTURES)}"
-                )
+        depths = self.config.depths
+        counts = {"stages": STAGES, "blocks": sum(depths), "attention": sum(depths)}
+        wanted = parse_captures(capture, CAPTURES, counts)
         check_channels(images, self.config.in_channels)
         self.config.grids(images.shape[1:3])
-        x, token, values = images.astype(self.config.dtype), None, {}
+        x, token = images.astype(self.config.dtype), None
+        values: dict[tuple[str, int | None], jax.Array] = {}
+        first = 0
         for index, stage in enumerate(self.stages):
-            weights = index == STAGES - 1 and "attention" in capture
-            x, token, found = stage(x, fold(key, f"stage{index}"), weights)
-            values |= {f"stages/{index}": x} | {name: value[-1] for name, value in found.items()}
+            own = range(first, first + depths[index])
+            outputs, weights = (any((kind, block) in wanted.values() for block in own) for kind in OF_BLOCKS)
+            x, token, found = stage(x, fold(key, f"stage{index}"), outputs=outputs, weights=weights)
+            values["stages", index] = x
+            values |= {(kind, block): stack[block - first] for kind, stack in found.items() for block in own}
+            first += depths[index]
         assert token is not None  # of the last stage
-        values["pre_logits"] = token[:, 0] if self.norm is None else self.norm(token[:, 0])
-        out = values["pre_logits"]
+        out = values["pre_logits", None] = token[:, 0] if self.norm is None else self.norm(token[:, 0])
         # The head is small and its logits feed exponentials: float32 always.
         out = out if self.head is None else self.head(out.astype(jnp.float32))
-        return (out, {name: values[name] for name in capture}) if capture else out
+        return (out, {name: values[one] for name, one in wanted.items()}) if wanted else out

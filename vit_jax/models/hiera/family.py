@@ -20,7 +20,8 @@ def levels(config: HieraConfig) -> tuple[Level, ...]:
 def maps(config: HieraConfig) -> list[Level]:
     """Return the map of patches, those after each stage and each block, and the last."""
     stages = _stages(config)
-    embedded = Level("embedded", (config.patch_stride,) * 2, config.width, config.grid)
+    side = config.patch_stride
+    embedded = Level("embedded", (side, side), config.width, config.grid)
     of_blocks = [level for level, depth in zip(stages, config.depths) for _ in range(depth)]
     blocks = [replace(level, name=f"blocks/{block}") for block, level in enumerate(of_blocks)]
     return [embedded, *stages, *blocks, replace(stages[-1], name="encoded")]

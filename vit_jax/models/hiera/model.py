@@ -1,14 +1,14 @@
 """Hiera (Ryali et al. 2023, arXiv 2306.00989): a hierarchical Vision Transformer of plain blocks."""
 
-import re
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.errors import ConfigError, nearest
+from vit_jax.errors import ConfigError
 from vit_jax.models.backbone import Backbone
+from vit_jax.models.captures import parse_captures
 from vit_jax.models.hiera.blocks import HieraStage
 from vit_jax.models.hiera.config import HieraConfig, stacks
 from vit_jax.models.hiera.family import CAPTURES
@@ -148,7 +148,7 @@ class Hiera(Backbone):
           ConfigError: images the model does not take, or an unknown name.
         """
         places = block_places(self.config)
-        wanted = _parse_captures(self.config, (capture,) if isinstance(capture, str) else capture, places)
+        wanted = _parse(self.config, capture, places)
         kinds = {kind for kind, _ in wanted.values()}
         embedded = self.embed(images)
         grid = (embedded.shape[1], embedded.shape[2])
@@ -229,34 +229,19 @@ def block_places(config: HieraConfig) -> list[Place]:
     return found
 
 
-def _parse_captures(
-    config: HieraConfig, capture: tuple[str, ...], places: list[Place]
+def _parse(
+    config: HieraConfig, capture: str | tuple[str, ...], places: list[Place]
 ) -> dict[str, tuple[str, int]]:
+    """Return kind and number of each name, 0 of a kind that has none."""
     counts = {"stages": len(config.depths), "blocks": len(places), "attention": len(places)}
-    wanted = {}
-    for name in capture:
-        match = re.fullmatch(r"(\w+)(?:/(-?\d+))?", name)
-        kind, number = match.groups() if match else (name, None)
-        if kind not in CAPTURES:
-            raise ConfigError(
-                f"{name!r} cannot be captured; names are {', '.join(CAPTURES)}.{nearest(kind, CAPTURES)}"
-            )
-        count = counts.get(kind, 0)
-        if bool(count) != (number is not None):
-            numbered = ", ".join(counts)
-            raise ConfigError(
-                f"{name!r} cannot be captured; {numbered} have numbers, as {kind}/0, and nothing else."
-            )
-        if count and not -count <= int(number or 0) < count:
-            raise ConfigError(f"{name!r} is not in this model; it has {count}, counted from 0.")
-        index = int(number or 0) % max(count, 1)
-        if kind == "attention" and places[index].windowed:
+    wanted = parse_captures(capture, CAPTURES, counts)
+    for name, (kind, number) in wanted.items():
+        if kind == "attention" and places[number or 0].windowed:
             raise ConfigError(
                 f"{name!r} cannot be captured: that block attends within mask units; the first that attends over all "
                 f"tokens is {next((i for i, place in enumerate(places) if not place.windowed), 'none')}."
             )
-        wanted[name] = kind, index
-    return wanted
+    return {name: (kind, number or 0) for name, (kind, number) in wanted.items()}
 
 
 def _head(config: HieraConfig) -> Dense | None:

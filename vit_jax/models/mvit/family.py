@@ -7,8 +7,8 @@ from vit_jax.models.mvit import arithmetic, names
 from vit_jax.models.mvit.config import STAGES, MvitConfig, pooled
 from vit_jax.models.vit.layer_numbers import RULES
 
-# What a call can return beside its output.
-CAPTURES = (*(f"stages/{index}" for index in range(STAGES)), "attention", "encoded", "pre_logits")
+# What a call can return beside its output; stages, blocks and attention are counted: `blocks/5`, `attention/-1`.
+CAPTURES = ("stages", "blocks", "attention", "encoded", "pre_logits")
 
 
 def levels(config: MvitConfig) -> tuple[Level, ...]:
@@ -20,13 +20,20 @@ def levels(config: MvitConfig) -> tuple[Level, ...]:
     return tuple(found)
 
 
+def maps(config: MvitConfig) -> list[Level]:
+    """Return the map after each block."""
+    runs = [(level, run) for level, stage in zip(levels(config), config.stages()) for run in stage]
+    found = [replace(level, channels=run.outputs) for level, run in runs for _ in range(run.depth)]
+    return [replace(level, name=f"blocks/{block}") for block, level in enumerate(found)]
+
+
 def explanation(config: MvitConfig) -> Explanation:
     """Return the attention of the class token in the last block, or the mean over all queries where there is none."""
     last = config.stages()[-1][-1]
     stride = levels(config)[-1].stride[0] * last.kv_stride
     grid = last.keys[0], last.keys[1]
-    keys = Level("attention", (stride, stride), last.width, grid, config.prefix_tokens)
-    return Explanation("attention", keys, 0 if config.class_token else None)
+    keys = Level("attention/-1", (stride, stride), last.width, grid, config.prefix_tokens)
+    return Explanation("attention/-1", keys, 0 if config.class_token else None)
 
 
 def layer_of(config: MvitConfig, path: str, rule: str) -> int | range:
@@ -53,12 +60,13 @@ FAMILY = Family(
     parts={"image": ""},
     names=Names(names.resolve, names.architectures, names.aliases, lambda: names.TAGS),
     levels=levels,
+    maps=maps,
     depth=lambda config: sum(config.depths),
     layer_of=layer_of,
     widest=lambda config: int(config.stage_width(STAGES - 1) * config.mlp_ratio),
     headless=lambda config: replace(config, num_classes=0),
     captures=CAPTURES,
-    traced=(*CAPTURES[:STAGES], "encoded", "pre_logits"),
+    traced=(*(f"stages/{index}" for index in range(STAGES)), "encoded", "pre_logits"),
     explain=explanation,
     kernels={name: Kernel((name,)) for name in ("skip1", "skip2")},
     running=RUNNING,

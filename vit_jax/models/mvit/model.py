@@ -3,7 +3,6 @@
 `m` counts keys, and `p` the class token if there is one.
 """
 
-import re
 from functools import partial
 from typing import Any
 
@@ -11,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.backbone import Backbone
+from vit_jax.models.captures import OF_BLOCKS, parse_captures
 from vit_jax.models.layers.attention import Surroundings
 from vit_jax.models.layers.convolutional import convolve
 from vit_jax.models.layers.dense import Dense, spread
@@ -87,8 +86,8 @@ class MViT(Backbone):
           images: normalised images `(b, h, w, c)` of any size; to another than the model's own, tables of relative
             positions are interpolated.
           key: randomness of dropout and drop path; None for evaluation.
-          capture: a name or several: `stages/0` to `stages/3`, maps `(b, h, w, d)`; `attention` `(b, heads, p + n,
-            p + m)`, the weights of the last block; `encoded` `(b, p + n, d)`; `pre_logits` `(b, d)`.
+          capture: a name or several: `stages/0` to `stages/3` and `blocks/5`, maps `(b, h, w, d)`; `attention/-1`
+            `(b, heads, p + n, p + m)`, weights of a block; `encoded` `(b, p + n, d)`; `pre_logits` `(b, d)`.
 
         Returns:
           Logits `(b, classes)` in float32; without a head, the pooled features `(b, d)`. With `capture`, a tuple of
@@ -97,12 +96,9 @@ class MViT(Backbone):
         Raises:
           ConfigError: images the model does not take, or an unknown name.
         """
-        config, capture = self.config, (capture,) if isinstance(capture, str) else capture
-        for name in capture:
-            if not re.fullmatch(r"stages/[0-3]|attention|encoded|pre_logits", name):
-                raise ConfigError(
-                    f"{name!r} cannot be captured; names are {', '.join(CAPTURES)}.{nearest(name, CAPTURES)}"
-                )
+        config, blocks = self.config, sum(self.config.depths)
+        counts = {"stages": STAGES, "blocks": blocks, "attention": blocks}
+        wanted = parse_captures(capture, CAPTURES, counts)
         check_channels(images, config.in_channels)
         config.patches(images.shape[1:3])
         x = keep_rows(self.patch_embed(images.astype(config.dtype)))
@@ -112,27 +108,36 @@ class MViT(Backbone):
             token = jnp.broadcast_to(self.class_token[...], (b, 1, d)).astype(x.dtype)
             x = jnp.concatenate([token, x], axis=1)
         x = dropout(x, config.dropout_rate, fold(key, "embedding"))
-        values: dict[str, jax.Array] = {}
+        values: dict[tuple[str, int | None], jax.Array] = {}
         rates = jnp.linspace(0.0, config.drop_path_rate, sum(config.depths), dtype=jnp.float32)
         first, size = 0, tuple(grid)
         for index, stage in enumerate(self.stages):
             for number, (run, stride) in enumerate(zip(stage.runs, stage.strides)):
                 depth = run.blocks.config.depth
-                last = index == STAGES - 1 and number == len(stage.runs) - 1
+                own = range(first, first + depth)
+                outputs, weights = (
+                    any((kind, block) in wanted.values() for block in own) for kind in OF_BLOCKS
+                )
                 x, found = apply_blocks(
                     run.blocks,
                     x,
                     fold(key, f"stage{index}/{number}"),
                     Surroundings((size[0], size[1])),
-                    weights=last and "attention" in capture,
+                    outputs=outputs,
+                    weights=weights,
                     rates=rates[first : first + depth],
                 )
-                first, size = first + depth, pooled(size, stride)
-                values |= {name: value[-1] for name, value in found.items()}
-            values[f"stages/{index}"] = x[:, config.prefix_tokens :].reshape(b, *size, x.shape[-1])
-        x = values["encoded"] = self.norm(x)
+                size = pooled(size, stride)
+                for block in own:
+                    values |= {(kind, block): stack[block - first] for kind, stack in found.items()}
+                    if outputs:
+                        tokens = values["blocks", block][:, config.prefix_tokens :]
+                        values["blocks", block] = tokens.reshape(b, *size, tokens.shape[-1])
+                first += depth
+            values["stages", index] = x[:, config.prefix_tokens :].reshape(b, *size, x.shape[-1])
+        x = values["encoded", None] = self.norm(x)
         x = x[:, 0] if config.pool == "cls" else x[:, config.prefix_tokens :].mean(axis=1)
-        values["pre_logits"] = x
+        values["pre_logits", None] = x
         # The head is small and its logits feed exponentials: float32 always.
         out = x if self.head is None else self.head(x.astype(jnp.float32))
-        return (out, {name: values[name] for name in capture}) if capture else out
+        return (out, {name: values[one] for name, one in wanted.items()}) if wanted else out

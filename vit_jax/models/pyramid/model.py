@@ -1,5 +1,7 @@
 """An image encoder of any family whose output are maps of features: what `vit_jax.load(..., levels=)` returns."""
 
+from typing import Any
+
 import jax
 from flax import nnx
 
@@ -19,7 +21,7 @@ class Pyramid(Module):
 
     def __init__(self, config: PyramidConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.encoder = builder(config.encoder)(rngs.params())
+        self.encoder: Any = builder(config.encoder)(rngs.params())
 
     @property
     def levels(self) -> tuple[Level, ...]:

@@ -7,9 +7,8 @@ from vit_jax.models.swin import arithmetic, names
 from vit_jax.models.swin.config import SwinConfig
 from vit_jax.models.vit.layer_numbers import RULES
 
-# What a call can return beside its output, and what of it is counted: `blocks/5`, `stages/-1`.
+# What a call can return beside its output; stages, blocks and attention are counted: `blocks/5`, `stages/-1`.
 CAPTURES = ("embedded", "stages", "blocks", "attention", "encoded", "pooled")
-LAYERED = ("stages", "blocks", "attention")
 
 
 def levels(config: SwinConfig) -> tuple[Level, ...]:

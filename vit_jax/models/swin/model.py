@@ -3,15 +3,15 @@
 Sources: Liu et al. 2021 (arXiv 2103.14030) and Liu et al. 2021 (arXiv 2111.09883).
 """
 
-import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.errors import ConfigError, nearest
+from vit_jax.errors import ConfigError
 from vit_jax.models.backbone import Backbone
+from vit_jax.models.captures import parse_captures
 from vit_jax.models.layers.dense import Dense, dense, initial_kernel
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import drop_path_rates
@@ -19,7 +19,7 @@ from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.sizes import check_divides
 from vit_jax.models.swin.config import SwinConfig, replace
-from vit_jax.models.swin.family import CAPTURES, LAYERED
+from vit_jax.models.swin.family import CAPTURES
 from vit_jax.models.swin.stage import Stage
 from vit_jax.models.vit.embedding import check_channels, pad_images
 from vit_jax.models.vit.patches import patchify
@@ -112,8 +112,8 @@ class SwinTransformer(Backbone):
           ConfigError: images the model does not take, or an unknown name.
         """
         config = self.config
-        capture = (capture,) if isinstance(capture, str) else capture
-        wanted = {name: _parse(name, config) for name in capture}
+        counts = {"stages": len(config.depths), "blocks": config.depth, "attention": config.depth}
+        wanted = parse_captures(capture, CAPTURES, counts, together=True)
         kinds = {kind for kind, _ in wanted.values()}
         x = self.embed(images, key, mask)
         values: dict[str, Any] = {"embedded": x, "stages": [], "blocks": [], "attention": []}
@@ -169,20 +169,3 @@ def _head(config: SwinConfig) -> Dense | None:
         return None
     rngs = nnx.Rngs(jax.random.key(0))
     return Dense((config.feature_width,), (config.num_classes,), scheme="zeros", rngs=rngs)
-
-
-def _parse(name: str, config: SwinConfig) -> tuple[str, int | None]:
-    match = re.fullmatch(r"(\w+)(?:/(-?\d+))?", name)
-    kind, number = match.groups() if match else (name, None)
-    if kind not in CAPTURES:
-        raise ConfigError(
-            f"{name!r} cannot be captured; names are {', '.join(CAPTURES)}.{nearest(kind, CAPTURES)}"
-        )
-    if number is None:
-        return kind, None
-    if kind not in LAYERED:
-        raise ConfigError(f"{name!r} has a number, but only {', '.join(LAYERED)} are counted.")
-    count = len(config.depths) if kind == "stages" else config.depth
-    if not -count <= int(number) < count:
-        raise ConfigError(f"{name!r} is not part of this model; it has {count} {kind}, counted from 0.")
-    return kind, int(number)
