@@ -22,7 +22,6 @@ from vit_jax.inference.features import FeatureExtractor
 from vit_jax.inference.predictor import Predictor
 from vit_jax.models import families
 from vit_jax.models.adaptation import Adaptation
-from vit_jax.models.backbone import Backbone
 from vit_jax.models.config_json import config_from_json, config_to_json
 from vit_jax.models.family import Family, Kernel, Level, Names
 from vit_jax.models.flops import forward_macs, parameter_count, training_flops
@@ -34,6 +33,7 @@ from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.placement import gather_block, keep_rows
 from vit_jax.models.layers.sizes import pair
 from vit_jax.models.preprocessing import INCEPTION, Preprocessing, as_preprocessing
+from vit_jax.models.pyramid.backbone import Backbone
 from vit_jax.models.registry import model_functions
 from vit_jax.planning.plan import planned_experiment
 from vit_jax.planning.program import compile_program

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError, nearest
-from vit_jax.models.backbone import Backbone
 from vit_jax.models.layers.attention import ALONE, Surroundings
 from vit_jax.models.layers.attentions.mixed import MixedAttention
 from vit_jax.models.layers.dense import Dense, value_of
@@ -22,6 +21,7 @@ from vit_jax.models.layers.norm import norm_of
 from vit_jax.models.layers.positions.relative import RelativePositions
 from vit_jax.models.layers.positions.rotary import places, rotation, sequence_rotation
 from vit_jax.models.patches import Patches
+from vit_jax.models.pyramid.backbone import Backbone
 from vit_jax.models.vit.config import ViTConfig, check_sequences, replace
 from vit_jax.models.vit.embedding import (
     STEMS,
