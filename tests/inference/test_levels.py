@@ -1,6 +1,5 @@
 """Feature pyramids: levels by stride or name, in `load`, in predictions, and on the command line."""
 
-import json
 import pickle
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import vit_jax
 from tests.images import colour_folder
 from tests.parity.sources import prepare
+from tests.reference.cases import assert_close, load_case, nhwc, tolerance, weights_file
 from tests.runs import run
 from tests.tiny import parameters, pixels, tiny
 from vit_jax.errors import ConfigError
@@ -22,18 +22,9 @@ from vit_jax.models.pyramid.config import PyramidConfig
 from vit_jax.models.registry import model_config, model_functions
 from vit_jax.models.text.config import TextConfig
 
-CASES = Path(__file__).parent.parent / "reference"
-TOKEN = CASES / "vit_timm_token.safetensors"  # patches of 8 pixels, 32 channels, 3 blocks, 32x32 pixels
+TOKEN = weights_file("vit_timm_token")  # patches of 8 pixels, 32 channels, 3 blocks, 32x32 pixels
 SWIN = model_config("swin_tiny_patch4_window7_224")
 STEM = tiny(stem=(6, 8), stem_strides=(2, 1), patch_size=4)
-
-
-def load_case(name, folder, levels):
-    """A reference case as the user's checkpoint, its levels loaded; its inputs and outputs."""
-    about = json.loads((CASES / f"{name}.json").read_text())
-    source, options = prepare(about, CASES / f"{name}.safetensors", folder)
-    model = vit_jax.load(source, levels=levels, verbose=False, **options)
-    return model, np.load(CASES / f"{name}.npz"), about["outputs"]
 
 
 @pytest.mark.parametrize(
@@ -47,15 +38,15 @@ def load_case(name, folder, levels):
 )  # fmt: skip
 def test_maps_are_those_of_the_other_libraries(name, levels, theirs, tmp_path):
     """Of timm's `features_only`, and of transformers' backbones; one of them at another size than the model's."""
-    model, arrays, outputs = load_case(name, tmp_path, levels)
-    images = jnp.transpose(arrays["in.pixel_values"], (0, 2, 3, 1))
+    about, arrays, _ = load_case(name)
+    source, options = prepare(about, weights_file(name), tmp_path)
+    model = vit_jax.load(source, levels=levels, verbose=False, **options)
+    images = nhwc(arrays["in.pixel_values"])
     with jax.default_matmul_precision("highest"):
         maps = jax.jit(lambda model, images: model(images))(model, images)
     assert len(maps) == len(theirs) == len(model.levels)
     for level, ours, output in zip(model.levels, maps, theirs):
-        expected = np.transpose(arrays[f"out.{output}"], (0, 2, 3, 1))
-        limit = max(20 * outputs[output].get("noise_f32_vs_f64", 0), 2e-5 * np.abs(expected).max())
-        assert np.abs(ours - expected).max() <= limit, output
+        assert_close(ours, nhwc(arrays[f"out.{output}"]), tolerance(about, output), output)
         assert (ours.dtype, ours.shape[-1]) == (jnp.float32, level.channels)
         if images.shape[1:3] == model.config.encoder.image_size:
             assert ours.shape[1:3] == level.grid
