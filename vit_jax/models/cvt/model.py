@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.captures import OF_BLOCKS, parse_captures
 from vit_jax.models.cvt.attention import ConvAttention
 from vit_jax.models.cvt.config import STAGES, CvtConfig
 from vit_jax.models.cvt.family import CAPTURES
@@ -19,6 +18,7 @@ from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.placement import keep_rows
 from vit_jax.models.pyramid.backbone import Backbone
+from vit_jax.models.pyramid.captures import OF_BLOCKS, parse_captures
 from vit_jax.models.vit.embedding import check_channels
 from vit_jax.random import fold
 

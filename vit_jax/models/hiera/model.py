@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.captures import parse_captures
 from vit_jax.models.hiera.blocks import HieraStage
 from vit_jax.models.hiera.config import HieraConfig, stacks
 from vit_jax.models.hiera.family import CAPTURES
@@ -19,6 +18,7 @@ from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.positions.resample import resample_grid
 from vit_jax.models.layers.sizes import check_divides
 from vit_jax.models.pyramid.backbone import Backbone
+from vit_jax.models.pyramid.captures import parse_captures
 from vit_jax.models.vit.embedding import check_channels, check_size
 from vit_jax.random import fold
 

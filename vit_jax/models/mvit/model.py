@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.captures import OF_BLOCKS, parse_captures
 from vit_jax.models.layers.attention import Surroundings
 from vit_jax.models.layers.convolutional import convolve
 from vit_jax.models.layers.dense import Dense, spread
@@ -23,6 +22,7 @@ from vit_jax.models.mvit.block import MultiscaleBlock
 from vit_jax.models.mvit.config import STAGES, MvitConfig, Run, pooled
 from vit_jax.models.mvit.family import CAPTURES
 from vit_jax.models.pyramid.backbone import Backbone
+from vit_jax.models.pyramid.captures import OF_BLOCKS, parse_captures
 from vit_jax.models.vit.embedding import check_channels
 from vit_jax.random import fold
 

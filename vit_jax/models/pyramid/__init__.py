@@ -1,1 +1,1 @@
-"""Image encoders whose output are maps of features."""
+"""What image encoders give beside their output: captures, maps of features; and encoders that give nothing else."""

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.captures import parse_captures
 from vit_jax.models.layers.dense import Dense, dense, initial_kernel
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import drop_path_rates
@@ -18,6 +17,7 @@ from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.sizes import check_divides
 from vit_jax.models.pyramid.backbone import Backbone
+from vit_jax.models.pyramid.captures import parse_captures
 from vit_jax.models.swin.config import SwinConfig, replace
 from vit_jax.models.swin.family import CAPTURES
 from vit_jax.models.swin.stage import Stage
