@@ -79,7 +79,7 @@ def test_every_listed_name_resolves_to_itself():
     names = list_models()
     assert len(names) == len(set(names))
     plain = [name for name in names if isinstance(resolve(name)[1], ViTConfig)]
-    assert len(plain) == 197
+    assert len(plain) == 255
     assert all(resolve(name)[0] == name for name in names)
     for name in plain:
         config = resolve(name)[1]

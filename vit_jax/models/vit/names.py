@@ -49,7 +49,7 @@ def aliases() -> list[str]:
     """Return the papers' names of what is listed."""
     letters = {size: letter for letter, size in LETTERS.items()}
     plain = (re.fullmatch(r"vit_([a-z0-9]+)_patch(\d+)_\d+", name) for name in timm_names.architectures())
-    names = [f"ViT-{letters[found[1]]}/{found[2]}" for found in plain if found]
+    names = [f"ViT-{letters[found[1]]}/{found[2]}" for found in plain if found and found[1] in letters]
     return list(dict.fromkeys((*names, *HYBRIDS)))
 
 
