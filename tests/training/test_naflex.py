@@ -7,7 +7,6 @@ import pytest
 import vit_jax
 from tests.tiny import assert_trees_close
 from tests.training.test_equivalence import initial
-from tests.training.test_swin import Stop, Stopping
 from vit_jax import trees
 from vit_jax.data.sources.composed_digits import FramedDigits
 from vit_jax.errors import ConfigError, DataError
@@ -23,6 +22,7 @@ from vit_jax.objectives.multi_label.options import MultiLabelOptions
 from vit_jax.objectives.protocol import DataInfo
 from vit_jax.training.config import default_config, validate
 from vit_jax.training.experiment import build
+from vit_jax.training.report.callbacks import Callback
 from vit_jax.training.report.samples import samples
 from vit_jax.training.step import compile_step
 
@@ -44,6 +44,16 @@ def configuration(**changes):
         config[section] = {**config[section].to_dict(), name: value} if name else value
     validate(config)
     return config
+
+
+class Stop(Exception):
+    pass
+
+
+class Stopping(Callback):
+    def on_step(self, step, metrics):
+        if step == 2:
+            raise Stop
 
 
 @pytest.fixture(scope="module")
