@@ -5,8 +5,9 @@ and a linear head (Oquab et al. 2023, arXiv 2304.07193) with logits of single pi
 
     vit-jax train --config configs/scenes_segmentation.py --workdir runs/scenes
 
-Hardware: two CPU cores, 12 to 15 minutes beside other work. Result: mIoU 0.763 on the scenes of `data.eval_split`. On
-the first 500 test scenes `benchmarks/digit_scenes.py --train WORKDIR` gives 0.771, and 0.165 without learning.
+Hardware: two CPU cores, 15 minutes beside other work; alone 33 scenes a second, which would be 11. Result: mIoU 0.854
+on the scenes of `data.eval_split`. On the first 500 test scenes `benchmarks/digit_scenes.py --train WORKDIR` gives
+0.861, and 0.165 without learning.
 """
 
 from vit_jax.training.config import default_config
@@ -15,11 +16,11 @@ from vit_jax.training.config import default_config
 def get_config(arg=None):
     """Return the configuration; takes no argument."""
     config = default_config()
-    config.duration = "5000 steps"
+    config.duration = "5500 steps"
 
     config.model.name = "vit_tiny_patch8_128"
-    config.model.stem = (16, 32, 64, 64, 64, 128, 128, 128, 128)
-    config.model.stem_strides = (1, 2, 2, 1, 1, 2, 1, 1, 1)
+    config.model.stem = (16, 32, 64, 64, 128, 128, 128)
+    config.model.stem_strides = (1, 2, 2, 1, 2, 1, 1)
     config.model.patch_size = 1  # of what the stem leaves: 8 pixels
     config.model.width = 128
     config.model.depth = 1
@@ -40,6 +41,9 @@ def get_config(arg=None):
     # that strokes do not grow fat.
     config.objective.class_weights = (40.0,) * 10 + (1.0, 1.0)
     config.objective.calibrated = True
+    # The digits of the next scene of the batch over each: twice as many for the same work, and more of them hidden.
+    config.objective.copy_paste = 1.0
+    config.objective.pasted = tuple(range(10))
 
     config.data.source = "digit_scenes"
     config.data.size = 50_000  # scenes to train on
@@ -49,14 +53,16 @@ def get_config(arg=None):
     config.data.batch_size = 4
     config.data.eval_batch_size = 50
 
-    config.optimizer.learning_rate = 2e-3
-    # Attention over whole scenes, at this rate, keeps convolutions from finding out what a digit is.
-    config.optimizer.learning_rate_multipliers = (("encoder/blocks/", 0.1),)
+    # With AdamW a network like this one reached 0.763 in 5,000 steps, with Muon 0.819 in 3,500.
+    config.optimizer.name = "muon"
+    config.optimizer.momentum = 0.95
+    config.optimizer.nesterov = True
+    config.optimizer.learning_rate = 1e-2
     config.optimizer.clip_norm = 0.0
     config.optimizer.b2 = 0.99
     config.optimizer.weight_decay = 0.05
-    config.schedule.warmup = "5%"
+    config.schedule.warmup = "2%"
 
-    config.evaluation.every = "50%"
+    config.evaluation.every = "100%"
     config.evaluation.illustrate = 8
     return config

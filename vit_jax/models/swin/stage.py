@@ -65,6 +65,7 @@ class Stage(Module):
             block = Block(blocks, positions, attention=WindowAttention, rngs=rngs)
             if blocks.branch_norm == "after":  # blocks start as identities
                 for norm in (block.norm1, block.norm2):
+                    assert norm is not None
                     norm.scale = nnx.Param(jnp.zeros_like(norm.scale[...]))
             return block
 

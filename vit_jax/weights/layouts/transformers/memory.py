@@ -50,5 +50,6 @@ def in_memory(rules: Sequence[Rule], names: Iterable[str]) -> list[Rule]:
     if gated:
         first = next(rule.theirs[0] for rule in found if rule.ours == ("blocks/norm1/scale",))
         mlp = first.removesuffix("norm1.weight") + "mlp"
-        found += split_mlp("blocks/mlp", *(f"{mlp}.{name}_proj" for name in ("gate", "up", "down")))
+        gate, up, down = (f"{mlp}.{name}_proj" for name in ("gate", "up", "down"))
+        found += split_mlp("blocks/mlp", gate, up, down)
     return found
