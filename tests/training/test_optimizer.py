@@ -197,6 +197,9 @@ def test_what_muon_cannot_make_orthogonal_is_named():
     }.items():
         with pytest.raises(ConfigError, match=message):
             make_optimizer(_section(name="muon", matrices=patterns), lambda step: 1e-3, params).init(params)
+    frozen = _section(name="muon", frozen=("^kernel$",))
+    with pytest.raises(ConfigError, match=r"all that it matches is frozen"):
+        make_optimizer(frozen, lambda step: 1e-3, params)
 
 
 def test_layer_decay_is_timms():

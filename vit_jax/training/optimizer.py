@@ -245,7 +245,13 @@ def _matrices(section: Mapping[str, Any], table: Mapping[str, Treatment]) -> set
             "optimizer.matrices is empty, so muon has nothing to make orthogonal; name some kernels, for example "
             "('blocks/.*kernel$',), or set optimizer.name='adamw'."
         )
-    return set().union(*(matching(pattern, table.keys(), "optimizer.matrices") for pattern in patterns))
+    found: set[str] = set().union(*(matching(p, table.keys(), "optimizer.matrices") for p in patterns))
+    if all(table[path].whole for path in found):
+        raise ConfigError(
+            f"optimizer.matrices is {tuple(patterns)}, and all that it matches is frozen, so muon would be AdamW; set "
+            "optimizer.name='adamw', or name kernels that are trained."
+        )
+    return found
 
 
 def _by_path(function: Callable[[str, jax.Array, jax.Array], jax.Array]) -> optax.GradientTransformation:
