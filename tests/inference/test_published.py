@@ -45,7 +45,7 @@ def classifier(compile_cache, images):
         ("hf-hub:google/vit-base-patch16-224", True),
         ("facebook/dinov2-base", True),
         ("gs://vit_models/augreg/B_16.npz", True),
-        (str(REFERENCE), True),
+        pytest.param(str(REFERENCE), True, id="a file"),
     ],
 )
 def test_names_of_weights_and_of_architectures(name, weights):
