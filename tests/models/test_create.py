@@ -84,7 +84,10 @@ from vit_jax.models.vit.resnet_config import ResNetConfig
             dict(position_bias="blocks", distillation_token=True),
             "position_bias needs a class token and no dist",
         ),
-        (dict(rope="eva02"), "rope is 'eva02'; it must be one of none, eva, dinov3. Did you mean 'eva'"),
+        (
+            dict(rope="eva02"),
+            "rope is 'eva02'; it must be one of none, eva, dinov3, mixed. Did you mean 'eva'",
+        ),
         (
             dict(rope="eva", width=36),
             "rope needs heads whose width is a multiple of 4; there are 2 of width 18",

@@ -36,7 +36,7 @@ def test_what_goes_into_the_head(model, pooled):
     params = parameters(model)
     captured = run(model, normalise(BATCH["image"], model.preprocessing), capture=("encoded",))[1]
     expected = pooled(captured["encoded"])
-    found = jax.jit(pooled_features, static_argnums=0)(model, params, {}, BATCH["image"])
+    found = jax.jit(pooled_features, static_argnums=0)(model, params, {}, BATCH)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 

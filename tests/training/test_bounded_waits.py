@@ -24,6 +24,7 @@ KNOWN = {
     ("checkpoints/finishing.py", "future"): 4,  # one that is done; three inside of checkpoints.wait()
     ("models/layers/placement.py", "queue"): 6,  # a ContextVar, not a queue
     ("models/layers/freezing.py", "queue"): 1,  # the same
+    ("models/draws.py", "queue"): 1,  # the same
     ("training/report/writers/base.py", "queue"): 1,  # a daemon's own: nobody waits for it
     ("objectives/images.py", "collective outside a step"): 1,  # phase other: the report
     ("data/prepare/parallel.py", "future"): 2,  # those that are done

@@ -461,3 +461,4 @@ def test_arguments_that_turn_things_off():
         == "mean"
     )
     refused(lambda: with_arguments(vit, {"attn_type": "linear"}, "x"), "attn_type='linear'")
+    refused(lambda: with_arguments(vit, {"attn_layer": "linear"}, "x"), "attn_layer='linear'")

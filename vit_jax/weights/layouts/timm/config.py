@@ -132,7 +132,7 @@ def with_arguments(config: ViTConfig, arguments: Mapping[str, Any], origin: str)
     else:
         changes["pool_norm"] = "none"
     changes |= _attention_pool(config, changes, given, width)
-    if "attn_type" in given:
+    if given.get("attn_type") in ("eva", "rope"):  # what else there may be is refused with what is unknown
         changes["k_bias"] = given.pop("attn_type") == "rope"
     if "attn_only_layer_scale" in given:
         changes["mlp_scale"] = not given.pop("attn_only_layer_scale")
@@ -156,7 +156,7 @@ def with_arguments(config: ViTConfig, arguments: Mapping[str, Any], origin: str)
         changes["qkv_bias"] = given.pop("qkv_bias")
     if "pre_norm" in changes:  # the norm's own bias stands in for the patches'
         changes["patch_bias"] = not changes["pre_norm"]
-    if "attn_layer" in given:
+    if given.get("attn_layer") in ("attn", "diff"):
         changes["differential"] = given.pop("attn_layer") == "diff"
     activation = given.pop("act_layer", None)
     if activation is not None:

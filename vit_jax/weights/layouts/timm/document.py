@@ -142,6 +142,8 @@ def _architecture(config: ViTConfig) -> tuple[str, ViTConfig]:
         distance = sum(getattr(known, field) != getattr(config, field) for field in fields)
         distance += (known.layer_scale is None) != (config.layer_scale is None)
         distance += 100 * sum(getattr(known, field) != getattr(config, field) for field in _FIXED)
+        if name.startswith("test_") and distance:
+            continue  # toys that earlier versions of timm do not have
         if best is None or distance < best[0]:
             best = distance, name, known
     assert best is not None
