@@ -53,7 +53,6 @@ def get_config(arg=None):
     config.data.batch_size = 4
     config.data.eval_batch_size = 50
 
-    # With AdamW a network like this one reached 0.763 in 5,000 steps, with Muon 0.819 in 3,500.
     config.optimizer.name = "muon"
     config.optimizer.momentum = 0.95
     config.optimizer.nesterov = True

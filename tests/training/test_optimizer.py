@@ -1,6 +1,7 @@
 """Optimizers: timm's numbers, formulas block by block, who decays, who is frozen, what mistakes say."""
 
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +12,12 @@ import pytest
 from vit_jax import trees
 from vit_jax.errors import ConfigError
 from vit_jax.models.mae.config import MaeConfig
+from vit_jax.models.names.resolve import resolve
 from vit_jax.models.registry import model_functions
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.training.devices import mesh as meshes
 from vit_jax.training.devices import sharding
-from vit_jax.training.muon import orthogonal, scale_by_muon
+from vit_jax.training.muon import is_depthwise, orthogonal, scale_by_muon
 from vit_jax.training.optimizer import NAMES, make_optimizer, summary
 from vit_jax.training.parts.treatments import treatments
 
@@ -141,6 +143,8 @@ def test_muon_knows_the_matrices_in_a_kernel():
         "encoder/blocks/attn/out/kernel": (2, 2, 4, 8),
         "encoder/blocks/mlp/fc1/kernel": (2, 8, 32),
         "encoder/stem/0/conv/kernel": (3, 3, 4, 16),
+        "pool/kv/kernel": (8, 2, 2, 4),
+        "pool/out/kernel": (2, 4, 8),
         "head/kernel": (8, 5),
     }
     gradient = {path: np.asarray(rng.normal(size=shape), np.float32) for path, shape in shapes.items()}
@@ -161,15 +165,37 @@ def test_muon_knows_the_matrices_in_a_kernel():
         "encoder/blocks/attn/out/kernel": (8, 8),
         "encoder/blocks/mlp/fc1/kernel": (8, 32),
         "encoder/stem/0/conv/kernel": (36, 16),
+        "pool/out/kernel": (8, 8),
         "head/kernel": (8, 5),
     }.items():
         stacked = "blocks" in path
         for i in range(2 if stacked else 1):
             update, g = (tree[path][i] if stacked else tree[path] for tree in (updates, gradient))
             np.testing.assert_allclose(update.reshape(matrix), expected(g.reshape(matrix)), atol=1e-5)
+    for part in range(2):
+        keys = gradient["pool/kv/kernel"][:, part].reshape(8, 8)
+        np.testing.assert_allclose(
+            updates["pool/kv/kernel"][:, part].reshape(8, 8), expected(keys), atol=1e-5
+        )
     values = np.linalg.svd(orthogonal(jnp.asarray(gradient["head/kernel"])), compute_uv=False)
     assert (values > 0.65).all()
     assert (values < 1.25).all()
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_siglip_224", "cvt-13", "mvitv2_tiny"])
+def test_muon_leaves_depthwise_convolutions_to_adamw(name):
+    """They are the only kernels of three axes that no family says more of."""
+    for path, leaf in trees.flatten(model_functions(resolve(name)[1]).abstract).items():
+        if path.endswith("kernel"):
+            depthwise = re.search(r"attn/(pool_[qkv]|(query|key|value)/conv)/kernel", path) is not None
+            assert is_depthwise(path, leaf) == depthwise, path
+
+
+def test_depthwise_convolutions_move_as_by_adamw():
+    params = {"kernel": jnp.ones((4, 4)), "pool_q": {"kernel": jnp.ones((3, 3, 8))}}
+    (muon, _), (adamw, _) = (_run(_section(name=name), params, [params]) for name in ("muon", "adamw"))
+    np.testing.assert_array_equal(muon["pool_q"]["kernel"], adamw["pool_q"]["kernel"])
+    assert (muon["kernel"] != adamw["kernel"]).any()
 
 
 def test_muon_of_sharded_kernels_is_that_of_whole_ones():

@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests.reference.cases import weights_file
 from tests.weights import torch_writer
 from tests.weights.checks import refused
 from tests.weights.models import (
@@ -270,6 +271,10 @@ def test_deit_and_its_third_version(tmp_path):
     )
     path = pth(tmp_path / "deit3.pth", lambda tensors: {"model": tensors}, arrays)
     assert_loads(path, third, class_position=False)
+
+
+def test_what_may_be_deit3_or_a_rope_vit_is_not_guessed():
+    refused(lambda: open_pretrained(weights_file("eva_timm_rope_ape")), "do not tell which")
 
 
 def test_mae_with_its_decoder(tmp_path):

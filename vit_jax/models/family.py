@@ -99,18 +99,18 @@ class Autoencoder:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What a kernel of stacked blocks is made of, for low-rank factors and storage in few bits.
+    """What a kernel is made of, for low-rank factors, storage in few bits and optimizers that see matrices.
 
     Attributes:
       layers: names of the layers that it holds; several lie side by side on the axis after the inputs.
-      inputs: how many of its axes, after that of the blocks, are summed over.
+      inputs: how many of its axes, after that of stacked blocks, are summed over.
     """
 
     layers: tuple[str, ...]
     inputs: int = 1
 
 
-# Of the layers that every family is built of, by path within a block.
+# Of the layers that every family is built of, by path within a block; attention pooling stands behind the blocks.
 KERNELS: Mapping[str, Kernel] = {
     "attn/qkv": Kernel(("attn/query", "attn/key", "attn/value")),
     "attn/out": Kernel(("attn/out",), inputs=2),
@@ -118,6 +118,9 @@ KERNELS: Mapping[str, Kernel] = {
     "mlp/fc2": Kernel(("mlp/fc2",)),
     "mlp/gate_up": Kernel(("mlp/gate", "mlp/up")),
     "mlp/down": Kernel(("mlp/down",)),
+    "pool/q": Kernel(("pool/query",)),
+    "pool/kv": Kernel(("pool/key", "pool/value")),
+    "pool/out": Kernel(("pool/out",), inputs=2),
 }
 
 

@@ -31,7 +31,7 @@ def scale_by_muon(momentum: float, nesterov: bool, dtype: Any = None) -> optax.G
 
     Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), scaled by Liu et al. 2025, arXiv 2502.16982. The
     kernels of convolutions are matrices of what is summed over by their channels; queries, keys and values are three
-    matrices, and so is each block of stacked ones.
+    matrices, and so is each block of stacked ones. Depthwise convolutions are none, see `is_depthwise`.
 
     Args:
       momentum: of the average `m = momentum m + (1 - momentum) g`; 0.95 in the paper.
@@ -63,6 +63,11 @@ def scale_by_muon(momentum: float, nesterov: bool, dtype: Any = None) -> optax.G
         return directions, MuonState(optax.tree.cast(mu, dtype))
 
     return optax.GradientTransformation(init, update)
+
+
+def is_depthwise(path: str, kernel: Any) -> bool:
+    """Return whether a kernel has one filter for each channel, `(p, q, c)`, and so maps no channel to another."""
+    return kernel.ndim - bool(stack_of(path)) == 3 and _kernel(path) is None
 
 
 def orthogonal(x: jax.Array) -> jax.Array:
@@ -106,7 +111,7 @@ def _direction(path: str, average: jax.Array) -> jax.Array:
 
 
 def _kernel(path: str) -> Kernel | None:
-    """Return what is known of the axes of a kernel in a block."""
+    """Return what is known of the axes of a kernel, other than that all but the last are summed over."""
     words = path.split("/")[:-1]
     known = kernels()
     return next((known[name] for n in range(len(words)) if (name := "/".join(words[n:])) in known), None)

@@ -29,8 +29,8 @@ Update rules:
   `b2`, first moments with decay `momentum` (0 for none, and no memory), and neither steps relative to the
   parameters' scale nor clipping of their own. `epsilon` is not used.
 - `muon`: Jordan et al. 2024 (https://kellerjordan.github.io/posts/muon), with the size of updates of Liu et al. 2025,
-  arXiv 2502.16982, for the kernels that `matrices` matches; `adamw` for the rest. Rate and decay are AdamW's. The
-  paper has `momentum=0.95, nesterov=True`.
+  arXiv 2502.16982, for the kernels that `matrices` matches; `adamw` for the rest, and for depthwise convolutions. Rate
+  and decay are AdamW's. The paper has `momentum=0.95, nesterov=True`.
 
 Orthogonal updates, trust ratios and factored moments belong to one tensor of one block, also where blocks are
 stored stacked.
@@ -48,7 +48,7 @@ from vit_jax import trees
 from vit_jax.errors import ConfigError
 from vit_jax.objectives.schedules import SCHEDULES
 from vit_jax.training.devices.sharding import matching
-from vit_jax.training.muon import scale_by_muon
+from vit_jax.training.muon import is_depthwise, scale_by_muon
 from vit_jax.training.parts.treatments import Treatment, frozen_blocks, stack_of, treatments
 
 NAMES = ("adamw", "sgd", "lamb", "lion", "adafactor", "muon")
@@ -223,14 +223,16 @@ def _update_rule(
             return [_per_block(moments, table), average if momentum else optax.identity(), decay]
         case "muon":
             matrices = _matrices(section, table)
+
+            def rule_of(path: str, leaf: Any) -> str:
+                return "matrices" if path in matrices and not is_depthwise(path, leaf) else "rest"
+
             muon = optax.partition(
                 {
                     "matrices": scale_by_muon(momentum, section["nesterov"], dtype),
                     "rest": optax.scale_by_adam(b1, b2, epsilon, mu_dtype=dtype),
                 },
-                lambda tree: trees.map_named(
-                    lambda path, _: "matrices" if path in matrices else "rest", tree
-                ),
+                lambda tree: trees.map_named(rule_of, tree),
             )
             return [muon, decay]
         case name:

@@ -178,10 +178,9 @@ def apply_blocks(
         return x, {"blocks": x if outputs else None, "attention": attended, "statistics": statistics}
 
     rates = drop_path_rates(config) if rates is None else rates
-    counted = getattr(
-        config, "differential", False
-    )  # in other families nothing depends on the block's number
-    numbers = jnp.arange(config.depth, dtype=jnp.float32) if counted else None
+    # Nothing else depends on a block's number, and other families have no such attention.
+    differential = getattr(config, "differential", False)
+    numbers = jnp.arange(config.depth, dtype=jnp.float32) if differential else None
     layers = (blocks, rates, split(key, config.depth), numbers)
     if config.depth == 1:  # without a scan, so that a block alone may give another shape
         alone = checkpointed(config, body)

@@ -38,12 +38,8 @@ class SegmentationOptions:
       stride: from one window to the next, down and across; empty for two thirds of a window.
     """
 
-    training: ClassVar[tuple[str, ...]] = (
-        "class_weights",
-        "calibrated",
-        "copy_paste",
-        "pasted",
-    )  # need not go with other data
+    # Need not go with other data.
+    training: ClassVar[tuple[str, ...]] = ("class_weights", "calibrated", "copy_paste", "pasted")
 
     head: str = "linear"
     taps: tuple[int, ...] = ()

@@ -75,9 +75,8 @@ def default_config() -> Config:
                 epsilon=1e-8,
                 momentum=0.9,
                 nesterov=False,
-                matrices=(
-                    r"^(?!(.*/)?(patch_embed|head)/).*kernel$",
-                ),  # patterns of what muon makes orthogonal
+                # Patterns of what muon makes orthogonal.
+                matrices=(r"^(?!(.*/)?(patch_embed|head)/).*kernel$",),
                 weight_decay=0.0,
                 weight_decay_schedule="constant",  # or "linear" or "cosine", over the run, to:
                 weight_decay_end=0.0,

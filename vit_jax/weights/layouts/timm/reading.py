@@ -3,6 +3,7 @@
 import dataclasses
 import re
 
+from vit_jax.errors import CheckpointError
 from vit_jax.models.mae.config import MaeConfig
 from vit_jax.models.preprocessing import IMAGENET, INCEPTION
 from vit_jax.models.registry import ModelConfig
@@ -14,6 +15,8 @@ from vit_jax.weights.layouts.timm import config as timm_config
 from vit_jax.weights.layouts.timm import shapes as timm_shapes
 from vit_jax.weights.layouts.timm import vit as timm
 
+# Of DeiT III as its authors' files have it, in their `model` or `model_ema`.
+_THIRD = {"pos_embed", "blocks.0.gamma_1", "blocks.0.attn.qkv.bias"}
 # What a model has whose blocks stand in stages.
 _STAGED = re.compile(r"(layers|stages)\.\d+\.")
 
@@ -35,7 +38,13 @@ def _read(raw: RawCheckpoint, model: ModelConfig | None) -> tuple[RawCheckpoint,
     elif "architecture" in raw.documents.get("config.json", {}):
         config = timm_config.from_document(raw)
     else:
-        # Without timm's own description, these names come from the authors' code; BEiT's pixels are in [-1, 1].
+        # Without timm's own description, these names come from the authors' code; BEiT's pixels are in [-1, 1]. But
+        # RoPE-ViT with absolute positions, whose rotations no array shows, is called as DeiT III by its authors.
+        if raw.weights not in ("model", "model_ema") and raw.tensors.keys() >= _THIRD:
+            raise CheckpointError(
+                f"{raw.origin} holds a DeiT III or a RoPE-ViT, and its arrays do not tell which; give its name, for "
+                "example load(..., model='deit3_small_patch16_224')."
+            )
         beit = any(name.endswith("relative_position_bias_table") for name in raw.tensors)
         config = timm_shapes.from_shapes(raw.tensors, raw.origin, INCEPTION if beit else IMAGENET)
         config = meta.refined(config, raw)
