@@ -16,7 +16,7 @@ from vit_jax.training.config import default_config
 def get_config(arg=None):
     """Return the configuration; takes no argument."""
     config = default_config()
-    config.duration = "5500 steps"
+    config.duration = "5200 steps"
 
     config.model.name = "vit_tiny_patch8_128"
     config.model.stem = (16, 32, 64, 64, 128, 128, 128)

@@ -311,6 +311,28 @@ def test_stem_is_convolutions_before_the_patches(strides, patch):
     np.testing.assert_array_equal(values["stem"], values["stem/-1"])
 
 
+def test_captured_stem_is_the_one_that_the_patches_are_of():
+    config = tiny(stem=(8, 6), stem_strides=(2, 1), stem_kind="mci", patch_size=2, position="none")
+    params = parameters(config)
+    embedding = params["patch_embed"]
+    # In training, where batch norms take the statistics of the batch.
+    _, values = run(config, pixels(), KEY, capture=("embedded", "stem"))
+    tokens = patchify(values["stem"], (2, 2)) @ embedding["kernel"].reshape(-1, 32) + embedding["bias"]
+    np.testing.assert_allclose(values["embedded"][:, 1:], tokens, atol=1e-5)
+
+    def convolutions(capture):
+        """How many are computed for the gradients of the logits and of what is captured."""
+
+        def loss(params):
+            return sum(
+                map(jnp.sum, jax.tree.leaves(functions(config).apply(params, pixels(), capture=capture)))
+            )
+
+        return str(jax.make_jaxpr(jax.grad(loss))(params)).count("conv_general_dilated[")
+
+    assert convolutions(("stem/0",)) == convolutions(())
+
+
 def test_registers_stand_after_the_class_token_without_positions():
     config = tiny(register_tokens=3, class_position=False)
     _, values = run(config, pixels(), capture=("embedded",))

@@ -99,7 +99,11 @@ class VisionTransformer(Backbone):
         self.head_distillation = nnx.data(_head(config, distillation=True))
 
     def embed(
-        self, images: jax.Array | Patches, key: jax.Array | None = None, mask: jax.Array | None = None
+        self,
+        images: jax.Array | Patches,
+        key: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        stem: list[jax.Array] | None = None,
     ) -> jax.Array:
         """Return the encoder's input `(b, tokens, d)`.
 
@@ -107,6 +111,7 @@ class VisionTransformer(Backbone):
           images: normalised images `(b, h, w, c)`, or `Patches` of images of any shapes.
           key: None for evaluation.
           mask: `(b, n)` bool, True where the mask token stands in for a patch; None for no patch.
+          stem: what `stem_of` returned, where it is known already.
 
         Raises:
           ConfigError: the model does not take such images, or has no mask token.
@@ -118,8 +123,7 @@ class VisionTransformer(Backbone):
             x = self.patch_embed.project(images.values.astype(config.dtype))
             positions, slots = sequence_positions(config, value_of(self.pos_embed), images)
         else:
-            check_images(config, images)
-            *_, x = self.stem_of(images, key is not None)
+            *_, x = self.stem_of(images, key is not None) if stem is None else stem
             x = self.patch_embed(x if self.backbone is None else self.backbone(x), config.patch_size)
             learned = value_of(self.pos_embed)
             if learned is not None and config is not self.config:
@@ -151,8 +155,12 @@ class VisionTransformer(Backbone):
         """Return images `(b, h, w, c)` padded to patches, and what each convolution before these makes of them.
 
         With `training`, batch norms take the statistics of these images, and add them to their own.
+
+        Raises:
+          ConfigError: the model does not take such images.
         """
         config = at_drawn_size(self.config)
+        check_images(config, images)
         maps = [pad_images(images.astype(config.dtype), config.token_stride)]
         for layer in self.stem:
             maps.append(layer(maps[-1], training))
@@ -246,10 +254,11 @@ class VisionTransformer(Backbone):
         depth = self.config.depth
         wanted = _parse_captures(capture, {"blocks": depth, "attention": depth, "stem": len(self.stem)})
         kinds = {kind for kind, _ in wanted.values()}
-        values: dict[str, Any] = {"embedded": self.embed(images, fold(key, "embed"), mask)}
-        if "stem" in kinds and self.stem:
-            assert not isinstance(images, Patches)  # which no model with a stem takes
-            _, *values["stem"] = self.stem_of(images)  # computed once: the compiler finds equal programs
+        # Once: of two that are equal the compiler would not find that their gradients are one.
+        stem = None if isinstance(images, Patches) else self.stem_of(images, key is not None)
+        values: dict[str, Any] = {"embedded": self.embed(images, fold(key, "embed"), mask, stem)}
+        if stem is not None and self.stem:
+            values["stem"] = stem[1:]
         values["encoded"], captured = self.encode(
             values["embedded"],
             key,
