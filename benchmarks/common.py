@@ -39,11 +39,15 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--models", nargs="+", default=names, metavar="NAME", help=f"default: {' '.join(names)}")
     add("--dtypes", nargs="+", default=dtypes, choices=dtypes, help="compute dtypes; default: both")
     add("--batch-size", type=_positive, default=16, metavar="N", help="images; default: 16")
-    add("--image-size", type=_positive, default=224, metavar="N", help="pixels; default: 224")
+    add("--image-size", type=_positive, metavar="N", help="pixels; default: each model's own")
     add("--depth", type=_positive, metavar="N", help="blocks; default: the model's own")
     add("--rounds", type=_positive, default=5, metavar="N", help="timed runs of each task; default: 5")
     add("--device", default="cpu", choices=("cpu", "gpu"), help="which; default: cpu")
-    add("--peer-python", metavar="PATH", help="a Python that has torch and timm, to measure them too")
+    add(
+        "--peer-python",
+        metavar="PATH",
+        help="a Python that has torch and timm or transformers, to measure them",
+    )
     add("--tuned-peers", action="store_true", help="give the peers our settings of the allocator as well")
     add("--no-compile", action="store_true", help="leave torch.compile out")
     add("--before", metavar="PATH", type=Path, help="another checkout of this repository, measured as well")
@@ -126,10 +130,8 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
     from vit_jax.errors import ConfigError
     from vit_jax.models.flops import parameter_count
     from vit_jax.models.names.resolve import resolve
-    from vit_jax.models.vit.config import ViTConfig, replace
+    from vit_jax.models.registry import model_config
 
-    size = {"image_size": (arguments.image_size,) * 2, "num_classes": CLASSES}
-    size |= {"depth": arguments.depth} if arguments.depth else {}
     tasks = [
         {
             "model": None,
@@ -142,18 +144,18 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
     ]
     for name in arguments.models:
         try:
-            canonical, known = resolve(name)
-            if not isinstance(known, ViTConfig):
-                raise ConfigError(f"model {name!r} is not one image encoder; name one.")
-            config = replace(known, **size)
+            side = arguments.image_size or model_config(name).image_size[0]
+            options = {"image_size": (side, side), "num_classes": CLASSES}
+            options |= {"depth": arguments.depth} if arguments.depth else {}
+            config = model_config(name, **options)
+            peer = _peer(config) if arguments.peer_python else {}
         except ConfigError as error:
             parser.error(str(error))
         task = {
-            "model": canonical,
+            "model": resolve(name)[0],
             "device": arguments.device,
-            "image_size": arguments.image_size,
-            "depth": config.depth,
-            "classes": CLASSES,
+            "options": options,
+            "peer": peer,
             "batch_size": arguments.batch_size,
             "parameters": parameter_count(config),
             "flops": arguments.batch_size * flops(config),
@@ -161,6 +163,26 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
         }
         tasks += [task | {"dtype": dtype} for dtype in arguments.dtypes]
     return tasks
+
+
+def _peer(config: Any) -> dict[str, Any]:
+    """Return where the peers take a model from: timm by its name, or of families without one, transformers.
+
+    Raises:
+      ConfigError: neither has it.
+    """
+    from vit_jax.models.families import family_of
+    from vit_jax.models.registry import model_functions
+    from vit_jax.trees import flatten
+    from vit_jax.weights.layouts.table import formats_of, writing
+
+    family = family_of(config).name
+    write = None if "timm" in formats_of(family) else writing("hf", family)
+    if write is None:
+        return {"library": "timm"}
+    functions = model_functions(config)
+    shapes = flatten(functions.abstract) | flatten(functions.abstract_buffers)
+    return {"library": "transformers", "config": write(config, shapes, ()).documents["config.json"]}
 
 
 def _prepare(workers: dict[str, Worker], tasks: list[Task], missing: dict[str, str]) -> dict[str, Any]:
@@ -204,6 +226,7 @@ def _results(tasks: list[Task], times: Times, prepared: dict[str, Any]) -> list[
         task = tasks[i]
         wall, cpu = ([seconds[kind] for seconds in measured] for kind in ("wall", "cpu"))
         result = {name: task[name] for name in ("model", "dtype", "flops")} | {"side": side}
+        result["image_size"] = task["options"]["image_size"][0] if task["model"] else None
         result |= {"wall_seconds": wall, "cpu_seconds": cpu, "gflops": task["flops"] / median(wall) / 1e9}
         result["prepare_seconds"] = prepared[side]["prepare_seconds"][str(i)]
         if task["model"] is None:
@@ -239,10 +262,13 @@ def _show(report: dict[str, Any]) -> None:
     print(f"load before the start: {about['load']:.1f}")
     for side, versions in about["versions"].items():
         print(f"{side}: " + ", ".join(f"{name} {number}" for name, number in versions.items()))
-    size = settings["image_size"]
-    print(f"{report['unit']}; batch {settings['batch_size']}, {size}x{size}, {settings['rounds']} rounds\n")
-    columns = "{:22} {:9} {:15} {:>9} {:>9} {:>8} {:>8}  {}"
-    print(columns.format("model", "dtype", "side", "seconds", "CPU s", "GFLOP/s", "share", "ours / side"))
+    print(f"{report['unit']}; batch {settings['batch_size']}, {settings['rounds']} rounds\n")
+    columns = "{:28} {:6} {:9} {:15} {:>9} {:>9} {:>8} {:>8}  {}"
+    print(
+        columns.format(
+            "model", "pixels", "dtype", "side", "seconds", "CPU s", "GFLOP/s", "share", "ours / side"
+        )
+    )
     for result in report["results"]:
         wall, cpu = (median(result[f"{kind}_seconds"]) for kind in ("wall", "cpu"))
         share = f"{result['share_of_product']:.0%}" if result["model"] else ""
@@ -252,7 +278,9 @@ def _show(report: dict[str, Any]) -> None:
             ratio = f"{middle:.2f} ({low:.2f} to {high:.2f}); CPU {result['ours_over_this_cpu'][1]:.2f}"
         rates = (f"{wall:.4f}", f"{cpu:.4f}", f"{result['gflops']:.1f}", share)
         name = result["model"] or "x".join(map(str, PRODUCT))
-        print(columns.format(name, result["dtype"], result["side"], *rates, ratio))
+        print(
+            columns.format(name, result["image_size"] or "", result["dtype"], result["side"], *rates, ratio)
+        )
     for side, reason in report["not_measured"].items():
         print(f"\n{side}: not measured, {reason}")
 

@@ -24,7 +24,7 @@ def ratios(report: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the ratios of a report, each with all it depends on."""
     about, settings = report["machine"], report["settings"]
     same = {"benchmark": report["benchmark"], "cpu": about["cpu"], "cores": about["cores"]}
-    same |= {name: settings[name] for name in ("batch_size", "image_size", "depth", "tuned_peers")}
+    same |= {name: settings[name] for name in ("batch_size", "depth", "tuned_peers")}
     found = []
     for result in report["results"]:
         if result["model"] is None or result["side"] not in PEERS:
@@ -32,7 +32,7 @@ def ratios(report: dict[str, Any]) -> list[dict[str, Any]]:
         packages = about["versions"]
         versions = {"jax": packages["ours"]["jax"], "torch": packages[result["side"]]["torch"]}
         low, middle, high = (round(value, 3) for value in result["ours_over_this_wall"])
-        key = same | versions | {name: result[name] for name in ("model", "dtype", "side")}
+        key = same | versions | {name: result[name] for name in ("model", "image_size", "dtype", "side")}
         found.append({"key": key, "ratio": middle, "spread": [low, high]})
     return found
 

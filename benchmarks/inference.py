@@ -1,4 +1,4 @@
-"""Time the forward pass of our Vision Transformers, and of timm's in PyTorch on the same cores.
+"""Time the forward pass of our Vision Transformers, and of timm's or transformers' in PyTorch on the same cores.
 
 A pass is uint8 images normalised, then the model, to float32 logits. See benchmarks/README.md.
 """
@@ -26,15 +26,15 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     return lambda: predict(params, buffers, batch).block_until_ready()
 
 
-def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:
-    """Return the forward pass of timm's model, eager or compiled."""
+def peer(task: worker.Task, compiled: bool) -> Callable[[], Any]:
+    """Return the forward pass of the peers' model, eager or compiled."""
     import torch
 
-    model, images, _ = worker.timm_model(task)
+    model, images, _ = worker.torch_model(task)
     model.eval()
 
     def logits(images: Any) -> Any:
-        return worker.timm_logits(model, images, task)
+        return worker.torch_logits(model, images, task)
 
     # fullgraph: an error instead of silently running parts of it eagerly.
     chosen = torch.compile(logits, fullgraph=True, dynamic=False) if compiled else logits
@@ -50,8 +50,8 @@ def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:
 
 SIDES = {
     "ours": ours,
-    worker.EAGER: partial(timm, compiled=False),
-    worker.COMPILED: partial(timm, compiled=True),
+    worker.EAGER: partial(peer, compiled=False),
+    worker.COMPILED: partial(peer, compiled=True),
 }
 
 

@@ -1,4 +1,4 @@
-"""Time one training step of our Vision Transformers, and of timm's in PyTorch on the same cores.
+"""Time one training step of our Vision Transformers, and of timm's or transformers' in PyTorch on the same cores.
 
 A step is the whole update: uint8 images normalised, forward, softmax cross-entropy, backward, AdamW. Ours is
 the library's own step, so its gradient norm and its check for finite numbers are in the time.
@@ -21,6 +21,7 @@ def ours(task: worker.Task) -> Callable[[], Any]:
     import jax
 
     from vit_jax.compiler_options import training_options
+    from vit_jax.models.families import family_of
     from vit_jax.planning.measurement import plain_buffers, random_parameters
     from vit_jax.training.config.defaults import default_config
     from vit_jax.training.optimizer import make_optimizer
@@ -37,7 +38,7 @@ def ours(task: worker.Task) -> Callable[[], Any]:
 
     optimizer = make_optimizer(section, schedule, params)
     model = objective.model
-    options = training_options(jax.default_backend(), model.dtype, model.mlp_dim)
+    options = training_options(jax.default_backend(), model.dtype, family_of(model).widest(model))
     step = compile_step(make_step(objective, optimizer, schedule, seed=0), options=options)
     state = TrainState(jax.numpy.int32(0), params, plain_buffers(objective), optimizer.init(params), None)
     images, labels = jax.device_put(worker.batch(task))
@@ -60,18 +61,20 @@ def ours_plain(task: worker.Task) -> Callable[[], Any]:
     return ours(task)
 
 
-def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:
-    """Return the same step of timm's model: eager, or with forward, loss and backward compiled."""
+def peer(task: worker.Task, compiled: bool) -> Callable[[], Any]:
+    """Return the same step of the peers' model: eager, or with forward, loss and backward compiled."""
     import torch
 
-    model, images, labels = worker.timm_model(task)
-    from timm.optim import param_groups_weight_decay  # after timm_model, which sees to timm's imports
+    model, images, labels = worker.torch_model(task)
+    worker.import_timm()
+    from timm.optim import param_groups_weight_decay
 
-    groups = param_groups_weight_decay(model, WEIGHT_DECAY, model.no_weight_decay())
+    free = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    groups = param_groups_weight_decay(model, WEIGHT_DECAY, free)
     optimizer = torch.optim.AdamW(groups, LEARNING_RATE, (B1, B2), EPSILON, fused=True)
 
     def loss(images: Any, labels: Any) -> Any:
-        logits = worker.timm_logits(model, images, task)
+        logits = worker.torch_logits(model, images, task)
         return torch.nn.functional.cross_entropy(logits, labels)
 
     # fullgraph: an error instead of silently running parts of it eagerly.
@@ -89,8 +92,8 @@ def timm(task: worker.Task, compiled: bool) -> Callable[[], Any]:
 SIDES = {
     "ours": ours,
     PLAIN: ours_plain,
-    worker.EAGER: partial(timm, compiled=False),
-    worker.COMPILED: partial(timm, compiled=True),
+    worker.EAGER: partial(peer, compiled=False),
+    worker.COMPILED: partial(peer, compiled=True),
 }
 
 

@@ -97,8 +97,9 @@ def serve(side: str, build: Callable[[Task], Callable[[], Any]]) -> None:
         for _ in range(2):  # compile, and warm up
             runs[index]()
         prepared[index] = time.perf_counter() - start
-    packages = ("torch", "timm") if side in PEERS else ("jax", "jaxlib", "flax", "optax")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+    packages = ("torch", "timm", "transformers") if side in PEERS else ("jax", "jaxlib", "flax", "optax")
+    versions = {"python": platform.python_version()}
+    versions |= {name: version(name) for name in packages if importlib.util.find_spec(name)}
     print(json.dumps({"versions": versions, "prepare_seconds": prepared}), file=answers)
     for line in sys.stdin:
         index, repeats = json.loads(line)
@@ -113,9 +114,9 @@ def batch(task: Task) -> tuple[Any, Any]:
     """Return a batch as a data pipeline ships it: uint8 images `(b, h, w, 3)`, int32 labels `(b,)`, NumPy."""
     import numpy as np
 
-    rng, size = np.random.default_rng(0), task["image_size"]
-    images = rng.integers(0, 256, (task["batch_size"], size, size, 3), np.uint8)
-    return images, rng.integers(0, task["classes"], task["batch_size"], np.int32)
+    rng, options = np.random.default_rng(0), task["options"]
+    images = rng.integers(0, 256, (task["batch_size"], *options["image_size"], 3), np.uint8)
+    return images, rng.integers(0, options["num_classes"], task["batch_size"], np.int32)
 
 
 def objective(task: Task) -> Any:
@@ -125,26 +126,47 @@ def objective(task: Task) -> Any:
     from vit_jax.objectives.classification import build
     from vit_jax.objectives.classification.options import ClassificationOptions
 
-    options = {name: task[name] for name in ("image_size", "depth", "dtype")}
-    model = model_config(task["model"], num_classes=task["classes"], **options)
-    return build(model, ClassificationOptions(), DataInfo(task["classes"]))
+    model = model_config(task["model"], dtype=task["dtype"], **task["options"])
+    return build(model, ClassificationOptions(), DataInfo(model.num_classes))
 
 
-def timm_model(task: Task) -> tuple[Any, Any, Any]:
-    """Return timm's model, taking uint8 images as ours does, and a batch as tensors (images `b c h w`).
+def torch_model(task: Task) -> tuple[Any, Any, Any]:
+    """Return the peers' model, from normalised images to logits, and a batch as tensors (uint8 images `b c h w`).
 
-    Its weights are float32 and bfloat16 is autocast; the result is float32.
+    Its weights are float32.
     """
     import torch
 
     torch.set_num_threads(cores())
-    options = {"depth": task["depth"], "img_size": task["image_size"], "num_classes": task["classes"]}
-    model = _import_timm().create_model(task["model"], pretrained=False, **options)
+    library = task["peer"]["library"]
+    model = {"timm": _timm_model, "transformers": _transformers_model}[library](task)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count != task["parameters"]:
-        raise RuntimeError(f"timm's {task['model']} has {count} parameters, ours {task['parameters']}.")
+        raise RuntimeError(f"{library}'s {task['model']} has {count} parameters, ours {task['parameters']}.")
     images, labels = (torch.from_numpy(array).to(torch_device(task)) for array in batch(task))
     return model.to(torch_device(task)), images.permute(0, 3, 1, 2).contiguous(), labels.long()
+
+
+def _timm_model(task: Task) -> Any:
+    options = dict(task["options"])
+    options["img_size"] = options.pop("image_size")
+    return import_timm().create_model(task["model"], pretrained=False, **options)
+
+
+def _transformers_model(task: Task) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            config = AutoConfig.for_model(**task["peer"]["config"])
+            self.model = AutoModelForImageClassification.from_config(config)
+
+        def forward(self, images: Any) -> Any:
+            return self.model(images).logits
+
+    return Logits()
 
 
 def torch_device(task: Task) -> str:
@@ -160,7 +182,7 @@ def synchronise(task: Task) -> None:
         torch.cuda.synchronize()
 
 
-def timm_logits(model: Any, images: Any, task: Task) -> Any:
+def torch_logits(model: Any, images: Any, task: Task) -> Any:
     """Return float32 logits of uint8 images, normalised as ours are; bfloat16 means autocast."""
     import torch
 
@@ -173,7 +195,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _import_timm() -> Any:
+def import_timm() -> Any:
     """Return timm; where torchvision and Pillow are not installed, empty stand-ins let it be imported."""
     absent = [name for name in _UNUSED_BY_MODELS if importlib.util.find_spec(name.split(".")[0]) is None]
     sys.modules.update({name: mock.MagicMock(__version__="0.0") for name in absent})

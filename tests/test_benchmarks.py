@@ -69,6 +69,17 @@ def test_inference_beside_peers_that_cannot_run(tmp_path):
     assert "vit_mu_patch16_224" in process.stdout
 
 
+def test_a_model_with_stages_and_batch_norms(tmp_path):
+    options = ["--models", "cvt-13", "--image-size", "32", "--batch-size", "2", "--rounds", "1"]
+    path = tmp_path / "report.json"
+    process = run("inference", *options, "--dtypes", "float32", "--json", str(path))
+    assert process.returncode == 0, process.stderr
+    ours = json.loads(path.read_text())["results"][1]
+    config = model_config("cvt-13", image_size=32, num_classes=1000)
+    assert (ours["model"], ours["image_size"]) == ("cvt-13", 32)
+    assert ours["flops"] == 2 * forward_flops(config)
+
+
 CHECKOUT = """
 import json, os, sys
 
@@ -142,6 +153,8 @@ def test_starts_are_measured_without_and_with_kept_programs():
     [
         (["--models", "vit_smal_patch16_224"], "Did you mean 'vit_small_patch16_224'"),
         (["--image-size", "100"], "the nearest sizes are 96 or 112"),
+        (["--models", "cvt-13", "--depth", "2"], "'depth' is not a model option"),
+        (["--models", "google/siglip-base-patch16-224"], "is not an image encoder; name one"),
         (["--peer-python", "no/such/python"], "'no/such/python', which cannot be started: No such file"),
         (["--json", "no/such/folder/report.json"], "there is no such folder"),
         (["--rounds", "0"], "0 is not at least 1"),
@@ -161,9 +174,10 @@ def report(ratio, **changes):
         "cores": 2,
         "versions": {"ours": {"jax": "0.10.2"}, "torch eager": {"torch": "2.13.0"}},
     }
-    settings = {"batch_size": 16, "image_size": 224, "depth": None, "tuned_peers": False}
+    settings = {"batch_size": 16, "depth": None, "tuned_peers": False}
     result = {
         "model": "m",
+        "image_size": 224,
         "dtype": "float32",
         "side": "torch eager",
         "ours_over_this_wall": [0.9, ratio, 2.0],
