@@ -187,3 +187,12 @@ def test_nothing_above_models_and_layouts_asks_which_family_a_configuration_is_o
         if not relative.startswith(("models/", "weights/layouts/")):
             asked = kinds.intersection(asked_kinds(path))
             assert not asked, f"{relative} asks whether a configuration is a {asked}; ask its family"
+
+
+def test_layers_know_no_family():
+    folders = {family.config.__module__.rpartition(".")[0] for family in families()}
+    assert folders >= {"vit_jax.models.vit", "vit_jax.models.swin", "vit_jax.models.heads"}
+    for path in FILES:
+        if path.is_relative_to(PACKAGE / "models/layers"):
+            known = {module for module in imports(path) if module.rpartition(".")[0] in folders}
+            assert not known, f"{path.relative_to(PACKAGE)} imports {known}"

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny
-from vit_jax.models.layers.positions.rotary import rotate, rotation
+from vit_jax.models.layers.positions.rotary import rotate
+from vit_jax.models.vit.rotary import rotation
 
 KINDS = ["eva", "dinov3"]
 

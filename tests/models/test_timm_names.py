@@ -8,7 +8,7 @@ import pytest
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import parameter_count
-from vit_jax.models.layers.sizes import pair
+from vit_jax.models.layers.pixels.sizes import pair
 from vit_jax.models.names.published import timm_tags
 from vit_jax.models.names.resolve import list_models, resolve
 from vit_jax.models.preprocessing import Preprocessing

@@ -9,9 +9,9 @@ import pytest
 
 from tests.tiny import TINY, assert_trees_close, functions, parameters, pixels, run, tiny
 from vit_jax.errors import ConfigError
+from vit_jax.models.layers.pixels.patches import patchify
 from vit_jax.models.patches import Patches
 from vit_jax.models.vit.config import replace
-from vit_jax.models.vit.patches import patchify
 from vit_jax.models.vit.resnet_config import ResNetConfig
 
 MASKED = tiny(mask_token=True)

@@ -30,8 +30,8 @@ from vit_jax.models.layers.batch_norm import BatchNorm
 from vit_jax.models.layers.dense import Dense
 from vit_jax.models.layers.lora import Lora
 from vit_jax.models.layers.module import Module
+from vit_jax.models.layers.pixels.sizes import pair
 from vit_jax.models.layers.placement import gather_block, keep_rows
-from vit_jax.models.layers.sizes import pair
 from vit_jax.models.preprocessing import INCEPTION, Preprocessing, as_preprocessing
 from vit_jax.models.pyramid.backbone import Backbone
 from vit_jax.models.registry import model_functions

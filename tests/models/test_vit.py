@@ -11,10 +11,10 @@ from vit_jax.errors import ConfigError
 from vit_jax.models.layers.encoder import REMAT_POLICIES, drop_path_rates
 from vit_jax.models.layers.encoder_config import CHOICES as ENCODER_CHOICES
 from vit_jax.models.layers.norm import layer_norm
+from vit_jax.models.layers.pixels.patches import patchify, unpatchify
 from vit_jax.models.vit.config import CHOICES, replace
 from vit_jax.models.vit.embedding import drop_patches, kept_patches
 from vit_jax.models.vit.model import CAPTURES, DROPPED, VisionTransformer
-from vit_jax.models.vit.patches import patchify, unpatchify
 from vit_jax.random import fold
 
 DEEP = tiny(depth=3, drop_path_rate=0.3, attention_dropout_rate=0.1)

@@ -8,9 +8,9 @@ import pytest
 from tests.tiny import labelled, pixels, randomised, tiny
 from vit_jax.errors import ConfigError
 from vit_jax.models.arithmetic import encoder_macs
+from vit_jax.models.layers.pixels.patches import patchify
 from vit_jax.models.mae.masking import random_masking, visible_patches
 from vit_jax.models.vit.config import replace
-from vit_jax.models.vit.patches import patchify
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.mae.objective import build, hidden_patch_losses, patch_targets
 from vit_jax.objectives.mae.options import MaeOptions

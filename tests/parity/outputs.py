@@ -10,11 +10,11 @@ from vit_jax.evaluation.probes.fewshot import least_squares
 from vit_jax.evaluation.probes.knn import knn_scores
 from vit_jax.evaluation.probes.rank import rankme, singular_values
 from vit_jax.models.families import family_of
+from vit_jax.models.layers.pixels.patches import unpatchify
 from vit_jax.models.mae.masking import random_masking
 from vit_jax.models.mae.model import MaskedAutoencoder
 from vit_jax.models.patches import Patches
 from vit_jax.models.text.model import ImageTextModel
-from vit_jax.models.vit.patches import unpatchify
 from vit_jax.objectives import dino_losses
 from vit_jax.training.devices.mesh import batch_sharding, make_mesh
 

@@ -12,7 +12,7 @@ import numpy as np
 from vit_jax.errors import CheckpointError
 from vit_jax.models.family import Config
 from vit_jax.models.layers.encoder_config import replace
-from vit_jax.models.layers.sizes import pair
+from vit_jax.models.layers.pixels.sizes import pair
 from vit_jax.models.preprocessing import Preprocessing
 
 # What makes of a parameter the one that is wanted, and what to say of it.

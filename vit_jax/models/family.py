@@ -10,6 +10,7 @@ from typing import Any
 from vit_jax.errors import ConfigError
 
 Config = Any  # the frozen dataclass of some family
+LAYER_RULES = ("beit", "timm")  # by which libraries count layers, see `models.vit.layer_numbers`
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Family:
       depth: number of blocks over all stages.
       layer_of: `layer_of(config, path, rule)`: the layer of a parameter, 0 before the blocks, 1 to `depth` in them,
         `depth + 1` after them; of a stacked one a range, a layer for each block. What stands between two stages counts
-        with the block before it. `rule` is one of `models.vit.layer_numbers.RULES`: libraries count differently.
+        with the block before it. `rule` is one of `LAYER_RULES`: libraries count differently.
       widest: units of the widest hidden layer.
       per_image: whether the output is one row for an image.
       any_size: of which pixels, in height and in width, the sides of images are multiples that a program for several

@@ -11,7 +11,7 @@ from vit_jax.models.layers.encoder_config import (
     check_rates,
     check_types,
 )
-from vit_jax.models.layers.sizes import pair
+from vit_jax.models.layers.pixels.sizes import pair
 from vit_jax.models.preprocessing import IMAGENET, Preprocessing, as_preprocessing
 from vit_jax.models.problem import PROBLEMS
 

@@ -5,9 +5,8 @@ from math import prod
 from vit_jax.errors import choose
 from vit_jax.models.cvt import arithmetic, names
 from vit_jax.models.cvt.config import STAGES, CvtConfig
-from vit_jax.models.family import Explanation, Family, Kernel, Level, Names
+from vit_jax.models.family import LAYER_RULES, Explanation, Family, Kernel, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
-from vit_jax.models.vit.layer_numbers import RULES
 
 # What a call can return beside its output; stages, blocks and attention are counted: `blocks/5`, `attention/-1`.
 CAPTURES = ("stages", "blocks", "attention", "pre_logits")
@@ -38,7 +37,7 @@ def explanation(config: CvtConfig) -> Explanation:
 
 def layer_of(config: CvtConfig, path: str, rule: str) -> int | range:
     """Return the layer of a parameter, see `Family`; libraries differ about the final norm."""
-    choose(rule, RULES, "optimizer.layer_decay_rule")
+    choose(rule, LAYER_RULES, "optimizer.layer_decay_rule")
     name, _, rest = path.partition("/")
     depth = sum(config.depths)
     if name != "stages":

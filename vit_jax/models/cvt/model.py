@@ -16,10 +16,10 @@ from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.pixels.checks import check_channels
 from vit_jax.models.layers.placement import keep_rows
 from vit_jax.models.pyramid.backbone import Backbone
 from vit_jax.models.pyramid.captures import OF_BLOCKS, parse_captures
-from vit_jax.models.vit.embedding import check_channels
 from vit_jax.random import fold
 
 

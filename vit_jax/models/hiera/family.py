@@ -1,11 +1,10 @@
 """Hiera as a family. Needs no jax."""
 
 from vit_jax.errors import ConfigError, choose
-from vit_jax.models.family import Explanation, Family, Kernel, Level, Names
+from vit_jax.models.family import LAYER_RULES, Explanation, Family, Kernel, Level, Names
 from vit_jax.models.hiera import arithmetic, names
 from vit_jax.models.hiera.config import HieraConfig
 from vit_jax.models.layers.encoder_config import RUNNING, replace
-from vit_jax.models.vit.layer_numbers import RULES
 
 # What a call can return beside its output; `stages`, `blocks` and `attention` take a number: `attention/-1`.
 CAPTURES = ("embedded", "stages", "blocks", "attention", "encoded", "pooled", "pre_logits")
@@ -47,7 +46,7 @@ def explanation(config: HieraConfig) -> Explanation | None:
 
 def layer_of(config: HieraConfig, path: str, rule: str) -> int | range:
     """Return the layer of a parameter; the norm after the last block counts with the head, as it follows the mean."""
-    choose(rule, RULES, "optimizer.layer_decay_rule")
+    choose(rule, LAYER_RULES, "optimizer.layer_decay_rule")
     first, *rest = path.split("/")
     if first == "stages":
         stage = config.stages[int(rest[0])]

@@ -15,11 +15,11 @@ from vit_jax.models.layers.dense import Dense, add_bias, initial_kernel, spread
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.pixels.checks import check_channels, check_size
+from vit_jax.models.layers.pixels.sizes import check_divides
 from vit_jax.models.layers.positions.resample import resample_grid
-from vit_jax.models.layers.sizes import check_divides
 from vit_jax.models.pyramid.backbone import Backbone
 from vit_jax.models.pyramid.captures import parse_captures
-from vit_jax.models.vit.embedding import check_channels, check_size
 from vit_jax.random import fold
 
 LEVEL_EPSILON = 1e-5  # of the norms of maps, whatever that of the blocks is: so has transformers

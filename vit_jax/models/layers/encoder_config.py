@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from vit_jax.errors import ConfigError, choose, nearest
 
 STORAGES = ("float32", "bfloat16", "int8")  # of parameters in prediction, see `models.storage`
+RESAMPLE = ("nearest", "bilinear", "bicubic", "zoom")  # how grids change their size
 LARGEST = 10_000_000  # no number in the description of a model is more
 
 # Fields that say how a model is trained or run, and not what it computes.

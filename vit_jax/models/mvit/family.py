@@ -1,11 +1,10 @@
 """The Multiscale Vision Transformer as a family. Needs no jax."""
 
 from vit_jax.errors import choose
-from vit_jax.models.family import Explanation, Family, Kernel, Level, Names
+from vit_jax.models.family import LAYER_RULES, Explanation, Family, Kernel, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
 from vit_jax.models.mvit import arithmetic, names
 from vit_jax.models.mvit.config import STAGES, MvitConfig, pooled
-from vit_jax.models.vit.layer_numbers import RULES
 
 # What a call can return beside its output; stages, blocks and attention are counted: `blocks/5`, `attention/-1`.
 CAPTURES = ("stages", "blocks", "attention", "encoded", "pre_logits")
@@ -38,7 +37,7 @@ def explanation(config: MvitConfig) -> Explanation:
 
 def layer_of(config: MvitConfig, path: str, rule: str) -> int | range:
     """Return the layer of a parameter, see `Family`; libraries differ about the final norm."""
-    choose(rule, RULES, "optimizer.layer_decay_rule")
+    choose(rule, LAYER_RULES, "optimizer.layer_decay_rule")
     name, *rest = path.split("/")
     depth = sum(config.depths)
     if name == "stages":  # stages/1/runs/0/blocks/...

@@ -16,7 +16,7 @@ from vit_jax.models.layers.encoder_config import (
     check_types,
     replace,
 )
-from vit_jax.models.layers.sizes import check_divides, pair
+from vit_jax.models.layers.pixels.sizes import check_divides, pair
 from vit_jax.models.preprocessing import IMAGENET, Preprocessing, as_preprocessing
 from vit_jax.models.problem import PROBLEMS
 from vit_jax.models.swin.fitting import FITS, Fit

@@ -1,11 +1,10 @@
 """The Swin Transformer, both versions, as a family. Needs no jax."""
 
 from vit_jax.errors import ConfigError, choose
-from vit_jax.models.family import Family, Level, Names
+from vit_jax.models.family import LAYER_RULES, Family, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
 from vit_jax.models.swin import arithmetic, names
 from vit_jax.models.swin.config import SwinConfig
-from vit_jax.models.vit.layer_numbers import RULES
 
 # What a call can return beside its output; stages, blocks and attention are counted: `blocks/5`, `stages/-1`.
 CAPTURES = ("embedded", "stages", "blocks", "attention", "encoded", "pooled")
@@ -32,7 +31,7 @@ def layer_of(config: SwinConfig, path: str, rule: str) -> int | range:
     Raises:
       ConfigError: there is no such rule or parameter.
     """
-    choose(rule, RULES, "optimizer.layer_decay_rule")
+    choose(rule, LAYER_RULES, "optimizer.layer_decay_rule")
     name, *rest = path.split("/")
     if name == "stages":
         stage = int(rest[0])

@@ -15,14 +15,14 @@ from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import drop_path_rates
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
-from vit_jax.models.layers.sizes import check_divides
+from vit_jax.models.layers.pixels.checks import check_channels
+from vit_jax.models.layers.pixels.patches import pad_images, patchify
+from vit_jax.models.layers.pixels.sizes import check_divides
 from vit_jax.models.pyramid.backbone import Backbone
 from vit_jax.models.pyramid.captures import parse_captures
 from vit_jax.models.swin.config import SwinConfig, replace
 from vit_jax.models.swin.family import CAPTURES
 from vit_jax.models.swin.stage import Stage
-from vit_jax.models.vit.embedding import check_channels, pad_images
-from vit_jax.models.vit.patches import patchify
 from vit_jax.random import fold
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from vit_jax.errors import ConfigError, choose
 from vit_jax.models.layers.encoder_config import (
+    RESAMPLE,
     EncoderConfig,
     check_at_least,
     check_rates,
     replace,
 )
-from vit_jax.models.layers.sizes import check_divides, pair
+from vit_jax.models.layers.pixels.sizes import check_divides, pair
 from vit_jax.models.preprocessing import INCEPTION, Preprocessing, as_preprocessing
 from vit_jax.models.problem import PROBLEMS
 from vit_jax.models.vit.resnet_config import ResNetConfig, backbone
@@ -34,7 +35,7 @@ CHOICES = {
     "pool": ("cls", "mean", "cls_mean", "map", "patches", "none"),
     "pool_norm": ("before", "after", "none"),
     "bias_resample": ("geometric", "bilinear"),
-    "resample": ("nearest", "bilinear", "bicubic", "zoom"),
+    "resample": RESAMPLE,
     "merge_schedule": ("constant", "decreasing"),
 }
 

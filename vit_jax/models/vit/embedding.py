@@ -1,24 +1,22 @@
 """From pixels to tokens: convolution stem, patch embedding, positions, class and register tokens."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.errors import ConfigError
 from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.batch_norm import BatchNorm
 from vit_jax.models.layers.dense import dense, initial_kernel, spread, value_of
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm, norm_of
+from vit_jax.models.layers.pixels.checks import check_channels, check_size
+from vit_jax.models.layers.pixels.patches import patchify
+from vit_jax.models.layers.pixels.sizes import check_divides
 from vit_jax.models.layers.positions.absolute import sincos2d, sincos2d_at
 from vit_jax.models.layers.positions.resample import resample_positions, runtime_weights
-from vit_jax.models.layers.sizes import check_divides
 from vit_jax.models.patches import Patches
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.models.vit.flexi import resized_kernel
-from vit_jax.models.vit.patches import patchify
 
 
 class StemLayer(Module):
@@ -102,41 +100,6 @@ def check_images(config: ViTConfig, images: jax.Array) -> None:
     check_size(config, images)
     if not config.dynamic_image_pad:
         check_divides((images.shape[1], images.shape[2]), config.token_stride)
-
-
-def check_size(config: Any, images: jax.Array) -> None:
-    """Raise ConfigError unless images `(b, h, w, c)` have the model's own size, or it takes any."""
-    size = (images.shape[1], images.shape[2])
-    if size != config.image_size and not config.dynamic_image_size:
-        raise ConfigError(
-            f"images are {size[0]}x{size[1]} and the model was made for {config.image_size[0]}x"
-            f"{config.image_size[1]}; resize them, or create the model with image_size={size} or "
-            "dynamic_image_size=True."
-        )
-
-
-def check_channels(images: jax.Array, channels: int) -> None:
-    """Raise ConfigError unless these are images `(b, h, w, channels)` of normalised numbers, of whatever size."""
-    check_normalised(images)
-    if images.ndim != 4 or images.shape[3] != channels:
-        raise ConfigError(
-            f"images have shape {images.shape}; the model takes (batch, height, width, {channels})."
-        )
-
-
-def check_normalised(pixels: jax.Array) -> None:
-    """Raise ConfigError for whole numbers: those are pixels as files have them, which no model was trained on."""
-    if not jnp.issubdtype(pixels.dtype, jnp.floating):
-        raise ConfigError(
-            f"images are {pixels.dtype}, raw pixels; a model takes normalised floating-point numbers: "
-            "model(vit_jax.preprocessing(model)(images))."
-        )
-
-
-def pad_images(images: jax.Array, stride: tuple[int, int]) -> jax.Array:
-    """Return images `(b, h, w, c)` with zeros at the bottom and on the right, up to multiples of `stride`."""
-    bottom, right = (-size % step for size, step in zip(images.shape[1:3], stride))
-    return jnp.pad(images, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else images
 
 
 def position_table(config: ViTConfig, learned: jax.Array | None, grid: tuple[int, int]) -> jax.Array | None:

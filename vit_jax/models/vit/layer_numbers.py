@@ -10,8 +10,7 @@
 """
 
 from vit_jax.errors import ConfigError, choose
-
-RULES = ("beit", "timm")
+from vit_jax.models.family import LAYER_RULES
 
 BEFORE = (
     "stem",
@@ -33,13 +32,13 @@ def layer_of(path: str, depth: int, rule: str, *, norm_after_pool: bool) -> int 
     Args:
       path: of the parameter, `patch_embed/kernel`.
       depth: number of blocks.
-      rule: one of `RULES`.
+      rule: one of `LAYER_RULES`.
       norm_after_pool: whether the final norm follows the pooling.
 
     Raises:
       ConfigError: there is no such rule, or the encoder has no such parameter.
     """
-    choose(rule, RULES, "optimizer.layer_decay_rule")
+    choose(rule, LAYER_RULES, "optimizer.layer_decay_rule")
     name = path.split("/")[0]
     if name == "blocks":
         return range(1, depth + 1)

@@ -18,8 +18,9 @@ from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers.freezing import frozen_depth
 from vit_jax.models.layers.norm import norm_of
+from vit_jax.models.layers.pixels.checks import check_normalised
+from vit_jax.models.layers.pixels.patches import pad_images
 from vit_jax.models.layers.positions.relative import RelativePositions
-from vit_jax.models.layers.positions.rotary import places, rotation, sequence_rotation
 from vit_jax.models.patches import Patches
 from vit_jax.models.pyramid.backbone import Backbone
 from vit_jax.models.vit.config import ViTConfig, check_sequences, replace
@@ -27,10 +28,8 @@ from vit_jax.models.vit.embedding import (
     STEMS,
     PatchEmbed,
     check_images,
-    check_normalised,
     drop_patches,
     kept_patches,
-    pad_images,
     position_table,
     sequence_positions,
     with_prefix,
@@ -40,6 +39,7 @@ from vit_jax.models.vit.flexi import at_drawn_size, resized_positions
 from vit_jax.models.vit.merging import apply_merging_blocks
 from vit_jax.models.vit.pooling import AttentionPool, pool_tokens
 from vit_jax.models.vit.resnet import ResNet
+from vit_jax.models.vit.rotary import places, rotation, sequence_rotation
 from vit_jax.models.vit.tokens import merge_counts
 from vit_jax.random import fold
 

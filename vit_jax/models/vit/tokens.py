@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.layers.sizes import check_divides
+from vit_jax.models.layers.pixels.sizes import check_divides
 
 if TYPE_CHECKING:
     from vit_jax.models.vit.config import ViTConfig

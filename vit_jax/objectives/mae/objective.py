@@ -13,9 +13,9 @@ from vit_jax.models.families import families, family_of
 from vit_jax.models.family import Autoencoder
 from vit_jax.models.flops import forward_macs
 from vit_jax.models.functional import ModelFunctions
+from vit_jax.models.layers.pixels.patches import patchify, unpatchify
 from vit_jax.models.mae.masking import visible_patches
 from vit_jax.models.registry import model_functions
-from vit_jax.models.vit.patches import patchify, unpatchify
 from vit_jax.objectives.base import Objective
 from vit_jax.objectives.images import denormalise, normalise, on_host
 from vit_jax.objectives.mae.options import MaeOptions

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vit_jax.data.section import CACHES, LABELS, POLICIES, SOURCES
-from vit_jax.models.vit.layer_numbers import RULES
+from vit_jax.models.family import LAYER_RULES
 from vit_jax.training.report.writers.base import WRITERS
 
 # Sections that take further keys: fields of the model's configuration, options of the objective.
@@ -35,7 +35,7 @@ CHOICES = {
     "data.eval_bad_records": POLICIES,
     "optimizer.name": ("adamw", "sgd", "lamb", "lion", "adafactor", "muon"),
     "optimizer.first_moment_dtype": ("float32", "bfloat16"),
-    "optimizer.layer_decay_rule": RULES,
+    "optimizer.layer_decay_rule": LAYER_RULES,
     "optimizer.weight_decay_schedule": ("constant", "linear", "cosine"),
     "schedule.name": ("cosine", "linear", "rsqrt", "poly", "steps", "constant"),
 }

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax.errors import ConfigError, choose
-from vit_jax.models.vit.config import CHOICES
+from vit_jax.models.layers.encoder_config import RESAMPLE
 
 A = TypeVar("A", np.ndarray, jax.Array)
 
@@ -41,7 +41,7 @@ def resize_matrix(
     Source: Keys 1981 for the cubic kernel (IEEE Trans. ASSP 29(6)). Its parameter is -0.75 in torch, but -0.5
     with antialiasing, as in Pillow.
     """
-    choose(method, CHOICES["resample"], "resample")
+    choose(method, RESAMPLE, "resample")
     scale = n_in / n_out if scale is None else scale
     out = np.arange(n_out)
     if method == "nearest":

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.models.layers.sizes import pair
+from vit_jax.models.layers.pixels.sizes import pair
 from vit_jax.models.names import timm_names
 from vit_jax.models.preprocessing import covered
 from vit_jax.models.vit.config import ViTConfig, replace

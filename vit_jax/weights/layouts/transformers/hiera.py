@@ -9,7 +9,7 @@ from vit_jax.models.hiera.config import HieraConfig
 from vit_jax.models.hiera.mae_config import HieraMaeConfig
 from vit_jax.models.hiera.names import TRANSFORMERS
 from vit_jax.models.layers.encoder_config import replace
-from vit_jax.models.layers.sizes import pair
+from vit_jax.models.layers.pixels.sizes import pair
 from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.layout import Layout, Reading, Written, check_model

@@ -6,7 +6,7 @@ from dataclasses import replace as changed
 from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.models.layers.sizes import pair
+from vit_jax.models.layers.pixels.sizes import pair
 from vit_jax.models.registry import ModelConfig
 from vit_jax.models.swin.config import VERSION_2, SwinConfig
 from vit_jax.models.swin.names import TRANSFORMERS, transformers_fields

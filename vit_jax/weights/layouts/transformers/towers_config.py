@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.models.layers.sizes import pair
+from vit_jax.models.layers.pixels.sizes import pair
 from vit_jax.models.preprocessing import CLIP_MEAN, CLIP_STD, Preprocessing
 from vit_jax.models.text.config import ImageTextConfig, TextConfig
 from vit_jax.models.vit.config import ViTConfig

@@ -1,6 +1,7 @@
 """Images as sequences of patches, and back."""
 
 import jax
+import jax.numpy as jnp
 
 
 def patchify(images: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
@@ -25,3 +26,9 @@ def unpatchify(patches: jax.Array, patch_size: tuple[int, int], grid: tuple[int,
     b, _, size = patches.shape
     images = patches.reshape(b, rows, columns, p, q, size // (p * q)).transpose(0, 1, 3, 2, 4, 5)
     return images.reshape(b, rows * p, columns * q, size // (p * q))
+
+
+def pad_images(images: jax.Array, stride: tuple[int, int]) -> jax.Array:
+    """Return images `(b, h, w, c)` with zeros at the bottom and on the right, up to multiples of `stride`."""
+    bottom, right = (-size % step for size, step in zip(images.shape[1:3], stride))
+    return jnp.pad(images, ((0, 0), (0, bottom), (0, right), (0, 0))) if bottom or right else images
