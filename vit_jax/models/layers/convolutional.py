@@ -98,16 +98,13 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.Array:
     """Compute `depthwise` by shifted maps; its gradient is written in the same way."""
-    total = jnp.zeros((), jnp.float32)
-    for window, weight in zip(_windows(x, kernel.shape[:-1], strides), _places(kernel)):
-        total = total + window.astype(jnp.float32) * weight
-    return total.astype(x.dtype)
+    return _sum_of_windows(x, kernel, strides)
 
 
 def _depthwise_forward(
     x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _depthwise(x, kernel, strides), (x, kernel)
+    return _sum_of_windows(x, kernel, strides), (x, kernel)
 
 
 def _depthwise_backward(
@@ -124,11 +121,19 @@ def _depthwise_backward(
         for side, count, stride in zip(x.shape[1:-1], dy.shape[1:-1], strides)
     ]
     spread = jax.lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *apart, (0, 0, 0)])
-    dx = _depthwise(spread, jnp.flip(kernel, tuple(range(kernel.ndim - 1))), (1,) * len(strides))
+    dx = _sum_of_windows(spread, jnp.flip(kernel, tuple(range(kernel.ndim - 1))), (1,) * len(strides))
     return dx, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def _sum_of_windows(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.Array:
+    weights = kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
+    total = jnp.zeros((), jnp.float32)
+    for window, weight in zip(_windows(x, kernel.shape[:-1], strides), weights):
+        total = total + window.astype(jnp.float32) * weight
+    return total.astype(x.dtype)
 
 
 def _windows(x: jax.Array, sizes: Sequence[int], strides: Sequence[int]) -> Iterator[jax.Array]:
@@ -140,11 +145,6 @@ def _windows(x: jax.Array, sizes: Sequence[int], strides: Sequence[int]) -> Iter
             first + (side - 1) // stride * stride + 1 for first, side, stride in zip(place, sides, strides)
         ]
         yield jax.lax.slice(padded, (0, *place, 0), (b, *ends, c), (1, *strides, 1))
-
-
-def _places(kernel: jax.Array) -> jax.Array:
-    """Return the weights of a kernel `(*sizes, c)`, place by place, in float32."""
-    return kernel.astype(jnp.float32).reshape(-1, kernel.shape[-1])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
