@@ -215,12 +215,15 @@ def test_windows_larger_than_the_map():
 
 
 def test_windows_on_images_of_another_size():
-    assert fit("clamp", 8, (8, 8), (16, 16)) == ((8, 8), (4, 4), (8, 8))
-    assert fit("clamp", 8, (16, 16), (5, 20)) == ((5, 8), (0, 4), (8, 8))
+    # timm's windows are fitted once, to the model's own size; a smaller map is filled up.
+    assert fit("clamp", 8, (16, 16), (5, 20)) == ((8, 8), (4, 4), (8, 8))
+    assert fit("clamp", 8, (8, 16), (16, 16)) == ((8, 8), (0, 4), (8, 8))
     assert fit("clamp_once", 16, (8, 8), (16, 16)) == ((8, 8), (0, 0), (8, 8))
     assert fit("pad", 8, (16, 16), (5, 20)) == ((8, 8), (0, 4), (8, 8))
-    # timm halves rounding down where maps are rounded up: 7 becomes 3 and 4.
-    assert fit("clamp", 7, (7, 7), stage=1) == ((3, 3), (0, 0), (3, 3))
+    # transformers halves rounding down where maps are rounded up: 7 becomes 3 and 4.
+    assert fit("clamp", 7, (7, 7), stage=1) == ((4, 4), (0, 0), (4, 4))
+    assert fit("clamp_once", 7, (7, 7), stage=1) == ((3, 3), (0, 0), (3, 3))
+    assert fit("clamp", 7, (15, 15), stage=1) == ((7, 7), (3, 3), (7, 7))
 
 
 def test_it_says_of_itself_what_a_family_does():

@@ -146,18 +146,6 @@ def test_ways_to_fit_differ_where_windows_do_not_divide_and_only_there():
         assert np.allclose(*outputs, atol=1e-5) is same
 
 
-def test_smaller_images_take_the_same_offsets():
-    """A clamped window is a part of the whole one: one row of places, of which the model has learned nothing else."""
-    whole = replace(FIRST, image_size=8, depths=(1,), heads=(2,), window_size=4)
-    part = replace(whole, image_size=4)
-    params = trees.flatten(parameters(whole))
-    tables = np.asarray(params["stages/0/blocks/attn/position_bias"]).reshape(7, 7, 2)[None, 2:5, 2:5]
-    params |= {"stages/0/blocks/attn/position_bias": jnp.asarray(tables.reshape(1, 9, 2))}
-    images = pixels(2, 4, 4)
-    ours = run(whole, images)
-    np.testing.assert_allclose(ours, run(part, images, params=trees.unflatten(params)), rtol=1e-5, atol=1e-6)
-
-
 def test_pixels_that_fill_no_patch():
     images = pixels(2, 17, 18)
     padded = run(replace(FIRST, window_fit="pad_together"), jnp.pad(images, ((0, 0), (0, 1), (0, 0), (0, 0))))

@@ -6,12 +6,12 @@ is a map's side, `m` a window's:
 | | library | side < m | not shifted | zeros for the rest |
 |---|---|---|---|---|
 | `clamp` | timm, the authors | the window becomes the map | along an axis where side <= m | after the shift |
-| `clamp_once` | transformers, version 2 | so at its own size; at others padded | as at its own size | before it |
+| `clamp_once` | transformers, version 2 | so, by the height rounded down | along both where height <= m | before it |
 | `pad` | torchvision | padded to a window | along an axis where side <= m | before it |
 | `pad_together` | transformers, version 1 | refused | along both where one side <= m | before it |
 
-Images that patches do not divide are refused by the first, filled with zeros by transformers, and cut off by
-torchvision.
+The first two look at the model's own size alone; at another, a map that is smaller than the window is padded. Images
+that patches do not divide are refused by the first, filled with zeros by transformers, and cut off by torchvision.
 """
 
 from dataclasses import dataclass
@@ -56,16 +56,16 @@ class Fit:
                 f"images of {grid[0]}x{grid[1]} patches leave no map in stage {stage + 1}, which halves them {stage} "
                 f"times; give images of at least {2**stage}x{2**stage} patches, or fewer stages."
             )
-        made = _half(own, stage)
+        sides = _map(grid, stage)
         if rule == "clamp":
-            table = _least(window, made)
-            used, sides = _least(table, _half(grid, stage)), _half(grid, stage)
-            return cls(used, _shift(used, sides), table, False)
-        if rule == "clamp_once":  # square, by the height
-            side = min(window[0], made[0])
-            shift = window[0] // 2 if made[0] > side else 0
+            made = _map(own, stage)
+            side = min(window[0], made[0]), min(window[1], made[1])
+            return cls(side, _shift(side, made), side, False)
+        if rule == "clamp_once":  # square, by the height, which is rounded down
+            height = own[0] // 2**stage
+            side = min(window[0], height)
+            shift = window[0] // 2 if height > side else 0
             return cls((side, side), (shift, shift), (side, side), True)
-        sides = -(-grid[0] // 2**stage), -(-grid[1] // 2**stage)
         shift = _shift(window, sides)
         if rule == "pad_together":
             if min(sides) < min(window):
@@ -78,12 +78,8 @@ class Fit:
         return cls(window, shift, window, True)
 
 
-def _half(grid: Size, stage: int) -> Size:
-    return grid[0] // 2**stage, grid[1] // 2**stage
-
-
-def _least(window: Size, sides: Size) -> Size:
-    return min(window[0], sides[0]), min(window[1], sides[1])
+def _map(grid: Size, stage: int) -> Size:
+    return -(-grid[0] // 2**stage), -(-grid[1] // 2**stage)
 
 
 def _shift(window: Size, sides: Size) -> Size:
