@@ -92,11 +92,11 @@ def test_maps_of_images_of_any_size(height, width):
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (2, 2), (2, 3)])
-@pytest.mark.parametrize(("sides", "sizes"), [((7, 10), (3, 5)), ((4, 6, 5), (3, 3, 3))])
-def test_the_shifted_sum_is_the_convolution_of_each_channel(sides, sizes, strides, monkeypatch):
+@pytest.mark.parametrize(("sides", "sizes", "channels"), [((7, 10), (3, 5), 6), ((4, 6, 5), (3, 3, 3), 2)])
+def test_the_shifted_sum_is_the_convolution_of_each_channel(sides, sizes, channels, strides, monkeypatch):
     strides = (*(1,) * (len(sides) - 2), *strides)
     rng = np.random.default_rng(0)
-    x, kernel = rng.normal(size=(2, *sides, 6)), rng.normal(size=(*sizes, 6))
+    x, kernel = rng.normal(size=(2, *sides, 6)), rng.normal(size=(*sizes, channels))
 
     def both():
         out, gradients = jax.vjp(

@@ -77,27 +77,30 @@ def depthwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.
 
     Args:
       x: `(b, *sides, c)`.
-      kernel: `(*sizes, c)`, of odd sizes, same dtype.
+      kernel: `(*sizes, k)`, of odd sizes, same dtype; `c` is a multiple of `k`, and every `k` channels have the same.
       strides: places from one window to the next, by axis.
 
     Returns:
       `(b, *sides / strides, c)`, rounded up: half a kernel of zeros is put on each side, as torch is told to.
     """
-    sizes = kernel.shape[:-1]
+    sizes, repeats = kernel.shape[:-1], x.shape[-1] // kernel.shape[-1]
     pads = [(size // 2, size // 2) for size in sizes]
     if platform() != "cpu":
         letters = "DHW"[-len(sizes) :]
         numbers = (f"N{letters}C", f"{letters}IO", f"N{letters}C")
-        grouped = jnp.expand_dims(kernel, -2)
+        grouped = jnp.expand_dims(jnp.tile(kernel, repeats), -2)
         return jax.lax.conv_general_dilated(
             x, grouped, strides, pads, dimension_numbers=numbers, feature_group_count=x.shape[-1]
         )
-    return _depthwise(x, kernel, strides)
+    # Not tiled: the sum would look up the channel of the kernel for each value.
+    apart = x.reshape(*x.shape[:-1], repeats, kernel.shape[-1])
+    y: Any = _depthwise(apart, kernel, strides)
+    return y.reshape(*y.shape[:-2], -1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _depthwise(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -> jax.Array:
-    """Compute `depthwise` by shifted maps; its gradient is written in the same way."""
+    """Compute `depthwise` of `x` `(b, *sides, r, k)` by shifted maps; its gradient is written in the same way."""
     return _sum_of_windows(x, kernel, strides)
 
 
@@ -118,9 +121,9 @@ def _depthwise_backward(
     # Of maps with zeros where no window stood, it is the convolution with the kernel turned round.
     apart = [
         (0, side - 1 - (count - 1) * stride, stride - 1)
-        for side, count, stride in zip(x.shape[1:-1], dy.shape[1:-1], strides)
+        for side, count, stride in zip(x.shape[1:], dy.shape[1:], strides)
     ]
-    spread = jax.lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *apart, (0, 0, 0)])
+    spread = jax.lax.pad(dy, jnp.zeros((), dy.dtype), [(0, 0, 0), *apart, (0, 0, 0), (0, 0, 0)])
     dx = _sum_of_windows(spread, jnp.flip(kernel, tuple(range(kernel.ndim - 1))), (1,) * len(strides))
     return dx, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
 
@@ -137,14 +140,14 @@ def _sum_of_windows(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...]) -
 
 
 def _windows(x: jax.Array, sizes: Sequence[int], strides: Sequence[int]) -> Iterator[jax.Array]:
-    """Return what each place of a kernel sees of `x` `(b, *sides, c)`: maps `(b, *sides / strides, c)`, rounded up."""
-    b, *sides, c = x.shape
-    padded = jnp.pad(x, [(0, 0), *((size // 2, size // 2) for size in sizes), (0, 0)])
+    """Return what each place of a kernel sees of `x` `(b, *sides, r, k)`: `(b, *sides / strides, r, k)`, rounded up."""
+    b, *sides, r, k = x.shape
+    padded = jnp.pad(x, [(0, 0), *((size // 2, size // 2) for size in sizes), (0, 0), (0, 0)])
     for place in itertools.product(*map(range, sizes)):
         ends = [
             first + (side - 1) // stride * stride + 1 for first, side, stride in zip(place, sides, strides)
         ]
-        yield jax.lax.slice(padded, (0, *place, 0), (b, *ends, c), (1, *strides, 1))
+        yield jax.lax.slice(padded, (0, *place, 0, 0), (b, *ends, r, k), (1, *strides, 1, 1))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

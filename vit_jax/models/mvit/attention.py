@@ -45,8 +45,7 @@ class Pool(Module):
         b, tokens, heads, k = x.shape
         prefix = tokens - int(np.prod(grid))
         first, places = x[:, :prefix], x[:, prefix:].reshape(b, *grid, heads * k)
-        kernel = jnp.tile(self.kernel[...].astype(x.dtype), heads)
-        places = depthwise(places, kernel, strides).reshape(b, -1, heads, k)
+        places = depthwise(places, self.kernel[...].astype(x.dtype), strides).reshape(b, -1, heads, k)
         return self.norm(jnp.concatenate([first, places], axis=1))
 
 
