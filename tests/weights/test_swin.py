@@ -106,8 +106,10 @@ def test_windows_by_stage_and_pretrained_ones_are_written(tmp_path):
     with pytest.raises(ConfigError, match=r"window_size is \(2, 4, 2\); transformers has one number"):
         write(by_stage, tmp_path / "b", "hf")
     two = replace(FIRST, window_size=(2, 4))
-    with pytest.raises(ConfigError, match=r"window_size is \[2, 4\]; windows are squares here"):  # to timm
-        write(two, tmp_path / "b", "timm")
+    _, documents = written(two, tmp_path / "two", "timm")
+    # Two numbers would be height and width of one window to timm.
+    assert documents["config.json"]["model_args"]["window_size"] == [[2, 2], [4, 4]]
+    assert opened(tmp_path / "two")[0] == replace(two, unroll=0)
     tuned = replace(SECOND, pretrained_windows=(4, 2))
     write(tuned, tmp_path / "c", "timm")
     assert opened(tmp_path / "c")[0] == replace(tuned, unroll=0)
@@ -123,6 +125,13 @@ def test_what_a_library_computes_in_its_own_way_is_told(version, lost, tmp_path)
     write(config, tmp_path, "timm", ignore=lost)
     timms = dict(window_fit="clamp", mask_bias=-100.0, bias_resample="geometric")
     assert opened(tmp_path)[0] == replace(config, **timms, unroll=0)
+
+
+def test_timms_first_version_has_one_activation(tmp_path):
+    with pytest.raises(ConfigError, match="timm cannot express activation relu, which becomes gelu"):
+        write(replace(FIRST, activation="relu"), tmp_path / "a", "timm")
+    write(replace(SECOND, activation="relu"), tmp_path / "b", "timm")
+    assert opened(tmp_path / "b")[0].activation == "relu"
 
 
 def test_pixels_of_patches_are_transformers_alone(tmp_path):
@@ -205,6 +214,14 @@ def test_timms_description_names_the_nearest_architecture(tmp_path):
         ),
         ({"model_args": {"head_dim": 8}}, "has model_args head_dim=8, which this library does not know"),
         ({"model_args": {"window_size": [7, 8]}}, "window_size is [7, 8]; windows are squares here"),
+        (
+            {"model_args": {"window_size": [[7, 7], [7, 8]]}},
+            "window_size is [7, 8]; windows are squares here",
+        ),
+        (
+            {"model_args": {"act_layer": "relu"}},
+            "has model_args act_layer='relu', which this library does not know",
+        ),
         ({"model_args": {"depths": 3}}, "describes no model"),
     ],
 )

@@ -20,12 +20,12 @@ from vit_jax.weights.preprocessing_formats import from_timm, to_timm
 _PLAIN = {
     "img_size": "image_size", "patch_size": "patch_size", "in_chans": "in_channels", "num_classes": "num_classes",
     "embed_dim": "width", "depths": "depths", "num_heads": "heads", "mlp_ratio": "mlp_ratio", "qkv_bias": "qkv_bias",
-    "pretrained_window_sizes": "pretrained_windows", "act_layer": "activation",
 }  # fmt: skip
-# What says how a model trains, or says again what the weights say.
+_SECOND = _PLAIN | {"pretrained_window_sizes": "pretrained_windows", "act_layer": "activation"}
+# What says how a model trains, says again what the weights say, or that images may have any size, as ours may.
 _WITHOUT_EFFECT = {
     "drop_rate", "proj_drop_rate", "pos_drop_rate", "attn_drop_rate", "drop_path_rate", "weight_init",
-    "strict_img_size", "pretrained", "features_only",
+    "strict_img_size", "dynamic_img_size", "pretrained", "features_only",
 }  # fmt: skip
 
 
@@ -65,7 +65,8 @@ def from_document(raw: RawCheckpoint, about: Mapping[str, Any]) -> SwinConfig:
             arguments.setdefault(name, about[name])
     arguments.setdefault("img_size", size)
     given = {name: value for name, value in arguments.items() if name not in _WITHOUT_EFFECT}
-    changes = {ours: _plain(given.pop(theirs)) for theirs, ours in _PLAIN.items() if theirs in given}
+    words = _arguments(config)
+    changes = {ours: _plain(given.pop(theirs)) for theirs, ours in words.items() if theirs in given}
     windows = given.pop("window_size", None)
     if given.get("global_pool") == "avg":
         del given["global_pool"]
@@ -89,11 +90,21 @@ def _plain(value: Any) -> Any:
 
 def _windows(value: Any) -> Any:
     """Return the side of windows, of all stages or of each; two numbers are height and width to timm."""
-    if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
-        return value[0]
-    if isinstance(value, list) and len(value) == 2:
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(side, int) for side in value):
+        return _side(value)
+    return tuple(map(_side, value)) if isinstance(value, list) else value
+
+
+def _side(value: Any) -> Any:
+    """Return the side of a window, a number or height and width."""
+    if isinstance(value, list) and len(set(map(str, value))) > 1:
         raise ConfigError(f"window_size is {value}; windows are squares here.")
-    return _plain(value)
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _arguments(config: SwinConfig) -> dict[str, str]:
+    """Return the arguments of the class of a model's version, and ours."""
+    return _SECOND if config.cosine else _PLAIN
 
 
 def write(config: SwinConfig, params: Mapping[str, Any], names_of_classes: Sequence[str]) -> Written:
@@ -108,12 +119,14 @@ def write(config: SwinConfig, params: Mapping[str, Any], names_of_classes: Seque
         )
     architecture, base = _architecture(config)
     arguments: dict[str, Any] = {"img_size": list(config.image_size)}
-    for theirs, ours in _PLAIN.items():
+    for theirs, ours in _arguments(base).items():
         value = getattr(config, ours)
         if value != getattr(base, ours) and ours not in ("image_size", "num_classes"):
             arguments[theirs] = list(value) if isinstance(value, tuple) else value
     if config.window_size != base.window_size or config.depths != base.depths:
         sides = list(config.window_size)
+        if len(sides) == 2:  # two numbers would be one window, see `_windows`
+            sides = [[side, side] for side in sides]
         arguments["window_size"] = sides if len(sides) > 1 else sides[0]
     if not config.pretrained_windows and base.pretrained_windows:
         arguments["pretrained_window_sizes"] = [0] * len(config.depths)
