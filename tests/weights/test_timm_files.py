@@ -128,6 +128,18 @@ def test_learned_rotations_are_not_dropped_as_computed(tmp_path):
     )
 
 
+def test_gated_mlps_are_rounded_up_as_their_architecture_has_it(tmp_path):
+    """LingBot's, to a multiple of 8: of 1536, 2.67 make 4101, and the arrays have 4104."""
+    name = "vit_giant_patch16_lingbot.robbyant"
+    tensors = {
+        name: [4104 if side == 4096 else side for side in shape]
+        for name, shape in HEADERS[name]["tensors"].items()
+    }
+    document = HEADERS[name]["config"] | {"model_args": {"mlp_ratio": 2.67}}
+    found = open_pretrained(headers_only(tmp_path, tensors, document))
+    assert (found.config.mlp_dim, found.report.changed) == (4104, {})
+
+
 def test_names_that_are_no_list_are_refused():
     for about in ({"label_names": {"0": "cat"}}, {"pretrained_cfg": {"label_names": "cat"}}):
         with pytest.raises(

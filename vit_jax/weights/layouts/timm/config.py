@@ -67,6 +67,10 @@ def from_document(raw: RawCheckpoint) -> ViTConfig:
         # was changed after training leaves the norm where it was. Its name does.
         arguments["fc_norm"] = named[0]
     config = with_arguments(config, {**arguments, "img_size": size}, raw.origin)
+    hidden = raw.tensors.get("blocks.0.mlp.fc2.weight")
+    if config.mlp == "swiglu" and hidden is not None and len(hidden.shape) == 2 and hidden.shape[1]:
+        # Some architectures round it up to a multiple of their own, which `mlp_ratio` does not say.
+        config = replace(config, mlp_dim=hidden.shape[1])
     return replace(config, preprocessing=preprocessing, problem=read_problem(about, raw.origin))
 
 
