@@ -32,8 +32,6 @@ def get_config(arg=None):
     config.model.drop_path_rate = 0.1
     config.model.max_patches = 64 if arg != "square" else 0
 
-    config.objective.label_smoothing = 0.1
-
     config.data.source = "framed_digits"
     config.data.size = 16_000
     config.data.eval_split = "test[:1000]"
@@ -47,7 +45,10 @@ def get_config(arg=None):
     config.data.batch_size = 64
     config.data.eval_batch_size = 250
 
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.name = "muon"  # AdamW learns half as much in as many steps
+    config.optimizer.momentum = 0.95
+    config.optimizer.nesterov = True
+    config.optimizer.learning_rate = 1e-2
     config.optimizer.weight_decay = 0.05
     config.schedule.warmup = "10%"
     config.ema.decay = 0.99

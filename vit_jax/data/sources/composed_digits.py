@@ -15,7 +15,7 @@ from vit_jax.data.fields.several import Targets
 from vit_jax.data.fields.targeted import Targeted
 from vit_jax.data.fingerprint import array_digest, digest
 from vit_jax.data.sources.arrays import ArraySource
-from vit_jax.data.sources.digit_scenes import TEST_COLUMNS, coloured, enlarged, photographs
+from vit_jax.data.sources.digit_scenes import TEST_COLUMNS, enlarged, photographs
 from vit_jax.data.sources.digits import open_digits
 from vit_jax.errors import ConfigError, choose
 
@@ -28,6 +28,7 @@ SHORT = (16, 24)  # pixels of the short side of a frame
 LONGEST = 4.0  # times the short one
 SHARE = (0.7, 0.95)  # of the short side that a digit takes
 TILT = np.pi / 12  # either way
+DIMMED = 0.4  # of its brightness a photograph keeps behind a white digit
 
 
 def open_sets(section: Any, split: str, shape: Any) -> Source:
@@ -97,7 +98,7 @@ def turned_digits(split: str, size: int) -> Source:
 
 
 class FramedDigits(Source):
-    """One digit in each image, coloured, turned a little and anywhere in a frame of any aspect ratio.
+    """One white digit in each image, turned a little and anywhere in a dark frame of any aspect ratio.
 
     An image is a function of its index. Digits and parts of the photographs to test on are in no image to train on.
 
@@ -136,14 +137,15 @@ class FramedDigits(Source):
         height, width = sides if rng.integers(2) else sides[::-1]
         whole = self._photographs[rng.integers(len(self._photographs))]
         top, left = rng.integers(0, (whole.shape[0] - height + 1, whole.shape[1] - width + 1))
-        image = whole[top : top + height, left : left + width].astype(np.float32)
+        image = DIMMED * whole[top : top + height, left : left + width].astype(np.float32)
         angle = rng.uniform(-TILT, TILT)
         digit = self._digits[self._chosen[index]]
         # What is turned takes more room than its own sides.
         room = len(digit) * (abs(math.cos(angle)) + abs(math.sin(angle)))
         opacity = enlarged(digit, rng.uniform(*SHARE) * (sides[0] - 1) / room, angle)
         top, left = rng.integers(0, (height - len(opacity) + 1, width - len(opacity) + 1))
-        coloured(image[top : top + len(opacity), left : left + len(opacity)], opacity, rng)
+        place = image[top : top + len(opacity), left : left + len(opacity)]
+        place += (255 - place) * opacity[..., None]
         return {
             "image": np.rint(image).astype(np.uint8),
             "label": int(self._labels[index]),
