@@ -8,8 +8,8 @@ SigLIP 2 NaFlex (Tschannen et al. 2025, arXiv 2502.14786) and NaViT (Dehghani et
 
 `square` is the same model on the same images squashed to 32 by 32 pixels, which are as many patches.
 
-Hardware: two CPU cores, minutes. Result of `benchmarks/naflex.py`, which trains both by turns: accuracy 0.878, and 0.851
-squashed to squares, with 0.93 of the tokens; a step takes 1.02 times as long.
+Hardware: two CPU cores, minutes. Result of `benchmarks/naflex.py`, which trains both by turns: accuracy 0.878, and
+0.851 squashed to squares, with 0.93 of the tokens; a step takes 1.02 times as long.
 """
 
 from vit_jax.errors import choose
