@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 import vit_jax
+from vit_jax.allocation import start_tuned
 from vit_jax.data.images.overlays import overlaid
 from vit_jax.data.sources.digit_scenes import SceneSource
 from vit_jax.data.sources.digits import open_digits
@@ -130,4 +131,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    start_tuned()  # as the command does
     main()

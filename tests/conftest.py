@@ -14,6 +14,7 @@ flags = [
     "--xla_force_host_platform_device_count=8",
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",  # both cores have a worker; parts compiled at once cost more together
 ]
 if version("jaxlib").startswith("0.10."):  # later versions have no such flag; it halves the rest
     flags.append("--xla_cpu_use_fusion_emitters=false")

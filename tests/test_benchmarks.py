@@ -10,6 +10,7 @@ from statistics import median
 
 import pytest
 
+from tests.runs import on_one_device
 from vit_jax.models.flops import forward_flops, training_flops
 from vit_jax.models.registry import model_config
 
@@ -22,7 +23,7 @@ def run(name, *options, **more):
     settings = {
         "PYTHONPATH": str(ROOT),
         "PYTHONWARNINGS": "error",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        **on_one_device(),
         **more,
     }
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *options]

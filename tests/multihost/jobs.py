@@ -7,10 +7,9 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from tests.runs import keeping
+from tests.runs import keeping, on_one_device
 
 TIMEOUT = 240  # seconds: a job takes about ten, and more on a loaded machine
 ROOT = Path(__file__).parents[2]
@@ -80,13 +79,7 @@ def outcomes(running):
 
 def environment(devices, cache):
     """As for the tests themselves, see conftest.py, but with another number of devices."""
-    flags = [
-        f"--xla_force_host_platform_device_count={devices}",
-        "--xla_backend_optimization_level=0",
-        "--xla_llvm_disable_expensive_passes=true",
-    ]
-    if version("jaxlib").startswith("0.10."):
-        flags.append("--xla_cpu_use_fusion_emitters=false")
+    flags = (on_one_device()["XLA_FLAGS"], f"--xla_force_host_platform_device_count={devices}")
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     ours = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": path}
     return {**os.environ, **ours, **(keeping(cache) if cache else {})}
