@@ -7,6 +7,7 @@ run one task: whatever else the machine does hits all sides alike, and times of 
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -144,8 +145,8 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
     ]
     for name in arguments.models:
         try:
-            side = arguments.image_size or model_config(name).image_size[0]
-            options = {"image_size": (side, side), "num_classes": CLASSES}
+            options = {"num_classes": CLASSES}
+            options |= {"image_size": (arguments.image_size,) * 2} if arguments.image_size else {}
             options |= {"depth": arguments.depth} if arguments.depth else {}
             config = model_config(name, **options)
             peer = _peer(config) if arguments.peer_python else {}
@@ -154,7 +155,8 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
         task = {
             "model": resolve(name)[0],
             "device": arguments.device,
-            "options": options,
+            **_shape(config),
+            "classes": CLASSES,
             "peer": peer,
             "batch_size": arguments.batch_size,
             "parameters": parameter_count(config),
@@ -163,6 +165,16 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
         }
         tasks += [task | {"dtype": dtype} for dtype in arguments.dtypes]
     return tasks
+
+
+def _shape(config: Any) -> dict[str, Any]:
+    """Return size and depth as all versions of workers take them: a side of square images, or height and width."""
+    height, width = config.image_size
+    own = {field.name for field in dataclasses.fields(config)}
+    return {
+        "image_size": height if height == width else [height, width],
+        "depth": config.depth if "depth" in own else None,
+    }
 
 
 def _peer(config: Any) -> dict[str, Any]:
@@ -226,7 +238,7 @@ def _results(tasks: list[Task], times: Times, prepared: dict[str, Any]) -> list[
         task = tasks[i]
         wall, cpu = ([seconds[kind] for seconds in measured] for kind in ("wall", "cpu"))
         result = {name: task[name] for name in ("model", "dtype", "flops")} | {"side": side}
-        result["image_size"] = task["options"]["image_size"][0] if task["model"] else None
+        result["image_size"] = task["image_size"] if task["model"] else None
         result |= {"wall_seconds": wall, "cpu_seconds": cpu, "gflops": task["flops"] / median(wall) / 1e9}
         result["prepare_seconds"] = prepared[side]["prepare_seconds"][str(i)]
         if task["model"] is None:

@@ -114,9 +114,16 @@ def batch(task: Task) -> tuple[Any, Any]:
     """Return a batch as a data pipeline ships it: uint8 images `(b, h, w, 3)`, int32 labels `(b,)`, NumPy."""
     import numpy as np
 
-    rng, options = np.random.default_rng(0), task["options"]
-    images = rng.integers(0, 256, (task["batch_size"], *options["image_size"], 3), np.uint8)
-    return images, rng.integers(0, options["num_classes"], task["batch_size"], np.int32)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (task["batch_size"], *options(task)["image_size"], 3), np.uint8)
+    return images, rng.integers(0, task["classes"], task["batch_size"], np.int32)
+
+
+def options(task: Task) -> dict[str, Any]:
+    """Return what a task says of its model: size `(h, w)`, classes, and depth where the model has one."""
+    size, depth = task["image_size"], task["depth"]
+    found = {"image_size": tuple(size) if isinstance(size, list) else (size, size)}
+    return found | {"num_classes": task["classes"]} | ({} if depth is None else {"depth": depth})
 
 
 def objective(task: Task) -> Any:
@@ -126,7 +133,7 @@ def objective(task: Task) -> Any:
     from vit_jax.objectives.classification import build
     from vit_jax.objectives.classification.options import ClassificationOptions
 
-    model = model_config(task["model"], dtype=task["dtype"], **task["options"])
+    model = model_config(task["model"], dtype=task["dtype"], **options(task))
     return build(model, ClassificationOptions(), DataInfo(model.num_classes))
 
 
@@ -148,9 +155,9 @@ def torch_model(task: Task) -> tuple[Any, Any, Any]:
 
 
 def _timm_model(task: Task) -> Any:
-    options = dict(task["options"])
-    options["img_size"] = options.pop("image_size")
-    return import_timm().create_model(task["model"], pretrained=False, **options)
+    given = options(task)
+    given["img_size"] = given.pop("image_size")
+    return import_timm().create_model(task["model"], pretrained=False, **given)
 
 
 def _transformers_model(task: Task) -> Any:

@@ -45,7 +45,7 @@ def get_config(arg=None):
     config.data.batch_size = 64
     config.data.eval_batch_size = 250
 
-    config.optimizer.name = "muon"  # AdamW learns half as much in as many steps
+    config.optimizer.name = "muon"
     config.optimizer.momentum = 0.95
     config.optimizer.nesterov = True
     config.optimizer.learning_rate = 1e-2

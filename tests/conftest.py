@@ -3,22 +3,14 @@
 import gc
 import os
 import shutil
-from importlib.metadata import version
 from pathlib import Path
+
+from tests.compiling import quickly
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Also in processes that tests start: nothing goes to the user's cache. Tests that want one ask for `compile_cache`.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
-# Compilation is most of the tests' time; without LLVM's optimizations it takes a third, and the models are tiny.
-flags = [
-    "--xla_force_host_platform_device_count=8",
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_parallel_codegen_split_count=1",  # both cores have a worker; parts compiled at once cost more together
-]
-if version("jaxlib").startswith("0.10."):  # later versions have no such flag; it halves the rest
-    flags.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(flags))
+os.environ.setdefault("XLA_FLAGS", quickly(8))
 
 import jax
 import pytest

@@ -86,6 +86,8 @@ import json, os, sys
 
 tasks = json.loads(sys.stdin.readline())
 versions = {"arguments": sys.argv[1:], "path": os.environ["PYTHONPATH"], "names": [task["model"] for _, task in tasks]}
+# What workers were told before models had options of their own.
+versions["told"] = [[task[name] for name in ("image_size", "depth", "classes")] for _, task in tasks if task["model"]]
 print(json.dumps({"versions": versions, "prepare_seconds": {str(i): 0.0 for i, _ in tasks}}), flush=True)
 for line in sys.stdin:
     print(json.dumps({"wall": 4.0, "cpu": 2.0}), flush=True)
@@ -105,6 +107,7 @@ def test_another_checkout_is_measured_by_its_own_code(tmp_path):
         "arguments": ["--worker", "ours"],
         "path": str(tmp_path / "other"),
         "names": ["vit_mu_patch16_224"],
+        "told": [[32, model_config("vit_mu_patch16_224").depth, 1000]],
     }
     assert "before: arguments ['--worker', 'ours']" in process.stdout
     assert "float32   before " in process.stdout

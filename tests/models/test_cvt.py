@@ -107,8 +107,9 @@ def test_the_shifted_sum_is_the_convolution_of_each_channel(sides, sizes, channe
 
     shifted = both()
     monkeypatch.setattr("vit_jax.models.layers.convolutional.platform", lambda: "gpu")
-    for ours, theirs in zip(shifted, both(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-5)
+    # The gradient of the kernel, the last, is a sum over all places.
+    for ours, theirs, limit in zip(shifted, both(), (1e-5, 1e-5, 2e-5), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=limit)
 
 
 def test_one_program_takes_images_of_several_sizes():

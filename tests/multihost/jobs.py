@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.runs import keeping, on_one_device
+from tests.compiling import quickly
+from tests.runs import keeping
 
 TIMEOUT = 240  # seconds: a job takes about ten, and more on a loaded machine
 ROOT = Path(__file__).parents[2]
@@ -78,10 +79,9 @@ def outcomes(running):
 
 
 def environment(devices, cache):
-    """As for the tests themselves, see conftest.py, but with another number of devices."""
-    flags = (on_one_device()["XLA_FLAGS"], f"--xla_force_host_platform_device_count={devices}")
+    """As for the tests themselves, but with another number of devices."""
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    ours = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flags), "PYTHONPATH": path}
+    ours = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": quickly(devices), "PYTHONPATH": path}
     return {**os.environ, **ours, **(keeping(cache) if cache else {})}
 
 

@@ -11,7 +11,7 @@ from vit_jax import trees
 from vit_jax.checkpoints.checkpoints import Checkpoints
 
 # Processes times devices of each.
-SAVED = ((1, 4), (2, 2))
+SAVED = ((1, 1), (1, 4), (2, 2))
 TRAINED = (*SAVED, (4, 1))
 REFERENCE = (1, 4)
 ILLUSTRATED = (2, 2)

@@ -41,6 +41,7 @@ def test_metrics_are_those_of_scikit_learn(rows):
     scorer = scored(*rows)
     there = labels.any(axis=0)
     expected = average_precision_score(labels[:, there], probabilities[:, there], average=None)
+    # Rounding of float64 alone: sums in another order.
     np.testing.assert_allclose(scorer.average_precisions()[there], expected, rtol=1e-12)
     assert np.isnan(scorer.average_precisions()[~there]).all()
     predicted = probabilities >= 0.5

@@ -76,6 +76,7 @@ def test_accuracies_are_those_of_the_scores_on_any_number_of_devices():
 def test_features_that_do_not_vary_are_harmless():
     values = np.concatenate([clouds().values, np.ones((203, 1), np.float32)], axis=1)
     fitted = least_squares(values, clouds().labels, 4)
+    # Nought but for what float64 rounds in the solution.
     np.testing.assert_allclose(fitted.weights[-2], 0, atol=1e-12)
 
 
