@@ -27,8 +27,10 @@ ARCHITECTURES = {
     "eva_timm_rope_ape": "vit_base_patch16_rope_ape_224",
     "eva_timm_rope_mixed": "vit_base_patch16_rope_mixed_224",
     "eva_timm_sapiens2": "vit_base_patch16_sapiens2",
-    **dict.fromkeys(("swin_timm", "swin_timm_rect", "gradcam_swin"), "swin_tiny_patch4_window7_224"),
-    **dict.fromkeys(("swinv2_timm", "swinv2_timm_prewin"), "swinv2_tiny_window8_256"),
+    **dict.fromkeys(
+        ("swin_timm", "swin_timm_rect", "swin_timm_dynamic", "gradcam_swin"), "swin_tiny_patch4_window7_224"
+    ),
+    **dict.fromkeys(("swinv2_timm", "swinv2_timm_prewin", "swinv2_timm_dynamic"), "swinv2_tiny_window8_256"),
 }
 # Arguments that are classes and functions in Python, or of no model of timm, and so never stand in a config.json.
 OBJECTS = (

@@ -1,4 +1,6 @@
-"""Make the cases of timm's later plain ViTs: `python make_timm_cases.py DIR [NAME ...]`, with torch and timm.
+"""Make cases of timm: `python make_timm_cases.py DIR [NAME ...]`, with torch and timm.
+
+They are of its later plain ViTs, and of Swin on images of another size than its own.
 
 Weights, images and cotangents are drawn by the rules of the parity cases' generator: from the seed, the case's name and
 the array's name. Outputs and the gradient of `sum(logits * cot)` are of a float64 run, rounded; `noise_f32_vs_f64` is
@@ -20,6 +22,8 @@ import torch
 from safetensors.torch import save_file
 from timm.layers import HybridEmbed, LayerNorm, RmsNorm, SwiGLU
 from timm.models.eva import Eva
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import (
     DiffParallelScalingBlock,
     ParallelScalingBlock,
@@ -42,6 +46,18 @@ SBB = dict(
 MCI = ConvStem(
     channels=(8, 8, 32), stride=(4, 2, 2), kernel_size=(4, 2, 2), padding=0, act_layer=torch.nn.GELU
 )
+
+SWIN = dict(
+    img_size=(64, 64),
+    patch_size=4,
+    window_size=4,
+    depths=(2, 2, 2),
+    num_heads=(2, 4, 8),
+    dynamic_img_size=True,
+    depth=...,  # left out
+)
+# Images of another size: maps of 10x18, 5x9 and 3x5, for windows of 4.
+SIZES = dict.fromkeys(("swin_timm_dynamic", "swinv2_timm_dynamic"), (40, 72))
 
 # By name: the class, and what it is made with beside `TINY`.
 CASES = {
@@ -81,6 +97,8 @@ CASES = {
         use_rot_pos_emb=True, use_abs_pos_emb=False, num_reg_tokens=2, use_fc_norm=False,
         norm_layer=partial(RmsNorm, eps=1e-6),
     )),
+    "swin_timm_dynamic": (SwinTransformer, SWIN),
+    "swinv2_timm_dynamic": (SwinTransformerV2, SWIN),
 }  # fmt: skip
 
 
@@ -96,9 +114,10 @@ def main(folder, *names):
 
 
 def make(name, kind, arguments, path):
+    arguments = {key: value for key, value in arguments.items() if value is not ...}
     model = kind(**arguments).eval()
     randomise(model, name)
-    images = draw(name, "in.px", (2, 3, *arguments["img_size"]))
+    images = draw(name, "in.px", (2, 3, *SIZES.get(name, arguments["img_size"])))
     with torch.no_grad():
         single = outputs(model, images)
     wide = images.double().requires_grad_(True)
@@ -114,7 +133,7 @@ def make(name, kind, arguments, path):
     save_file(weights, path.with_suffix(".safetensors"), {"format": "pt"})
     about = dict(
         name=name,
-        family="vit",
+        family="swin" if name in SIZES else "vit",
         source=f"{kind.__module__}.{kind.__name__}",
         seed=SEED,
         size="tiny",
