@@ -17,15 +17,21 @@ from pathlib import Path
 
 from vit_jax.planning.chips import Hardware, parse_hardware
 
-SHAPES = (  # tokens, heads, head dimension
-    (64, 3, 64),
-    (196, 6, 64),
-    (197, 12, 64),
-    (196, 16, 64),
-    (256, 16, 80),
-    (256, 16, 88),
-    (256, 16, 104),
-    (577, 12, 64),
+SHAPES = (  # tokens, heads, head dimension, windows with a bias of their own
+    (64, 3, 64, 0),
+    (196, 6, 64, 0),
+    (197, 12, 64, 0),
+    (196, 16, 64, 0),
+    (256, 16, 80, 0),
+    (256, 16, 88, 0),
+    (256, 16, 104, 0),
+    (577, 12, 64, 0),
+    (98, 4, 32, 32),
+    (98, 8, 32, 8),
+    (98, 16, 32, 2),
+    (128, 8, 32, 8),
+    (144, 8, 32, 4),
+    (197, 12, 64, 1),
 )
 
 
@@ -44,15 +50,15 @@ def main() -> int:
             f"--xla_jf_dump_to={folder} --xla_jf_dump_llo_text=true "
             "--xla_jf_dump_llo_pass_label_regex=.*final_bundles.*"
         )
-        print("tokens heads   k  direction  bundles  counted  heads and images in one program")
-        for tokens, heads, size in SHAPES:
+        print("tokens heads   k windows  direction  bundles  counted  heads and images in one program")
+        for tokens, heads, size, windows in SHAPES:
             for file in Path(folder).iterdir():
                 file.unlink()
             for direction, bundles, counted, *together in _measure(
-                planned, tokens, heads, size, Path(folder)
+                planned, tokens, heads, size, windows, Path(folder)
             ):
                 print(
-                    f"{tokens:>6} {heads:>5} {size:>3}  {direction:<9} {bundles:>8,} {counted:>8,.0f}  "
+                    f"{tokens:>6} {heads:>5} {size:>3} {windows:>7}  {direction:<9} {bundles:>8,} {counted:>8,.0f}  "
                     "{:>2} {:>2}".format(*together),
                     flush=True,
                 )
@@ -60,7 +66,7 @@ def main() -> int:
 
 
 def _measure(
-    hardware: Hardware, tokens: int, heads: int, size: int, folder: Path
+    hardware: Hardware, tokens: int, heads: int, size: int, windows: int, folder: Path
 ) -> Iterator[tuple[str, int, float, int, int]]:
     import jax
     import jax.numpy as jnp
@@ -77,18 +83,20 @@ def _measure(
     from vit_jax.planning.kernels import kernel_cycles
     from vit_jax.planning.topology import absent_devices
 
-    device = absent_devices(hardware)[0]
+    device = SingleDeviceSharding(absent_devices(hardware)[0])
     images = 128
-    x = jax.ShapeDtypeStruct(
-        (images, tokens, heads * size), jnp.bfloat16, sharding=SingleDeviceSharding(device)
-    )
+    x = jax.ShapeDtypeStruct((images * max(windows, 1), tokens, heads * size), jnp.bfloat16, sharding=device)
+    bias = jax.ShapeDtypeStruct((windows, heads, tokens, tokens), jnp.float32, sharding=device)
+    given = (x, x, x, *[bias][: min(windows, 1)])
 
-    def both(q, k, v, dout):
-        out, back = jax.vjp(partial(short_attention, heads), q, k, v)
+    def both(dout, *given):
+        out, back = jax.vjp(partial(short_attention, heads), *given)
         return out, back(dout)
 
-    text = jax.jit(both).lower(x, x, x, x).compile().as_text()
-    together = heads_together(heads, size, tokens, tokens, x.dtype.itemsize)
+    text = jax.jit(both).lower(x, *given).compile().as_text()
+    biased = heads if windows else 0
+    together = heads_together(heads, size, tokens, tokens, x.dtype.itemsize, biased)
+    programs = max(windows, 1) * heads // together
     for direction, kernel in (("forward", FORWARD), ("backward", BACKWARD)):
         call = next(
             line for line in (text or "").splitlines() if kernel in line and "tpu_custom_call" in line
@@ -102,9 +110,9 @@ def _measure(
         yield (
             direction,
             int(match[1]),
-            counted / (images * heads // together),
+            counted / (images * programs),
             together,
-            images_together(images, heads // together, each, tokens, tokens),
+            images_together(images, programs, each, tokens, tokens, min(biased, together), kernel),
         )
 
 

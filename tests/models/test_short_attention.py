@@ -15,24 +15,24 @@ from vit_jax.models.layers.kernels.short_attention import (
     BACKWARD,
     FORWARD,
     MAX_TOKENS,
-    MIN_QUERIES,
     heads_together,
     image_bytes,
     images_together,
     short_attention,
 )
+from vit_jax.models.layers.kernels.together import attend
 from vit_jax.models.layers.placement import Placement, is_known, on_each_device, placed
 from vit_jax.training.devices.mesh import BATCH, make_mesh
 
 
-def interpreted(q, k, v):
+def interpreted(q, k, v, bias=None, **options):
     """The kernel, given arrays by heads."""
     flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
-    return short_attention(q.shape[2], *flat, interpret=True).reshape(q.shape)
+    return short_attention(q.shape[2], *flat, bias, interpret=True, **options).reshape(q.shape)
 
 
-def explicit(q, k, v):
-    return attention(q, k, v, implementation="explicit")[0]
+def explicit(q, k, v, bias=None):
+    return attention(q, k, v, bias=bias, implementation="explicit")[0]
 
 
 def inputs(b, n, m, h, k, dtype=jnp.float32, scale=1.0):
@@ -41,13 +41,15 @@ def inputs(b, n, m, h, k, dtype=jnp.float32, scale=1.0):
     return [(scale * jax.random.normal(key, shape)).astype(dtype) for key, shape in zip(keys, shapes)]
 
 
-def with_gradients(function, q, k, v, dout):
-    @jax.jit
-    def both(q, k, v, dout):
-        out, back = jax.vjp(function, q, k, v)
-        return out, *back(dout)
+def with_gradients(function, *given):
+    """The value of a function of all but the last array, and their gradients for the last one, its cotangent."""
 
-    return both(q, k, v, dout)
+    @jax.jit
+    def both(*given):
+        out, back = jax.vjp(function, *given[:-1])
+        return out, *back(given[-1])
+
+    return both(*given)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,67 @@ def test_it_is_explicit_attention_with_its_gradients(b, n, m, h, k):
     given = inputs(b, n, m, h, k)
     for ours, expected in zip(with_gradients(interpreted, *given), with_gradients(explicit, *given)):
         np.testing.assert_allclose(ours, expected, rtol=0, atol=2e-6)  # sums of up to 49 values near 1
+
+
+@pytest.mark.parametrize(
+    ("b", "n", "m", "h", "k", "windows", "heads"),
+    [(8, 49, 49, 4, 32, 4, 4), (6, 20, 33, 3, 8, 1, 3), (12, 17, 17, 8, 32, 3, 8), (4, 16, 16, 2, 72, 2, 2)],
+)
+def test_a_bias_of_each_window_is_added_and_has_its_gradient(b, n, m, h, k, windows, heads):
+    q, key, v, dout = inputs(b, n, m, h, k)
+    bias = jax.random.normal(jax.random.key(1), (windows, heads, n, m))
+    given = (q, key, v, bias, dout)
+    for ours, expected in zip(with_gradients(interpreted, *given), with_gradients(explicit, *given)):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=4e-6)  # as above, of two to six images
+
+
+def test_a_bias_that_is_not_learned_has_no_gradient():
+    q, k, v, dout = inputs(4, 16, 16, 2, 8)
+    bias = jnp.where(jax.random.bernoulli(jax.random.key(1), 0.7, (2, 1, 16, 16)), 0.0, -jnp.inf)
+    bias = jnp.maximum(bias, jnp.finfo(jnp.float32).min)
+    ours = with_gradients(partial(interpreted, learned=False), q, k, v, bias, dout)
+    expected = with_gradients(explicit, q, k, v, bias, dout)
+    for mine, other in zip((*ours[:4], ours[4]), (*expected[:4], jnp.zeros_like(bias))):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("b", "n", "m", "windows", "learned"),
+    [
+        (8, 49, 49, 4, True),  # two windows of the same image
+        (6, 49, 49, 1, True),  # two images that share a bias
+        (9, 49, 49, 3, True),  # none: three windows are no pairs
+        (16, 4, 16, 0, False),  # eight pooled ones, which see only their own keys
+        (3, 130, 130, 0, False),
+    ],
+)
+def test_short_sequences_are_attended_to_together(b, n, m, windows, learned):
+    q, k, v, dout = inputs(b, n, m, 2, 32)
+    bias = [jax.random.normal(jax.random.key(1), (windows, 2, n, m))] if learned else []
+
+    def ours(q, k, v, *bias):
+        flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
+        return attend(2, *flat, *bias, interpret=True).reshape(q.shape)
+
+    given = (q, k, v, *bias, dout)
+    for mine, expected in zip(with_gradients(ours, *given), with_gradients(explicit, *given), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=0, atol=4e-6)
+
+
+def test_a_bias_is_divided_by_heads_and_its_gradient_summed_over_devices():
+    mesh = make_mesh(dict(data=2, fsdp=2, tensor=2))
+    q, k, v, dout = inputs(16, 16, 16, 4, 32)
+    bias = jax.random.normal(jax.random.key(1), (2, 4, 16, 16))
+    expected = with_gradients(explicit, q, k, v, bias, dout)
+
+    def each(q, k, v, bias):
+        flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
+        return on_each_device(partial(attend, interpret=True), 4, *flat, bias=bias).reshape(q.shape)
+
+    with placed(Placement(mesh, BATCH[0], "fsdp", "tensor", {}, {})):
+        ours = with_gradients(each, q, k, v, bias, dout)
+    for mine, other in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=0, atol=4e-6)
 
 
 def test_of_bfloat16_it_is_as_exact_as_the_explicit_form():
@@ -127,7 +190,7 @@ def test_each_device_computes_its_own_rows_and_heads(heads):
     with placed(place):
         assert is_known()
         flat = [x.reshape(*x.shape[:2], -1) for x in given]
-        ours = with_gradients(partial(on_each_device, partial(short_attention, interpret=True), heads), *flat)
+        ours = with_gradients(partial(on_each_device, partial(attend, interpret=True), heads), *flat)
     for mine, other in zip(ours, expected):
         np.testing.assert_allclose(mine, other.reshape(mine.shape), rtol=0, atol=2e-6)
     assert not is_known()  # eight devices, and nobody says how arrays lie on them
@@ -138,30 +201,33 @@ def tpu(monkeypatch):
     """Attention that believes to run on one TPU; which arrays the kernel was given."""
     given = []
 
-    def kernel(heads, q, k, v):
+    def kernel(heads, q, k, v, bias=None):
         given.append((heads, q.shape))
-        return short_attention(heads, q, k, v, interpret=True)
+        return attend(heads, q, k, v, bias, interpret=True)
 
     monkeypatch.setattr(attention_module, "platform", lambda: "tpu")
     monkeypatch.setattr(attention_module, "is_known", lambda: True)
-    monkeypatch.setattr("vit_jax.models.layers.kernels.short_attention.short_attention", kernel)
+    monkeypatch.setattr("vit_jax.models.layers.kernels.together.attend", kernel)
     return SimpleNamespace(given=given, monkeypatch=monkeypatch)
 
 
 def test_when_tpus_take_it(tpu):
     q, k, v, _ = inputs(1, 16, 16, 2, 8, jnp.bfloat16)
-    bias, mask = jnp.zeros((2, 16, 16)), jnp.ones((1, 1, 16, 16), bool)
+    bias, mask = jnp.zeros((1, 1, 1, 16)), jnp.ones((1, 1, 16, 16), bool)
     attention(q, k, v)
     once = [(2, (1, 16, 16))]
     assert tpu.given == once
-    few = q[:, : MIN_QUERIES - 1]
+    attention(q, k, v, bias=jnp.zeros((2, 16, 16)))
+    assert tpu.given == 2 * once
+    tpu.given.pop()
+    few, many = q[:, :1], jnp.tile(k, (1, 5, 1, 1))
     for arrays, extra in (
         ((q, k, v), dict(bias=bias)),
         ((q, k, v), dict(mask=mask)),
         ((q, k, v), dict(return_weights=True)),
         ((q, k, v), dict(dropout_rate=0.1, key=jax.random.key(0))),
         ((q, k, v), dict(implementation="kernel", bias=bias)),
-        ((few, k, v), {}),
+        ((few, many, many), {}),
         ([x.astype(jnp.float32) for x in (q, k, v)], {}),
     ):
         attention(*arrays, **extra)

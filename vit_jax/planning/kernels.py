@@ -19,8 +19,9 @@ from vit_jax.models.layers.kernels.short_attention import (
     images_together,
 )
 
-_HEAD = {FORWARD: 90, BACKWARD: 120}
-_TILE = {FORWARD: 7.0, BACKWARD: 10.5}  # of each tile of (8, 128) scores
+_HEAD = {FORWARD: 40, BACKWARD: 120}
+_TILE = {FORWARD: 7.8, BACKWARD: 10.5}  # of each tile of (8, 128) scores
+_PLAIN = {FORWARD: 3, BACKWARD: 5}  # operands without a bias
 
 
 def kernel_cycles(call: str) -> float | None:
@@ -32,16 +33,19 @@ def kernel_cycles(call: str) -> float | None:
     source = re.search(r'op_name="([^"]*)"', call)
     name = next((known for known in _HEAD if source and known in source[1]), None)
     operands = re.search(r"operand_layout_constraints=\{(.*?)\}, \w+=", call)
-    groups = re.search(r"f32\[\d+,(\d+),(\d+),\d+\]", call)
-    if name is None or operands is None or groups is None:
+    sums = re.search(r"f32\[\d+,\d+,(\d+),(\d+),\d+\]", call)
+    if name is None or operands is None or sums is None:
         return None
-    arrays = re.findall(r"(\w+)\[(\d+),(\d+),(\d+)\]", operands[1])
-    (dtype, images, queries, width), (_, _, keys, _) = arrays[:2]
-    images, queries, keys = int(images), int(queries), int(keys)
-    groups, heads = int(groups[1]), int(groups[2])
-    each = image_bytes(max(queries, keys), int(width) // groups, 2 if dtype == "bf16" else 4, name)
-    together = images_together(images, groups, each, queries, keys)
+    arrays = [
+        (dtype, [int(side) for side in shape.split(",")])
+        for dtype, shape in re.findall(r"(\w+)\[([\d,]+)\]", operands[1])
+    ]
+    (dtype, (images, windows, queries, width)), (_, (_, _, keys, _)) = arrays[:2]
+    groups, heads = int(sums[1]), int(sums[2])
+    biased = min(heads, arrays[3][1][1]) if len(arrays) > _PLAIN[name] else 0
+    each = image_bytes(max(queries, keys), width // groups, 2 if dtype == "bf16" else 4, name)
+    together = images_together(images, groups * windows, each, queries, keys, biased, name)
     tiles = math.ceil(keys / 8) * math.ceil(queries / 128)
-    programs = groups * (images // together)
+    programs = windows * groups * (images // together)
     work = programs * (START + together * heads * (_HEAD[name] + _TILE[name] * tiles))
     return work + together * each / BYTES

@@ -63,13 +63,14 @@ def attention(
     """Return `softmax(q k^T / sqrt(k) + bias) v` and, if asked for, the weights.
 
     `auto` takes cuDNN on GPUs when dtype and head dimension allow it, and there XLA's own form otherwise; on TPUs the
-    kernel of `models.layers.kernels.short_attention` for bfloat16, without bias and mask, for `MIN_QUERIES` to
-    `MAX_TOKENS` tokens, unless heads that do not fill lanes have to stay together and are too many for one program;
-    elsewhere the explicit form, which is the fastest on CPUs and takes less memory on TPUs, where XLA's keeps float32
-    scores for the backward pass. Weights and dropout of weights need the explicit form, which is then used whatever
-    was asked for; so does a bias or a mask beside the kernel. Beside a bias or a mask, XLA's form stands in for
-    cuDNN's, whose gradient jax offers for even numbers of tokens alone. Odd ones, as a class token beside a whole grid
-    makes them, are padded by one.
+    kernel of `models.layers.kernels.short_attention` for bfloat16, without mask, for up to `MAX_TOKENS` tokens and at
+    least `MIN_QUERIES`, several short sequences counted together, unless heads that do not fill lanes have to stay
+    together and are too many for one program; elsewhere the explicit form, which is the fastest on CPUs and takes less
+    memory on TPUs, where XLA's keeps float32 scores for the backward pass. Weights and dropout of weights need the
+    explicit form, which is then used whatever was asked for; so does, beside the kernel, a mask, or a bias of every
+    image or not of every query and key. Beside a bias or a mask, XLA's form stands in for cuDNN's, whose gradient jax
+    offers for even numbers of tokens alone. Odd ones, as a class token beside a whole grid makes them, are padded by
+    one.
 
     Args:
       q: `(b, n, h, k)`.
@@ -89,17 +90,21 @@ def attention(
       ConfigError: the kernel was asked for where there is none.
     """
     plain = bias is None and mask is None
+    shared = mask is None and (bias is None or _is_shared(bias, q, k))
     if implementation == "auto":
-        implementation = _best_implementation(q, k, plain)
+        implementation = _best_implementation(q, k, bias is not None, shared)
     if implementation == "explicit" or return_weights or (dropout_rate and key is not None):
         return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
     if implementation == "kernel":
-        _check_kernel(q, k)
-        if not plain:
+        _check_kernel(q, k, bias is not None)
+        if not shared:
             return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
         # Not by heads: a last axis of 64 would be laid out in rows half empty.
         flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
-        return on_each_device(_kernel().short_attention, q.shape[2], *flat).reshape(q.shape), None
+        if bias is not None:
+            bias = bias[None] if bias.ndim == 3 else bias
+            bias = jnp.broadcast_to(bias, (bias.shape[0], q.shape[2], *bias.shape[2:]))
+        return on_each_device(_together().attend, q.shape[2], *flat, bias=bias).reshape(q.shape), None
     if implementation == "cudnn" and plain:
         return _cudnn(q, k, v), None
     attend = partial(jax.nn.dot_product_attention, implementation="xla")
@@ -118,16 +123,21 @@ def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return attend(q, k, v, key_value_seq_lengths=jnp.full(b, m, jnp.int32))[:, :n]
 
 
-def _kernel() -> ModuleType:
+def _together() -> ModuleType:
     # Not above: what writes kernels takes a fifth of a second to import, and is needed for TPUs alone.
-    return importlib.import_module("vit_jax.models.layers.kernels.short_attention")
+    return importlib.import_module("vit_jax.models.layers.kernels.together")
 
 
-def _best_implementation(q: jax.Array, k: jax.Array, plain: bool) -> str:
+def _is_shared(bias: jax.Array, q: jax.Array, k: jax.Array) -> bool:
+    """Return whether a bias is of every query and key, and the same for several images, or for all."""
+    windows = 1 if bias.ndim == 3 else bias.shape[0]
+    return bias.shape[-2:] == (q.shape[1], k.shape[1]) and (windows == 1 or windows < q.shape[0])
+
+
+def _best_implementation(q: jax.Array, k: jax.Array, biased: bool, shared: bool) -> str:
     backend = platform()
-    if backend == "tpu" and plain and q.dtype == jnp.bfloat16 and is_known():
-        kernel = _kernel()
-        pays = q.shape[1] >= kernel.MIN_QUERIES and _heads_together(q, k) > 0
+    if backend == "tpu" and shared and q.dtype == jnp.bfloat16 and is_known():
+        pays = _together().pays(q.shape[1], k.shape[1]) and _fits_kernel(q, k, biased)
         return "kernel" if pays else "explicit"
     if backend == "gpu":
         fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
@@ -135,17 +145,17 @@ def _best_implementation(q: jax.Array, k: jax.Array, plain: bool) -> str:
     return "explicit"
 
 
-def _heads_together(q: jax.Array, k: jax.Array) -> int:
+def _fits_kernel(q: jax.Array, k: jax.Array, biased: bool) -> bool:
     (_, queries, heads, size), keys = q.shape, k.shape[1]
-    return _kernel().heads_together(heads, size, queries, keys, q.dtype.itemsize)
+    return _together().fits(heads, size, queries, keys, q.dtype.itemsize, biased)
 
 
-def _check_kernel(q: jax.Array, k: jax.Array) -> None:
+def _check_kernel(q: jax.Array, k: jax.Array, biased: bool) -> None:
     tokens, heads, size = max(q.shape[1], k.shape[1]), *q.shape[2:]
-    if platform() != "tpu" or not _heads_together(q, k):
+    if platform() != "tpu" or not _fits_kernel(q, k, biased):
         raise ConfigError(
             f"attention is 'kernel' on a {platform()} with {tokens} tokens and {heads} heads of {size} in {q.dtype}; "
-            f"the kernel is for TPUs, at most {_kernel().MAX_TOKENS} tokens, or fewer where heads do not fill the "
+            f"the kernel is for TPUs, at most {_together().MAX_TOKENS} tokens, or fewer where heads do not fill the "
             "lanes. "
             "Set model.attention to 'auto'."
         )

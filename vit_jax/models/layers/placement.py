@@ -87,8 +87,10 @@ def keep_rows(x: jax.Array) -> jax.Array:
     )
 
 
-def on_each_device(function: Callable[..., jax.Array], heads: int, *arrays: jax.Array) -> jax.Array:
-    """Return `function(heads, *arrays)`, computed by each device of its own rows and heads alone.
+def on_each_device(
+    function: Callable[..., jax.Array], heads: int, *arrays: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
+    """Return `function(heads, *arrays, bias)`, computed by each device of its own rows and heads alone.
 
     For what the compiler cannot divide by itself, such as kernels.
 
@@ -96,16 +98,23 @@ def on_each_device(function: Callable[..., jax.Array], heads: int, *arrays: jax.
       function: takes the number of heads of one device, and its part of the arrays.
       heads: `h`.
       arrays: `(b, n, h k)`.
+      bias: `(w, h, n, m)`, of all rows, or None.
     """
     placement = _CURRENT.get()
     if placement is None or placement.mesh.size == 1:
-        return function(heads, *arrays)
+        return function(heads, *arrays, bias)
     parts = placement.mesh.shape[placement.heads]
     divides = heads % parts == 0
-    spec = PartitionSpec(placement.rows, None, placement.heads if divides else None)
-    local = partial(function, heads // parts if divides else heads)
-    divided = jax.shard_map(local, mesh=placement.mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    return divided(*arrays)
+    own = placement.heads if divides else None
+    rows = PartitionSpec(placement.rows, None, own)
+    divided = jax.shard_map(
+        partial(function, heads // parts if divides else heads),
+        mesh=placement.mesh,
+        in_specs=(*(rows for _ in arrays), None if bias is None else PartitionSpec(None, own)),
+        out_specs=rows,
+        check_vma=False,
+    )
+    return divided(*arrays, bias)
 
 
 def is_known() -> bool:

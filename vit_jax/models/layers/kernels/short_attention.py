@@ -5,9 +5,13 @@ model that is half of a step. Here one program handles some heads of a few image
 in as dense layers write them, `(n, h k)`, so that nothing is laid out anew, and all scores of one head fit on the
 chip. Scores are held transposed, `(m, n)`: sums over keys then run along sublanes, where they are cheap. The backward
 pass makes them again from the saved logarithms of the sums (Dao et al. 2022, arXiv 2205.14135, without its blocks).
+
+Heads that share lanes are not cut out of them: products run over all lanes, with zeros in those of the other heads,
+which takes the chip no longer; and what is transposed is so for all of them at once.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,13 +23,15 @@ from jax.experimental.pallas import tpu as pltpu
 MAX_TOKENS = 640  # Beyond, the scores of a head and what is made of them no longer fit beside each other.
 MIN_QUERIES = 16  # Of fewer, such as the one query of a pooling head, a program has too little to do.
 FORWARD, BACKWARD = "short_attention_forward", "short_attention_backward"
-_LANES = 128
-# Chips of two cores may divide images and groups of heads between them.
-_EACH_ALONE = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"))
+LANES = 128
+# Chips of two cores may divide windows and groups of heads between them; a bias's gradient is a sum over images.
+_IN_ORDER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary"))
+_EACH_ALONE = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "parallel"))
 _LARGEST_PROGRAM = 2**20  # scores that one program makes of an image: heads are written out, images a loop
 _MEMORY = 15 * 2**20  # bytes of a program on the chip, of 16 MiB that the compiler gives it
 _SCORE = 22  # bytes that a program needs for a score of one head and what is made of it
 _ARRAYS = {FORWARD: 4, BACKWARD: 7}  # that a program reads or writes, beside sums
+_BIASES = {FORWARD: 1, BACKWARD: 2}  # the same, of biases and their gradients
 START = 700  # cycles of one program, whatever it does: as many as two heads of 196 tokens take
 BYTES = 546  # that memory gives in a cycle, on v5e
 
@@ -34,9 +40,16 @@ _PLAIN = (((1,), (0,)), ((), ()))
 
 
 def short_attention(
-    heads: int, q: jax.Array, k: jax.Array, v: jax.Array, *, interpret: bool = False
+    heads: int,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    learned: bool = True,
+    interpret: bool = False,
 ) -> jax.Array:
-    """Return `softmax(q k^T / sqrt(k)) v`, with its own gradient; it cannot be differentiated twice.
+    """Return `softmax(q k^T / sqrt(k) + bias) v`, with its own gradient; it cannot be differentiated twice.
 
     Scores and sums are float32; weights are rounded to the dtype of `v` for their product, not divided by their
     sums before it.
@@ -45,15 +58,21 @@ def short_attention(
       heads: `h`.
       q: `(b, n, h k)`.
       k, v: `(b, m, h k)`; of sizes for which `heads_together` is not 0.
+      bias: `(w, h, n, m)` float32, of `w` windows of an image one after the other in `b`; `(w, 1, n, m)` for all heads
+        alike; or None.
+      learned: whether `bias` has a gradient; without one it is zero, whatever it should be. Of all heads alike it
+        has none.
       interpret: run without a TPU, slowly.
 
     Returns:
       `(b, n, h k)`.
     """
-    return _attend(heads, interpret, q, k, v)  # pyright: ignore[reportReturnType]
+    if bias is None:
+        return _attend(heads, False, interpret, q, k, v, None)  # pyright: ignore[reportReturnType]
+    return _attend(heads, learned, interpret, q, k, v, bias.swapaxes(2, 3))  # pyright: ignore[reportReturnType]
 
 
-def heads_together(heads: int, size: int, queries: int, keys: int, itemsize: int) -> int:
+def heads_together(heads: int, size: int, queries: int, keys: int, itemsize: int, biased: int = 0) -> int:
     """Return how many heads one program handles: their columns fill whole lanes, or they are all there are.
 
     Args:
@@ -61,25 +80,32 @@ def heads_together(heads: int, size: int, queries: int, keys: int, itemsize: int
       size: `k`.
       queries, keys: `n` and `m`.
       itemsize: bytes of an element.
+      biased: how many heads have a bias of their own: none, one for all of them, or all.
 
     Returns:
       A divisor of `heads`; 0 where a program has no room for what so many heads read and write.
     """
     rows = max(queries, keys)
-    whole = [count for count in range(1, heads) if heads % count == 0 and count * size % _LANES == 0]
+    whole = [count for count in range(1, heads) if heads % count == 0 and count * size % LANES == 0]
     room = [
         count
         for count in (*whole, heads)
         if rows <= MAX_TOKENS
-        and image_bytes(rows, count * size, itemsize, BACKWARD) <= _room_for_images(queries, keys)
+        and image_bytes(rows, count * size, itemsize, BACKWARD)
+        <= _room_for_images(queries, keys, min(count, biased), BACKWARD)
     ]
     fitting = [count for count in room if count * queries * keys <= _LARGEST_PROGRAM]
     return max(fitting, default=min(room, default=0))
 
 
-def _room_for_images(queries: int, keys: int) -> int:
-    """Return how many bytes one program may read and write beside its scores; the next one's lie there too."""
-    return (_MEMORY - _SCORE * queries * keys) // 2
+def bias_bytes(queries: int, keys: int, biased: int, direction: str) -> int:
+    """Return what one program reads and writes of a bias, in whole tiles; arguments as `images_together`."""
+    return _BIASES[direction] * biased * math.ceil(keys / 8) * 8 * math.ceil(queries / LANES) * LANES * 4
+
+
+def _room_for_images(queries: int, keys: int, biased: int, direction: str) -> int:
+    """Return how many bytes one program may read and write of images; the next one's lie there too."""
+    return (_MEMORY - _SCORE * queries * keys) // 2 - bias_bytes(queries, keys, biased, direction)
 
 
 def image_bytes(rows: int, columns: int, itemsize: int, direction: str) -> int:
@@ -91,137 +117,260 @@ def image_bytes(rows: int, columns: int, itemsize: int, direction: str) -> int:
       direction: `FORWARD` or `BACKWARD`.
     """
     tile = 32 // itemsize
-    tiles = math.ceil(rows / tile) * math.ceil(columns / _LANES)
-    return _ARRAYS[direction] * tiles * tile * _LANES * itemsize
+    tiles = math.ceil(rows / tile) * math.ceil(columns / LANES)
+    return _ARRAYS[direction] * tiles * tile * LANES * itemsize
 
 
-def images_together(images: int, groups: int, each: int, queries: int, keys: int) -> int:
+def images_together(
+    images: int, groups: int, each: int, queries: int, keys: int, biased: int = 0, direction: str = BACKWARD
+) -> int:
     """Return how many images one program handles, in equal numbers, so that starts and transfers take least.
 
     Every program costs its start, and the first one waits for what it reads; the others' is read meanwhile.
 
     Args:
-      images: `b`.
-      groups: of heads, each a program.
+      images: `b / w`.
+      groups: of heads and windows, each a program.
       each: `image_bytes` of one image.
       queries, keys: `n` and `m`.
+      biased: how many biases a program adds: none, one for all of its heads, or as many as they are.
+      direction: `FORWARD` or `BACKWARD`.
     """
-    room = _room_for_images(queries, keys)
+    room = _room_for_images(queries, keys, biased, direction)
     fitting = [count for count in range(1, images + 1) if images % count == 0 and count * each <= room]
     cost = {count: images // count * groups * START + count * each / BYTES for count in (1, *fitting)}
     return min(cost, key=cost.__getitem__)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(heads: int, interpret: bool, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    return _forward(heads, interpret, q, k, v)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _attend(
+    heads: int,
+    learned: bool,
+    interpret: bool,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None,
+) -> jax.Array:
+    return _forward(heads, learned, interpret, q, k, v, bias)[0]
+
+
+_Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array]
 
 
 def _forward(
-    heads: int, interpret: bool, q: jax.Array, k: jax.Array, v: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    program = _Program(heads, q, k, FORWARD)
+    heads: int,
+    learned: bool,
+    interpret: bool,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    bias: jax.Array | None,
+) -> tuple[jax.Array, _Saved]:
+    program = _Program(heads, q, k, bias, FORWARD)
     out, log_sums = pl.pallas_call(
-        partial(_forward_kernel, program.together, program.scale),
+        program.kernel(_forward_kernel),
         grid=program.grid,
-        in_specs=[program.queries, program.keys, program.keys],
+        in_specs=[program.queries, program.keys, program.keys, *program.bias],
         out_specs=[program.queries, program.log_sums],
-        out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), program.log_sums_shape],
+        out_shape=[program.queries_shape, program.log_sums_shape],
         compiler_params=_EACH_ALONE,
         interpret=interpret,
         name=FORWARD,
-    )(q, k, v)
-    return out, (q, k, v, log_sums)
+    )(*map(program.by_window, (q, k, v)), *program.given(bias))
+    return out.reshape(q.shape), (q, k, v, bias, log_sums)
 
 
 def _backward(
-    heads: int, interpret: bool, saved: tuple[jax.Array, ...], dout: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    q, k, v, log_sums = saved
-    program = _Program(heads, q, k, BACKWARD)
-    dq, dk, dv = pl.pallas_call(
-        partial(_backward_kernel, program.together, program.scale),
+    heads: int, learned: bool, interpret: bool, saved: _Saved, dout: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    q, k, v, bias, log_sums = saved
+    program = _Program(heads, q, k, bias, BACKWARD)
+    summed = bias is not None and learned
+    dq, dk, dv, *dbias = pl.pallas_call(
+        program.kernel(partial(_backward_kernel, summed)),
         grid=program.grid,
-        in_specs=[program.queries, program.keys, program.keys, program.log_sums, program.queries],
-        out_specs=[program.queries, program.keys, program.keys],
-        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)],
-        compiler_params=_EACH_ALONE,
+        in_specs=[
+            program.queries,
+            program.keys,
+            program.keys,
+            *program.bias,
+            program.log_sums,
+            program.queries,
+        ],
+        out_specs=[program.queries, program.keys, program.keys, *program.bias[: int(summed)]],
+        out_shape=[
+            program.queries_shape,
+            program.keys_shape,
+            program.keys_shape,
+            *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in program.given(bias)[: int(summed)]),
+        ],
+        compiler_params=_IN_ORDER if summed else _EACH_ALONE,
         interpret=interpret,
         name=BACKWARD,
-    )(q, k, v, log_sums, dout)
-    return dq, dk, dv
+    )(
+        *map(program.by_window, (q, k, v)),
+        *program.given(bias),
+        log_sums,
+        program.by_window(dout),
+    )
+    change = dbias[0] if dbias else None if bias is None else jnp.zeros_like(bias)
+    return dq.reshape(q.shape), dk.reshape(k.shape), dv.reshape(v.shape), change
 
 
 _attend.defvjp(_forward, _backward)
 
 
 class _Program:
-    """What one program sees of `q` `(b, n, h k)` and `k` `(b, m, h k)`."""
+    """What one program sees of `q` `(b, n, h k)`, `k` `(b, m, h k)` and a bias `(w, h, m, n)`, `(w, 1, m, n)` or None.
 
-    def __init__(self, heads: int, q: jax.Array, k: jax.Array, direction: str) -> None:
+    Programs are counted by window, group of heads and images, the last fastest, so that a bias stays where it is.
+    """
+
+    def __init__(
+        self, heads: int, q: jax.Array, k: jax.Array, bias: jax.Array | None, direction: str
+    ) -> None:
         (b, n, d), m = q.shape, k.shape[1]
-        size = d // heads
-        self.scale = size**-0.5
-        self.together = heads_together(heads, size, n, m, q.dtype.itemsize)
-        groups = heads // self.together
-        each = image_bytes(max(n, m), self.together * size, q.dtype.itemsize, direction)
-        images = images_together(b, groups, each, n, m)
-        self.grid = (b // images, groups)
+        self.size = size = d // heads
+        self.windows = windows = 1 if bias is None else bias.shape[0]
+        biased = 0 if bias is None else bias.shape[1]
+        together = heads_together(heads, size, n, m, q.dtype.itemsize, biased)
+        groups, biases = heads // together, min(together, biased)
+        each = image_bytes(max(n, m), together * size, q.dtype.itemsize, direction)
+        images = images_together(b // windows, groups * windows, each, n, m, biases, direction)
+        self.grid = (windows, groups, b // windows // images)
         self.queries, self.keys = (
-            pl.BlockSpec((images, rows, self.together * size), lambda image, group: (image, 0, group))
+            pl.BlockSpec(
+                (images, None, rows, together * size), lambda window, group, image: (image, window, 0, group)
+            )
             for rows in (n, m)
         )
-        self.log_sums = pl.BlockSpec((images, 1, self.together, n), lambda image, group: (image, group, 0, 0))
-        self.log_sums_shape = jax.ShapeDtypeStruct((b, groups, self.together, n), jnp.float32)
+        self.queries_shape, self.keys_shape = (
+            jax.ShapeDtypeStruct((b // windows, windows, rows, d), q.dtype) for rows in (n, m)
+        )
+        self.bias: list[pl.BlockSpec] = []
+        if biased:
+            own = biased > 1
+            self.bias.append(
+                pl.BlockSpec(
+                    (None, biases, m, n), lambda window, group, image: (window, group if own else 0, 0, 0)
+                )
+            )
+        self.log_sums = pl.BlockSpec(
+            (images, None, None, together, n), lambda window, group, image: (image, window, group, 0, 0)
+        )
+        self.log_sums_shape = jax.ShapeDtypeStruct((b // windows, windows, groups, together, n), jnp.float32)
+
+    def by_window(self, x: jax.Array) -> jax.Array:
+        """Return `x` `(b, n, d)` as `(b / w, w, n, d)`."""
+        return x.reshape(-1, self.windows, *x.shape[1:])
+
+    def given(self, bias: jax.Array | None) -> list[jax.Array]:
+        return [] if bias is None else [bias]
+
+    def kernel(self, body: Callable[..., None]) -> Callable[..., None]:
+        """Return a kernel, its references to a bias None where there is none."""
+
+        def run(q_ref: Any, k_ref: Any, v_ref: Any, *refs: Any) -> None:
+            body(self.size, q_ref, k_ref, v_ref, *(refs if self.bias else (None, *refs)))
+
+        return run
 
 
 def _dot(a: Any, b: Any, dimensions: Any) -> Any:
     return jax.lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
 
 
-def _forward_kernel(
-    heads: int, scale: float, q_ref: Any, k_ref: Any, v_ref: Any, out_ref: Any, log_sums_ref: Any
-) -> None:
-    size = q_ref.shape[-1] // heads
+def _lanes(columns: int, size: int) -> Iterator[tuple[slice, int]]:
+    """Return the columns that products run over, those of some heads, and the number of the first of these."""
+    wide = max(LANES, size) if LANES % size == 0 else size
+    for start in range(0, columns, wide):
+        yield slice(start, min(start + wide, columns)), start // size
 
+
+def _only(x: Any, place: int, size: int) -> Any:
+    """Return `x` with zeros in the columns of other heads than the one at a place."""
+    if x.shape[1] == size:
+        return x
+    lane = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
+    return jnp.where((lane >= place * size) & (lane < (place + 1) * size), x, jnp.zeros_like(x))
+
+
+def _scores(k: Any, q: Any, bias_ref: Any, head: int, size: int) -> Any:
+    """Return the scores `(m, n)` of a head."""
+    scores = _dot(k, q, _BOTH_LAST) * size**-0.5
+    return scores if bias_ref is None else scores + bias_ref[min(head, bias_ref.shape[0] - 1)]
+
+
+def _forward_kernel(
+    size: int, q_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, out_ref: Any, log_sums_ref: Any
+) -> None:
     @pl.loop(0, q_ref.shape[0])
     def _(image: Any) -> None:
-        for head in range(heads):
-            columns = slice(head * size, (head + 1) * size)
+        for columns, first in _lanes(q_ref.shape[-1], size):
             q, k, v = (ref[image, :, columns] for ref in (q_ref, k_ref, v_ref))
-            scores = _dot(k, q, _BOTH_LAST) * scale  # (m, n)
-            largest = scores.max(0, keepdims=True)
-            weights = jnp.exp(scores - largest)
-            sums = weights.sum(0, keepdims=True)
-            out = _dot(v.T, weights.astype(v.dtype), _PLAIN) / sums  # (k, n)
-            out_ref[image, :, columns] = out.T.astype(out_ref.dtype)
-            log_sums_ref[image, 0, head : head + 1, :] = largest + jnp.log(sums)
+            turned, outs = v.T, []
+            for place in range(q.shape[1] // size):
+                head, own = first + place, slice(place * size, (place + 1) * size)
+                scores = _scores(_only(k, place, size), q, bias_ref, head, size)
+                largest = scores.max(0, keepdims=True)
+                weights = jnp.exp(scores - largest)
+                sums = weights.sum(0, keepdims=True)
+                outs.append(_dot(turned[own], weights.astype(v.dtype), _PLAIN) / sums)  # (k, n)
+                log_sums_ref[image, head : head + 1, :] = largest + jnp.log(sums)
+            out_ref[image, :, columns] = jnp.concatenate(outs).T.astype(out_ref.dtype)
 
 
 def _backward_kernel(
-    heads: int,
-    scale: float,
+    summed: bool,
+    size: int,
     q_ref: Any,
     k_ref: Any,
     v_ref: Any,
+    bias_ref: Any,
     log_sums_ref: Any,
     dout_ref: Any,
     dq_ref: Any,
     dk_ref: Any,
     dv_ref: Any,
+    *dbias_ref: Any,
 ) -> None:
-    size = q_ref.shape[-1] // heads
+    if summed:
+
+        @pl.when(pl.program_id(2) == 0)
+        def _() -> None:
+            dbias_ref[0][...] = jnp.zeros_like(dbias_ref[0])
 
     @pl.loop(0, q_ref.shape[0])
     def _(image: Any) -> None:
-        for head in range(heads):
-            columns = slice(head * size, (head + 1) * size)
+        def write(ref: Any, columns: slice, change: Any) -> None:
+            ref[image, :, columns] = change.astype(ref.dtype)
+
+        def of_head(q: Any, k: Any, v: Any, dout: Any, head: int, place: int) -> tuple[Any, Any]:
+            """Return the weights and the gradient of the products of keys and queries, both `(m, n)`."""
+            scores = _scores(_only(k, place, size), q, bias_ref, head, size)
+            weights = jnp.exp(scores - log_sums_ref[image, head : head + 1, :])
+            dweights = _dot(_only(v, place, size), dout, _BOTH_LAST)
+            dscores = weights * (dweights - (weights * dweights).sum(0, keepdims=True))
+            if summed:
+                dbias_ref[0][head] += dscores
+            return weights.astype(dout.dtype), (dscores * size**-0.5).astype(q.dtype)
+
+        for columns, first in _lanes(q_ref.shape[-1], size):
             q, k, v, dout = (ref[image, :, columns] for ref in (q_ref, k_ref, v_ref, dout_ref))
-            log_sums = log_sums_ref[image, 0, head : head + 1, :]
-            weights = jnp.exp(_dot(k, q, _BOTH_LAST) * scale - log_sums)  # (m, n)
-            dweights = _dot(v, dout, _BOTH_LAST)
-            centre = (weights * dweights).sum(0, keepdims=True)
-            dscores = (weights * (dweights - centre) * scale).astype(q.dtype)
-            dv_ref[image, :, columns] = _dot(weights.astype(dout.dtype), dout, _PLAIN).astype(dv_ref.dtype)
-            dk_ref[image, :, columns] = _dot(dscores, q, _PLAIN).astype(dk_ref.dtype)
-            dq_ref[image, :, columns] = _dot(k.T, dscores, _PLAIN).T.astype(dq_ref.dtype)
+            if q.shape[1] == size:
+                weights, dscores = of_head(q, k, v, dout, first, 0)
+                write(dv_ref, columns, _dot(weights, dout, _PLAIN))
+                write(dk_ref, columns, _dot(dscores, q, _PLAIN))
+                write(dq_ref, columns, _dot(k.T, dscores, _PLAIN).T)
+                continue
+            turned_q, turned_k, turned_dout = q.T, k.T, dout.T
+            dq, dk, dv = [], [], []
+            for place in range(q.shape[1] // size):
+                own = slice(place * size, (place + 1) * size)
+                weights, dscores = of_head(q, k, v, dout, first + place, place)
+                dv.append(_dot(turned_dout[own], weights, _BOTH_LAST))  # (k, m)
+                dk.append(_dot(turned_q[own], dscores, _BOTH_LAST))
+                dq.append(_dot(turned_k[own], dscores, _PLAIN))  # (k, n)
+            for ref, heads in ((dq_ref, dq), (dk_ref, dk), (dv_ref, dv)):
+                write(ref, columns, jnp.concatenate(heads).T)
