@@ -28,6 +28,7 @@ from vit_jax.training.devices.mesh import BATCH, make_mesh
 def interpreted(q, k, v, bias=None, **options):
     """The kernel, given arrays by heads."""
     flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
+    bias = None if bias is None else bias[:, None]  # of one part
     return short_attention(q.shape[2], *flat, bias, interpret=True, **options).reshape(q.shape)
 
 
@@ -85,22 +86,25 @@ def test_a_bias_that_is_not_learned_has_no_gradient():
 
 
 @pytest.mark.parametrize(
-    ("b", "n", "m", "windows", "learned"),
+    ("b", "n", "m", "windows", "biases"),
     [
-        (8, 49, 49, 4, True),  # two windows of the same image
-        (6, 49, 49, 1, True),  # two images that share a bias
-        (9, 49, 49, 3, True),  # none: three windows are no pairs
-        (16, 4, 16, 0, False),  # eight pooled ones, which see only their own keys
-        (3, 130, 130, 0, False),
+        (8, 49, 49, 4, 4),  # two windows side by side, twice
+        (8, 49, 49, 4, 1),  # the same, with one bias
+        (32, 49, 49, 16, 16),  # eight windows are whole tiles
+        (6, 49, 49, 1, 1),
+        (9, 49, 49, 3, 3),  # three windows are no pairs
+        (16, 4, 16, 8, 0),  # eight pooled ones, which see only their own keys
+        (16, 16, 64, 4, 0),
+        (3, 130, 130, 1, 0),
     ],
 )
-def test_short_sequences_are_attended_to_together(b, n, m, windows, learned):
+def test_short_sequences_are_attended_to_together(b, n, m, windows, biases):
     q, k, v, dout = inputs(b, n, m, 2, 32)
-    bias = [jax.random.normal(jax.random.key(1), (windows, 2, n, m))] if learned else []
+    bias = [jax.random.normal(jax.random.key(1), (biases, 2, n, m))] if biases else []
 
     def ours(q, k, v, *bias):
         flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
-        return attend(2, *flat, *bias, interpret=True).reshape(q.shape)
+        return attend(2, *flat, *bias, windows=windows, interpret=True).reshape(q.shape)
 
     given = (q, k, v, *bias, dout)
     for mine, expected in zip(with_gradients(ours, *given), with_gradients(explicit, *given), strict=True):
@@ -115,7 +119,8 @@ def test_a_bias_is_divided_by_heads_and_its_gradient_summed_over_devices():
 
     def each(q, k, v, bias):
         flat = (x.reshape(*x.shape[:2], -1) for x in (q, k, v))
-        return on_each_device(partial(attend, interpret=True), 4, *flat, bias=bias).reshape(q.shape)
+        together = partial(attend, windows=2, interpret=True)
+        return on_each_device(together, 4, *flat, bias=bias).reshape(q.shape)
 
     with placed(Placement(mesh, BATCH[0], "fsdp", "tensor", {}, {})):
         ours = with_gradients(each, q, k, v, bias, dout)
@@ -201,9 +206,9 @@ def tpu(monkeypatch):
     """Attention that believes to run on one TPU; which arrays the kernel was given."""
     given = []
 
-    def kernel(heads, q, k, v, bias=None):
+    def kernel(heads, q, k, v, bias=None, *, windows):
         given.append((heads, q.shape))
-        return attend(heads, q, k, v, bias, interpret=True)
+        return attend(heads, q, k, v, bias, windows=windows, interpret=True)
 
     monkeypatch.setattr(attention_module, "platform", lambda: "tpu")
     monkeypatch.setattr(attention_module, "is_known", lambda: True)

@@ -133,7 +133,7 @@ KERNEL = (
     "  %jvp_short_attention_backward_.1 = (bf16[8,1,197,384]{3,2,1,0}, bf16[8,1,197,384]{3,2,1,0}, bf16[8,1,197,384]{3,2,1,0}) "
     "custom-call(%q, %k, %v, %short_attention_forward.log_sums, %dout), "
     'custom_call_target="tpu_custom_call", operand_layout_constraints={bf16[8,1,197,384]{3,2,1,0}, bf16[8,1,50,384]{3,2,1,0}, '
-    "bf16[8,1,50,384]{3,2,1,0}, f32[8,1,3,4,197]{4,3,2,1,0}, bf16[8,1,197,384]{3,2,1,0}}, "
+    "bf16[8,1,50,384]{3,2,1,0}, f32[8,1,3,1,4,197]{5,4,3,2,1,0}, bf16[8,1,197,384]{3,2,1,0}}, "
     'frontend_attributes={kernel_metadata={}}, metadata={op_name="jit(step)/short_attention_backward/pallas_call"}'
 )
 
@@ -142,7 +142,7 @@ def test_our_kernels_are_counted_by_their_scores():
     tiles = 7 * 2  # of 50 keys by 197 queries
     first = 4 * 7 * 208 * 128 * 2 / 546  # bytes of a program: four images, one of three groups
     assert kernel_cycles(KERNEL) == 2 * 3 * (700 + 4 * 4 * (120 + 10.5 * tiles)) + first
-    biased = KERNEL.replace("f32[8,1,3,4,197]", "f32[1,12,50,197]{3,2,1,0}, f32[8,1,3,4,197]", 1)
+    biased = KERNEL.replace("f32[8,1,3,1,4,197]", "f32[1,1,12,50,197]{4,3,2,1,0}, f32[8,1,3,1,4,197]", 1)
     assert kernel_cycles(biased) == kernel_cycles(KERNEL)  # it leaves room for as many images
     assert kernel_cycles(KERNEL.replace("short_attention_backward", "another")) is None
     lines = (

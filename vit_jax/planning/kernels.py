@@ -33,19 +33,22 @@ def kernel_cycles(call: str) -> float | None:
     source = re.search(r'op_name="([^"]*)"', call)
     name = next((known for known in _HEAD if source and known in source[1]), None)
     operands = re.search(r"operand_layout_constraints=\{(.*?)\}, \w+=", call)
-    sums = re.search(r"f32\[\d+,\d+,(\d+),(\d+),\d+\]", call)
+    sums = re.search(r"f32\[\d+,\d+,(\d+),(\d+),(\d+),(\d+)\]", call)
     if name is None or operands is None or sums is None:
         return None
     arrays = [
         (dtype, [int(side) for side in shape.split(",")])
         for dtype, shape in re.findall(r"(\w+)\[([\d,]+)\]", operands[1])
     ]
-    (dtype, (images, windows, queries, width)), (_, (_, _, keys, _)) = arrays[:2]
-    groups, heads = int(sums[1]), int(sums[2])
-    biased = min(heads, arrays[3][1][1]) if len(arrays) > _PLAIN[name] else 0
-    each = image_bytes(max(queries, keys), width // groups, 2 if dtype == "bf16" else 4, name)
-    together = images_together(images, groups * windows, each, queries, keys, biased, name)
+    (dtype, (images, windows, _, width)), (_, (_, _, rows, _)) = arrays[:2]
+    groups, parts, heads, queries = (int(number) for number in sums.groups())
+    keys = rows // parts
+    bias = arrays[3][1] if len(arrays) > _PLAIN[name] else (1, 0, 0)
+    each = image_bytes(parts * max(queries, keys), width // groups, 2 if dtype == "bf16" else 4, name)
+    together = images_together(
+        images, groups * windows, each, queries, keys, bias[1] * min(heads, bias[2]), name
+    )
     tiles = math.ceil(keys / 8) * math.ceil(queries / 128)
     programs = windows * groups * (images // together)
-    work = programs * (START + together * heads * (_HEAD[name] + _TILE[name] * tiles))
+    work = programs * (START + together * parts * heads * (_HEAD[name] + _TILE[name] * tiles))
     return work + together * each / BYTES

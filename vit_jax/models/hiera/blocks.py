@@ -44,7 +44,14 @@ class UnitAttention(Module):
         q = largest_of_four(q) if self.pooling else q
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-            return attention(q, k, v, implementation=self.config.attention, return_weights=return_weights)
+            return attention(
+                q,
+                k,
+                v,
+                implementation=self.config.attention,
+                return_weights=return_weights,
+                windows=n // unit,
+            )
 
         if self.config.remat == "attention":  # as in `SelfAttention`
             attend = jax.checkpoint(attend)

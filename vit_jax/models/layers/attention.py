@@ -59,6 +59,7 @@ def attention(
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
     return_weights: bool = False,
+    windows: int = 1,
 ) -> tuple[jax.Array, jax.Array | None]:
     """Return `softmax(q k^T / sqrt(k) + bias) v` and, if asked for, the weights.
 
@@ -82,6 +83,7 @@ def attention(
       dropout_rate: dropout of the weights.
       key: None for evaluation.
       return_weights: whether to return the weights `(b, h, n, m)`, before dropout.
+      windows: how many sequences, one after the other in `b`, are those of one image; changes nothing but speed.
 
     Returns:
       The output `(b, n, h, k)`, and the weights or None.
@@ -92,11 +94,11 @@ def attention(
     plain = bias is None and mask is None
     shared = mask is None and (bias is None or _is_shared(bias, q, k))
     if implementation == "auto":
-        implementation = _best_implementation(q, k, bias is not None, shared)
+        implementation = _best_implementation(q, k, bias is not None, shared, windows)
     if implementation == "explicit" or return_weights or (dropout_rate and key is not None):
         return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
     if implementation == "kernel":
-        _check_kernel(q, k, bias is not None)
+        _check_kernel(q, k, windows, bias is not None)
         if not shared:
             return _explicit(q, k, v, bias, mask, dropout_rate, key, return_weights)
         # Not by heads: a last axis of 64 would be laid out in rows half empty.
@@ -104,7 +106,8 @@ def attention(
         if bias is not None:
             bias = bias[None] if bias.ndim == 3 else bias
             bias = jnp.broadcast_to(bias, (bias.shape[0], q.shape[2], *bias.shape[2:]))
-        return on_each_device(_together().attend, q.shape[2], *flat, bias=bias).reshape(q.shape), None
+        attend = partial(_together().attend, windows=windows)
+        return on_each_device(attend, q.shape[2], *flat, bias=bias).reshape(q.shape), None
     if implementation == "cudnn" and plain:
         return _cudnn(q, k, v), None
     attend = partial(jax.nn.dot_product_attention, implementation="xla")
@@ -134,10 +137,10 @@ def _is_shared(bias: jax.Array, q: jax.Array, k: jax.Array) -> bool:
     return bias.shape[-2:] == (q.shape[1], k.shape[1]) and (windows == 1 or windows < q.shape[0])
 
 
-def _best_implementation(q: jax.Array, k: jax.Array, biased: bool, shared: bool) -> str:
+def _best_implementation(q: jax.Array, k: jax.Array, biased: bool, shared: bool, windows: int) -> str:
     backend = platform()
     if backend == "tpu" and shared and q.dtype == jnp.bfloat16 and is_known():
-        pays = _together().pays(q.shape[1], k.shape[1]) and _fits_kernel(q, k, biased)
+        pays = _together().pays(q.shape[1], k.shape[1], windows) and _fits_kernel(q, k, windows, biased)
         return "kernel" if pays else "explicit"
     if backend == "gpu":
         fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
@@ -145,14 +148,14 @@ def _best_implementation(q: jax.Array, k: jax.Array, biased: bool, shared: bool)
     return "explicit"
 
 
-def _fits_kernel(q: jax.Array, k: jax.Array, biased: bool) -> bool:
+def _fits_kernel(q: jax.Array, k: jax.Array, windows: int, biased: bool) -> bool:
     (_, queries, heads, size), keys = q.shape, k.shape[1]
-    return _together().fits(heads, size, queries, keys, q.dtype.itemsize, biased)
+    return _together().fits(heads, size, queries, keys, q.dtype.itemsize, windows, biased)
 
 
-def _check_kernel(q: jax.Array, k: jax.Array, biased: bool) -> None:
+def _check_kernel(q: jax.Array, k: jax.Array, windows: int, biased: bool) -> None:
     tokens, heads, size = max(q.shape[1], k.shape[1]), *q.shape[2:]
-    if platform() != "tpu" or not _fits_kernel(q, k, biased):
+    if platform() != "tpu" or not _fits_kernel(q, k, windows, biased):
         raise ConfigError(
             f"attention is 'kernel' on a {platform()} with {tokens} tokens and {heads} heads of {size} in {q.dtype}; "
             f"the kernel is for TPUs, at most {_together().MAX_TOKENS} tokens, or fewer where heads do not fill the "

@@ -78,11 +78,22 @@ class WindowAttention(Module):
         self.out = Dense((h, k), (d,), scheme=config.init, rngs=rngs)
 
     def __call__(
-        self, x: jax.Array, key: jax.Array | None, cut: Cut, return_weights: bool = False
+        self, x: jax.Array, key: jax.Array | None, around: tuple[Cut, Sides], return_weights: bool = False
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Return the attention of maps `x` `(b, *sides, d)` to themselves, and its weights `(b w, h, n, n)` or None."""
-        sides = x.shape[1:-1]
-        q, k, v = self.qkv.split(cut.split(x))
+        """Return the attention of maps to themselves, and its weights `(b w, h, n, n)` or None.
+
+        Args:
+          x: maps `(b, *sides, d)`, or their places in the order of windows that divide them, `(b, w n, d)`.
+          key: None for evaluation.
+          around: how maps are cut, and their sides.
+          return_weights: whether to return the weights.
+        """
+        cut, sides = around
+        ordered = x.ndim == 3
+        # Cut after the dense layer and joined before the other one: these are faster on whole rows.
+        q, k, v = self.qkv.split(x if ordered else cut.split(x))
+        rows = q.shape
+        q, k, v = (y.reshape(-1, math.prod(cut.window), *y.shape[2:]) for y in (q, k, v))
         if self.logit_scale is not None:
             scale = jnp.exp(jnp.minimum(self.logit_scale[...], LARGEST_SCALE)) * math.sqrt(q.shape[-1])
             q, k = _directions(q, scale[:, None]), _directions(k)
@@ -91,11 +102,13 @@ class WindowAttention(Module):
             implementation=self.config.attention,
             dropout_rate=self.config.attention_dropout_rate,
             return_weights=return_weights,
+            windows=cut.count(sides),
         )
         if self.config.remat == "attention":  # the backward pass makes scores and weights again from q and k
             attend = jax.checkpoint(attend)
         y, weights = attend(q, k, v, bias=self.bias(cut, sides), key=fold(key, "weights"))
-        y = cut.join(self.out(y), sides)
+        y = self.out(y.reshape(rows))
+        y = y if ordered else cut.join(y, sides)
         return dropout(y, self.config.dropout_rate, fold(key, "out")), weights
 
     def bias(self, cut: Cut, sides: Sides) -> jax.Array:

@@ -1,5 +1,6 @@
 """A stage: patches are merged, then pairs of a plain and a shifted block follow."""
 
+import math
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from vit_jax.models.layers.encoder_config import EncoderConfig
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.placement import gather_block, keep_rows
-from vit_jax.models.layers.positions.windows import Cut
+from vit_jax.models.layers.positions.windows import Cut, reorder
 from vit_jax.models.swin.attention import WindowAttention, WindowPositions
 from vit_jax.models.swin.config import SwinConfig
 from vit_jax.models.swin.fitting import Fit
@@ -95,31 +96,41 @@ class Stage(Module):
           The maps after the last block, and what was asked for, an entry for each block.
         """
         x = x if self.merge is None else self.merge(x)
-        depth = self.config.depth
-        cuts = tuple(Cut(fit.window, shift, fit.pad_first) for shift in ((0, 0), fit.shift))
+        depth, (b, *sides, c) = self.config.depth, x.shape
+        sides = tuple(sides)
+        plain, shifted = cuts = tuple(Cut(fit.window, shift, fit.pad_first) for shift in ((0, 0), fit.shift))
         layers = (self.blocks, rates, split(key, depth))
+        # Nothing but attention asks where a place lies: between blocks they stay in the order of windows.
+        ordered = plain.fills(sides)
+
+        def as_map(x: jax.Array, cut: Cut) -> jax.Array:
+            return cut.join(x.reshape(-1, math.prod(cut.window), c), sides) if ordered else x
 
         def block(x: jax.Array, layer: Any, cut: Cut) -> tuple[jax.Array, dict[str, jax.Array | None]]:
             block, rate, layer_key = layer
             block = gather_block(block, depth, x.dtype)
-            x, attended = block(keep_rows(x), rate, layer_key, cut, weights)
+            x, attended = block(keep_rows(x), rate, layer_key, (cut, sides), weights)
             x = keep_rows(x)
-            return x, {"blocks": x if outputs else None, "attention": attended}
+            return x, {"blocks": as_map(x, cut) if outputs else None, "attention": attended}
 
         def pair(x: jax.Array, both: Any) -> tuple[jax.Array, Any]:
-            found = []
+            found, before = [], plain
             for i, cut in enumerate(cuts):
+                x = reorder(x, before, cut, sides) if ordered else x
                 x, captured = block(x, jax.tree.map(lambda a, i=i: a[i], both), cut)
                 found.append(captured)
-            return x, tuple(found)
+                before = cut
+            return reorder(x, shifted, plain, sides) if ordered else x, tuple(found)
 
+        x = plain.split(x).reshape(b, -1, c) if ordered else x
         pairs, odd = divmod(depth, PAIR)
         paired = jax.tree.map(lambda a: a[: depth - odd].reshape(pairs, PAIR, *a.shape[1:]), layers)
         x, found = scanned(self.config, pair, x, paired, pairs, PAIR)
         each = [jax.tree.map(lambda a, n=n: a[n], captured) for n in range(pairs) for captured in found]
         if odd:
-            x, last = block(x, jax.tree.map(lambda a: a[-1], layers), cuts[0])
+            x, last = block(x, jax.tree.map(lambda a: a[-1], layers), plain)
             each.append(last)
+        x = as_map(x, plain)
         return x, {
             name: [captured[name] for captured in each]
             for name, wanted in (("blocks", outputs), ("attention", weights))

@@ -13,7 +13,7 @@ which takes the chip no longer; and what is transposed is so for all of them at 
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ def short_attention(
     v: jax.Array,
     bias: jax.Array | None = None,
     *,
+    parts: int = 1,
     learned: bool = True,
     interpret: bool = False,
 ) -> jax.Array:
@@ -56,23 +57,31 @@ def short_attention(
 
     Args:
       heads: `h`.
-      q: `(b, n, h k)`.
-      k, v: `(b, m, h k)`; of sizes for which `heads_together` is not 0.
-      bias: `(w, h, n, m)` float32, of `w` windows of an image one after the other in `b`; `(w, 1, n, m)` for all heads
-        alike; or None.
+      q: `(b, parts n, h k)`.
+      k, v: `(b, parts m, h k)`; of sizes for which `heads_together` is not 0.
+      bias: `(w, parts, h, n, m)` float32, of `w` windows of an image one after the other in `b`; of sizes 1 for parts
+        or heads that are alike; or None.
+      parts: how many sequences, which do not see each other, one after the other are a row of `b`.
       learned: whether `bias` has a gradient; without one it is zero, whatever it should be. Of all heads alike it
         has none.
       interpret: run without a TPU, slowly.
 
     Returns:
-      `(b, n, h k)`.
+      `(b, parts n, h k)`.
     """
-    if bias is None:
-        return _attend(heads, False, interpret, q, k, v, None)  # pyright: ignore[reportReturnType]
-    return _attend(heads, learned, interpret, q, k, v, bias.swapaxes(2, 3))  # pyright: ignore[reportReturnType]
+    given = None if bias is None else bias.swapaxes(3, 4)
+    return _attend(_Form(heads, parts, learned, interpret), q, k, v, given)  # pyright: ignore[reportReturnType]
 
 
-def heads_together(heads: int, size: int, queries: int, keys: int, itemsize: int, biased: int = 0) -> int:
+def heads_together(
+    heads: int,
+    size: int,
+    queries: int,
+    keys: int,
+    itemsize: int,
+    parts: int = 1,
+    biases: tuple[int, int] = (0, 0),
+) -> int:
     """Return how many heads one program handles: their columns fill whole lanes, or they are all there are.
 
     Args:
@@ -80,7 +89,8 @@ def heads_together(heads: int, size: int, queries: int, keys: int, itemsize: int
       size: `k`.
       queries, keys: `n` and `m`.
       itemsize: bytes of an element.
-      biased: how many heads have a bias of their own: none, one for all of them, or all.
+      parts: see `short_attention`.
+      biases: how many parts and how many heads have one of their own.
 
     Returns:
       A divisor of `heads`; 0 where a program has no room for what so many heads read and write.
@@ -91,10 +101,10 @@ def heads_together(heads: int, size: int, queries: int, keys: int, itemsize: int
         count
         for count in (*whole, heads)
         if rows <= MAX_TOKENS
-        and image_bytes(rows, count * size, itemsize, BACKWARD)
-        <= _room_for_images(queries, keys, min(count, biased), BACKWARD)
+        and image_bytes(parts * rows, count * size, itemsize, BACKWARD)
+        <= _room_for_images(queries, keys, biases[0] * min(count, biases[1]), BACKWARD)
     ]
-    fitting = [count for count in room if count * queries * keys <= _LARGEST_PROGRAM]
+    fitting = [count for count in room if count * parts * queries * keys <= _LARGEST_PROGRAM]
     return max(fitting, default=min(room, default=0))
 
 
@@ -112,7 +122,7 @@ def image_bytes(rows: int, columns: int, itemsize: int, direction: str) -> int:
     """Return what one program reads and writes of an image, in whole tiles.
 
     Args:
-      rows, columns: of one array: the larger of `n` and `m`; of the heads that a program handles.
+      rows, columns: of one array: of all parts, the larger of queries and keys; of the heads that a program handles.
       itemsize: bytes of an element.
       direction: `FORWARD` or `BACKWARD`.
     """
@@ -133,7 +143,7 @@ def images_together(
       groups: of heads and windows, each a program.
       each: `image_bytes` of one image.
       queries, keys: `n` and `m`.
-      biased: how many biases a program adds: none, one for all of its heads, or as many as they are.
+      biased: how many biases a program adds, of parts and heads.
       direction: `FORWARD` or `BACKWARD`.
     """
     room = _room_for_images(queries, keys, biased, direction)
@@ -142,51 +152,47 @@ def images_together(
     return min(cost, key=cost.__getitem__)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _attend(
-    heads: int,
-    learned: bool,
-    interpret: bool,
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    bias: jax.Array | None,
-) -> jax.Array:
-    return _forward(heads, learned, interpret, q, k, v, bias)[0]
+class _Form(NamedTuple):
+    """Number of heads and of parts, whether the bias has a gradient, and whether a TPU is only played."""
+
+    heads: int
+    parts: int
+    learned: bool
+    interpret: bool
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(form: _Form, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None) -> jax.Array:
+    return _forward(form, q, k, v, bias)[0]
 
 
 _Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array | None, jax.Array]
 
 
 def _forward(
-    heads: int,
-    learned: bool,
-    interpret: bool,
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    bias: jax.Array | None,
+    form: _Form, q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array | None
 ) -> tuple[jax.Array, _Saved]:
-    program = _Program(heads, q, k, bias, FORWARD)
+    program = _Program(form, q, k, bias, FORWARD)
     out, log_sums = pl.pallas_call(
         program.kernel(_forward_kernel),
         grid=program.grid,
-        in_specs=[program.queries, program.keys, program.keys, *program.bias],
+        in_specs=[program.queries, program.keys, program.keys, *program.biases],
         out_specs=[program.queries, program.log_sums],
         out_shape=[program.queries_shape, program.log_sums_shape],
         compiler_params=_EACH_ALONE,
-        interpret=interpret,
+        interpret=form.interpret,
         name=FORWARD,
-    )(*map(program.by_window, (q, k, v)), *program.given(bias))
+    )(*map(program.by_window, (q, k, v)), *given(bias))
     return out.reshape(q.shape), (q, k, v, bias, log_sums)
 
 
 def _backward(
-    heads: int, learned: bool, interpret: bool, saved: _Saved, dout: jax.Array
+    form: _Form, saved: _Saved, dout: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     q, k, v, bias, log_sums = saved
-    program = _Program(heads, q, k, bias, BACKWARD)
-    summed = bias is not None and learned
+    program = _Program(form, q, k, bias, BACKWARD)
+    summed = bias is not None and form.learned
+    sums = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in given(bias) if summed]
     dq, dk, dv, *dbias = pl.pallas_call(
         program.kernel(partial(_backward_kernel, summed)),
         grid=program.grid,
@@ -194,26 +200,16 @@ def _backward(
             program.queries,
             program.keys,
             program.keys,
-            *program.bias,
+            *program.biases,
             program.log_sums,
             program.queries,
         ],
-        out_specs=[program.queries, program.keys, program.keys, *program.bias[: int(summed)]],
-        out_shape=[
-            program.queries_shape,
-            program.keys_shape,
-            program.keys_shape,
-            *(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in program.given(bias)[: int(summed)]),
-        ],
+        out_specs=[program.queries, program.keys, program.keys, *(program.biases if summed else ())],
+        out_shape=[program.queries_shape, program.keys_shape, program.keys_shape, *sums],
         compiler_params=_IN_ORDER if summed else _EACH_ALONE,
-        interpret=interpret,
+        interpret=form.interpret,
         name=BACKWARD,
-    )(
-        *map(program.by_window, (q, k, v)),
-        *program.given(bias),
-        log_sums,
-        program.by_window(dout),
-    )
+    )(*map(program.by_window, (q, k, v)), *given(bias), log_sums, program.by_window(dout))
     change = dbias[0] if dbias else None if bias is None else jnp.zeros_like(bias)
     return dq.reshape(q.shape), dk.reshape(k.shape), dv.reshape(v.shape), change
 
@@ -221,58 +217,64 @@ def _backward(
 _attend.defvjp(_forward, _backward)
 
 
+def given(bias: jax.Array | None) -> list[jax.Array]:
+    """Return a list of the bias, empty where there is none."""
+    return [] if bias is None else [bias]
+
+
 class _Program:
-    """What one program sees of `q` `(b, n, h k)`, `k` `(b, m, h k)` and a bias `(w, h, m, n)`, `(w, 1, m, n)` or None.
+    """What one program sees of `q` `(b, p n, h k)`, `k` `(b, p m, h k)` and a bias `(w, p, h, m, n)` or None.
 
     Programs are counted by window, group of heads and images, the last fastest, so that a bias stays where it is.
     """
 
     def __init__(
-        self, heads: int, q: jax.Array, k: jax.Array, bias: jax.Array | None, direction: str
+        self, form: _Form, q: jax.Array, k: jax.Array, bias: jax.Array | None, direction: str
     ) -> None:
-        (b, n, d), m = q.shape, k.shape[1]
-        self.size = size = d // heads
+        (b, rows, d), parts = q.shape, form.parts
+        n, m = rows // parts, k.shape[1] // parts
+        self.parts, self.size = parts, d // form.heads
         self.windows = windows = 1 if bias is None else bias.shape[0]
-        biased = 0 if bias is None else bias.shape[1]
-        together = heads_together(heads, size, n, m, q.dtype.itemsize, biased)
-        groups, biases = heads // together, min(together, biased)
-        each = image_bytes(max(n, m), together * size, q.dtype.itemsize, direction)
-        images = images_together(b // windows, groups * windows, each, n, m, biases, direction)
+        own = (0, 0) if bias is None else (bias.shape[1], bias.shape[2])
+        together = heads_together(form.heads, self.size, n, m, q.dtype.itemsize, parts, own)
+        groups, own = form.heads // together, (own[0], min(together, own[1]))
+        each = image_bytes(parts * max(n, m), together * self.size, q.dtype.itemsize, direction)
+        images = images_together(b // windows, groups * windows, each, n, m, math.prod(own), direction)
         self.grid = (windows, groups, b // windows // images)
         self.queries, self.keys = (
             pl.BlockSpec(
-                (images, None, rows, together * size), lambda window, group, image: (image, window, 0, group)
+                (images, None, parts * rows, together * self.size),
+                lambda window, group, image: (image, window, 0, group),
             )
             for rows in (n, m)
         )
         self.queries_shape, self.keys_shape = (
-            jax.ShapeDtypeStruct((b // windows, windows, rows, d), q.dtype) for rows in (n, m)
+            jax.ShapeDtypeStruct((b // windows, windows, parts * rows, d), q.dtype) for rows in (n, m)
         )
-        self.bias: list[pl.BlockSpec] = []
-        if biased:
-            own = biased > 1
-            self.bias.append(
-                pl.BlockSpec(
-                    (None, biases, m, n), lambda window, group, image: (window, group if own else 0, 0, 0)
-                )
+        by_head = bias is not None and bias.shape[2] > 1
+        self.biases = [
+            pl.BlockSpec(
+                (None, *own, m, n), lambda window, group, image: (window, 0, group if by_head else 0, 0, 0)
             )
+            for _ in given(bias)
+        ]
         self.log_sums = pl.BlockSpec(
-            (images, None, None, together, n), lambda window, group, image: (image, window, group, 0, 0)
+            (images, None, None, parts, together, n),
+            lambda window, group, image: (image, window, group, 0, 0, 0),
         )
-        self.log_sums_shape = jax.ShapeDtypeStruct((b // windows, windows, groups, together, n), jnp.float32)
+        self.log_sums_shape = jax.ShapeDtypeStruct(
+            (b // windows, windows, groups, parts, together, n), jnp.float32
+        )
 
     def by_window(self, x: jax.Array) -> jax.Array:
-        """Return `x` `(b, n, d)` as `(b / w, w, n, d)`."""
+        """Return `x` `(b, rows, d)` as `(b / w, w, rows, d)`."""
         return x.reshape(-1, self.windows, *x.shape[1:])
 
-    def given(self, bias: jax.Array | None) -> list[jax.Array]:
-        return [] if bias is None else [bias]
-
     def kernel(self, body: Callable[..., None]) -> Callable[..., None]:
-        """Return a kernel, its references to a bias None where there is none."""
+        """Return a kernel, its reference to a bias None where there is none."""
 
         def run(q_ref: Any, k_ref: Any, v_ref: Any, *refs: Any) -> None:
-            body(self.size, q_ref, k_ref, v_ref, *(refs if self.bias else (None, *refs)))
+            body(self.parts, self.size, q_ref, k_ref, v_ref, *(refs if self.biases else (None, *refs)))
 
         return run
 
@@ -296,33 +298,48 @@ def _only(x: Any, place: int, size: int) -> Any:
     return jnp.where((lane >= place * size) & (lane < (place + 1) * size), x, jnp.zeros_like(x))
 
 
-def _scores(k: Any, q: Any, bias_ref: Any, head: int, size: int) -> Any:
+def _places(parts: int, rows: int) -> list[slice]:
+    """Return the rows of each part."""
+    return [slice(part * rows // parts, (part + 1) * rows // parts) for part in range(parts)]
+
+
+def _scores(k: Any, q: Any, bias_ref: Any, part: int, head: int, size: int) -> Any:
     """Return the scores `(m, n)` of a head."""
     scores = _dot(k, q, _BOTH_LAST) * size**-0.5
-    return scores if bias_ref is None else scores + bias_ref[min(head, bias_ref.shape[0] - 1)]
+    if bias_ref is None:
+        return scores
+    return scores + bias_ref[min(part, bias_ref.shape[0] - 1), min(head, bias_ref.shape[1] - 1)]
 
 
 def _forward_kernel(
-    size: int, q_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, out_ref: Any, log_sums_ref: Any
+    parts: int, size: int, q_ref: Any, k_ref: Any, v_ref: Any, bias_ref: Any, out_ref: Any, log_sums_ref: Any
 ) -> None:
+    queries, keys = (_places(parts, ref.shape[1]) for ref in (q_ref, k_ref))
+
+    def attend(image: Any, part: int, columns: slice, first: int) -> None:
+        q = q_ref[image, queries[part], columns]
+        k, v = (ref[image, keys[part], columns] for ref in (k_ref, v_ref))
+        turned, outs = v.T, []
+        for place in range(q.shape[1] // size):
+            head, own = first + place, slice(place * size, (place + 1) * size)
+            scores = _scores(_only(k, place, size), q, bias_ref, part, head, size)
+            largest = scores.max(0, keepdims=True)
+            weights = jnp.exp(scores - largest)
+            sums = weights.sum(0, keepdims=True)
+            outs.append(_dot(turned[own], weights.astype(v.dtype), _PLAIN) / sums)  # (k, n)
+            log_sums_ref[image, part, head : head + 1, :] = largest + jnp.log(sums)
+        out_ref[image, queries[part], columns] = jnp.concatenate(outs).T.astype(out_ref.dtype)
+
     @pl.loop(0, q_ref.shape[0])
     def _(image: Any) -> None:
-        for columns, first in _lanes(q_ref.shape[-1], size):
-            q, k, v = (ref[image, :, columns] for ref in (q_ref, k_ref, v_ref))
-            turned, outs = v.T, []
-            for place in range(q.shape[1] // size):
-                head, own = first + place, slice(place * size, (place + 1) * size)
-                scores = _scores(_only(k, place, size), q, bias_ref, head, size)
-                largest = scores.max(0, keepdims=True)
-                weights = jnp.exp(scores - largest)
-                sums = weights.sum(0, keepdims=True)
-                outs.append(_dot(turned[own], weights.astype(v.dtype), _PLAIN) / sums)  # (k, n)
-                log_sums_ref[image, head : head + 1, :] = largest + jnp.log(sums)
-            out_ref[image, :, columns] = jnp.concatenate(outs).T.astype(out_ref.dtype)
+        for part in range(parts):
+            for columns, first in _lanes(q_ref.shape[-1], size):
+                attend(image, part, columns, first)
 
 
 def _backward_kernel(
     summed: bool,
+    parts: int,
     size: int,
     q_ref: Any,
     k_ref: Any,
@@ -335,42 +352,51 @@ def _backward_kernel(
     dv_ref: Any,
     *dbias_ref: Any,
 ) -> None:
+    queries, keys = (_places(parts, ref.shape[1]) for ref in (q_ref, k_ref))
     if summed:
 
         @pl.when(pl.program_id(2) == 0)
         def _() -> None:
             dbias_ref[0][...] = jnp.zeros_like(dbias_ref[0])
 
-    @pl.loop(0, q_ref.shape[0])
-    def _(image: Any) -> None:
-        def write(ref: Any, columns: slice, change: Any) -> None:
-            ref[image, :, columns] = change.astype(ref.dtype)
+    def differentiate(image: Any, part: int, columns: slice, first: int) -> None:
+        q, dout = (ref[image, queries[part], columns] for ref in (q_ref, dout_ref))
+        k, v = (ref[image, keys[part], columns] for ref in (k_ref, v_ref))
 
-        def of_head(q: Any, k: Any, v: Any, dout: Any, head: int, place: int) -> tuple[Any, Any]:
+        def of_head(place: int) -> tuple[Any, Any]:
             """Return the weights and the gradient of the products of keys and queries, both `(m, n)`."""
-            scores = _scores(_only(k, place, size), q, bias_ref, head, size)
-            weights = jnp.exp(scores - log_sums_ref[image, head : head + 1, :])
+            head = first + place
+            scores = _scores(_only(k, place, size), q, bias_ref, part, head, size)
+            weights = jnp.exp(scores - log_sums_ref[image, part, head : head + 1, :])
             dweights = _dot(_only(v, place, size), dout, _BOTH_LAST)
             dscores = weights * (dweights - (weights * dweights).sum(0, keepdims=True))
             if summed:
-                dbias_ref[0][head] += dscores
+                dbias_ref[0][min(part, dbias_ref[0].shape[0] - 1), head] += dscores
             return weights.astype(dout.dtype), (dscores * size**-0.5).astype(q.dtype)
 
-        for columns, first in _lanes(q_ref.shape[-1], size):
-            q, k, v, dout = (ref[image, :, columns] for ref in (q_ref, k_ref, v_ref, dout_ref))
-            if q.shape[1] == size:
-                weights, dscores = of_head(q, k, v, dout, first, 0)
-                write(dv_ref, columns, _dot(weights, dout, _PLAIN))
-                write(dk_ref, columns, _dot(dscores, q, _PLAIN))
-                write(dq_ref, columns, _dot(k.T, dscores, _PLAIN).T)
-                continue
-            turned_q, turned_k, turned_dout = q.T, k.T, dout.T
-            dq, dk, dv = [], [], []
-            for place in range(q.shape[1] // size):
-                own = slice(place * size, (place + 1) * size)
-                weights, dscores = of_head(q, k, v, dout, first + place, place)
-                dv.append(_dot(turned_dout[own], weights, _BOTH_LAST))  # (k, m)
-                dk.append(_dot(turned_q[own], dscores, _BOTH_LAST))
-                dq.append(_dot(turned_k[own], dscores, _PLAIN))  # (k, n)
-            for ref, heads in ((dq_ref, dq), (dk_ref, dk), (dv_ref, dv)):
-                write(ref, columns, jnp.concatenate(heads).T)
+        def write(ref: Any, rows: slice, change: Any) -> None:
+            ref[image, rows, columns] = change.astype(ref.dtype)
+
+        if q.shape[1] == size:  # of one head alone, transposing more would take longer
+            weights, dscores = of_head(0)
+            write(dv_ref, keys[part], _dot(weights, dout, _PLAIN))
+            write(dk_ref, keys[part], _dot(dscores, q, _PLAIN))
+            write(dq_ref, queries[part], _dot(k.T, dscores, _PLAIN).T)
+            return
+        turned_q, turned_k, turned_dout = q.T, k.T, dout.T
+        dq, dk, dv = [], [], []
+        for place in range(q.shape[1] // size):
+            own = slice(place * size, (place + 1) * size)
+            weights, dscores = of_head(place)
+            dv.append(_dot(turned_dout[own], weights, _BOTH_LAST))  # (k, m)
+            dk.append(_dot(turned_q[own], dscores, _BOTH_LAST))
+            dq.append(_dot(turned_k[own], dscores, _PLAIN))  # (k, n)
+        write(dv_ref, keys[part], jnp.concatenate(dv).T)
+        write(dk_ref, keys[part], jnp.concatenate(dk).T)
+        write(dq_ref, queries[part], jnp.concatenate(dq).T)
+
+    @pl.loop(0, q_ref.shape[0])
+    def _(image: Any) -> None:
+        for part in range(parts):
+            for columns, first in _lanes(q_ref.shape[-1], size):
+                differentiate(image, part, columns, first)

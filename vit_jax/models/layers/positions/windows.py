@@ -14,7 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax.models.layers.placement import platform
+
 Sides = tuple[int, ...]
+# Places of a map up to which TPUs choose them by a product with zeros and ones, which is exact: moving rows, as what
+# remains of reshapes, rolls and transpositions does, takes several times as long there.
+_MULTIPLIED = 1024
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,20 @@ class Cut:
         """Return `(w, n, n)` bool, True for places that the shift did not bring together; None where it brings none."""
         return _neighbours(self.padded(sides), self.window, self.shift) if any(self.shift) else None
 
+    def fills(self, sides: Sides) -> bool:
+        """Return whether windows divide a map, so that cutting it only changes the order of its places."""
+        return self.padded(sides) == sides
+
+    def count(self, sides: Sides) -> int:
+        """Return how many windows a map is cut into."""
+        return math.prod(side // size for side, size in zip(self.padded(sides), self.window))
+
+    def order(self, sides: Sides) -> np.ndarray:
+        """Return which place of a map that windows divide, row by row, stands where, window by window, `(n,)`."""
+        places = np.arange(math.prod(sides)).reshape(sides)
+        shifted = np.roll(places, [-shift for shift in self.shift], range(len(sides)))
+        return partition(shifted[None, ..., None], self.window).reshape(-1)
+
     def _fill(self, x: jax.Array) -> jax.Array:
         sides = x.shape[1:-1]
         behind = [(0, after - before) for before, after in zip(sides, self.padded(sides))]
@@ -62,6 +81,24 @@ class Cut:
     def _roll(self, x: jax.Array, sign: int) -> jax.Array:
         moved = [(axis, sign * shift) for axis, shift in enumerate(self.shift, 1) if shift]
         return jnp.roll(x, [by for _, by in moved], [axis for axis, _ in moved]) if moved else x
+
+
+def reorder(x: jax.Array, before: Cut, after: Cut, sides: Sides) -> jax.Array:
+    """Return the places `(b, n, c)` of maps that windows divide, ordered by the windows of one cut, in another's order.
+
+    Args:
+      x: `(b, n, c)`.
+      before, after: the cuts.
+      sides: of the maps.
+    """
+    if before == after:
+        return x
+    if platform() == "tpu" and x.dtype == jnp.bfloat16 and x.shape[1] <= _MULTIPLIED:
+        places = np.argsort(before.order(sides))[after.order(sides)]
+        chosen = jnp.asarray(places[:, None] == np.arange(len(places)), x.dtype)
+        return jnp.einsum("mn,bnc->bmc", chosen, x)
+    shape = (-1, math.prod(before.window), x.shape[-1])
+    return after.split(before.join(x.reshape(shape), sides)).reshape(x.shape)
 
 
 def partition(x: Any, window: Sides) -> Any:
