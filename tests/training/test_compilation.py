@@ -6,6 +6,7 @@ import warnings
 from argparse import Namespace
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from vit_jax.checkpoints.fingerprint import fingerprint
 from vit_jax.commands import source
 from vit_jax.errors import Preempted
 from vit_jax.training.devices import compilation
-from vit_jax.training.devices.compilation import kept_programs
+from vit_jax.training.devices.compilation import kept_programs, uncached
 from vit_jax.training.experiment import build
 from vit_jax.training.step import compile_step
 
@@ -308,3 +309,14 @@ def test_metrics_are_fetched_after_the_next_step_was_dispatched(tmp_path, monkey
         early = [] if number - 1 == 5 else [("fetch", number - 1)]
         expected += [("dispatch", number), *early, *late]
     assert order == expected
+
+
+def test_what_is_only_read_is_not_cached(compile_cache):
+    folder = Path(compile_cache)
+    read, run = (jax.jit(lambda x, y=y: x * y).lower(jnp.zeros(3)) for y in (1.25, 1.75))
+    before = set(folder.iterdir())
+    with uncached():
+        read.compile()
+    assert set(folder.iterdir()) == before
+    run.compile()
+    assert set(folder.iterdir()) > before

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from vit_jax.planning.hlo import Schedule, read_schedule
+from vit_jax.training.devices.compilation import uncached
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.guard.memory import peak_bytes
 from vit_jax.training.guard.out_of_memory import fast_memory_error, is_of_fast_memory
@@ -58,7 +59,8 @@ def compile_program(experiment: Experiment) -> Program | TooLarge:
     gpu = experiment.devices.first.platform == "gpu"
     began = time.monotonic()
     try:
-        compiled: Any = lowered.compile(compiler_options=GPU_OPTIONS if gpu else None)
+        with uncached():
+            compiled: Any = lowered.compile(compiler_options=GPU_OPTIONS if gpu else None)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

@@ -86,6 +86,16 @@ def _writable(folder: Path, report: Callable[[str], None]) -> Path | None:
 
 
 @contextmanager
+def uncached() -> Iterator[None]:
+    """Compile without looking into the cache or adding to it, also where JAX was told of one.
+
+    Of a program that is compiled to be read and not to be run; jax 0.12 cannot write some of these.
+    """
+    with _settings({"jax_enable_compilation_cache": False}):
+        yield
+
+
+@contextmanager
 def _settings(changes: dict[str, object]) -> Iterator[None]:
     """Change settings of JAX for a while."""
     before = {name: getattr(jax.config, name) for name in changes}
