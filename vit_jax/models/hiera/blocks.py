@@ -40,8 +40,10 @@ class UnitAttention(Module):
         """
         b, n, _ = x.shape
         heads, unit = (self.config.heads, self.config.head_dim), self.unit or n
-        q, k, v = (y.reshape(b * (n // unit), unit, *heads) for y in self.qkv.split(x))
-        q = largest_of_four(q) if self.pooling else q
+        q, k, v = self.qkv.split(x)
+        # Before heads have an axis of their own, which is short and last but one: TPUs lay such arrays out anew.
+        q = largest_of_four(q.reshape(b, n, -1)) if self.pooling else q
+        q, k, v = (y.reshape(b * (n // unit), -1, *heads) for y in (q, k, v))
 
         def attend(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array | None]:
             return attention(
