@@ -141,15 +141,46 @@ The rings were not kept. Of S/16, turning off the compiler's windowed products c
 gathered.
 
 **The kernel.** Without it, half of S/16 is the scores of attention, `6 x 196 x 196` a block and image, which are
-written, read and laid out anew several times. `models/short_attention.py` keeps them on the chip and takes queries,
-keys and values as dense layers write them; it is the default on TPUs for bfloat16 and up to 640 tokens. It has run in
-Pallas's interpreter, where it equals the explicit form, and has been compiled for v4, v5e, v5p and v6e; it has not
-run on a TPU. XLA's schedule says nothing of it, so its time is counted by hand (`planning/kernels.py`): from the
+written, read and laid out anew several times. `models/layers/kernels/short_attention.py` keeps them on the chip and
+takes queries, keys and values as dense layers write them; it is the default on TPUs for bfloat16 and up to 640 tokens.
+It has run in Pallas's interpreter, where it equals the explicit form, and has been compiled for v4, v5e, v5p and v6e;
+it has not run on a TPU. XLA's schedule says nothing of it, so its time is counted by hand (`planning/kernels.py`): from the
 instruction bundles that the compiler can be made to write down (`python benchmarks/tpu_kernels.py`), one a cycle, an
 allowance of 700 cycles a program, and the wait for what the first one reads; on chips of two cores as if one of them
 did it all. Of S/16's step that is {counted} ms. A program takes as many images as make starts and that wait least: of
 S/16 eight forward and four backward, of wide models, which have few images a chip, one or two, which changes nothing
-there. Of v4 too little is counted (down to 0.54 of the bundles), of v6e too much.
+there. Of v4 too little is counted (down to 0.56 of the bundles), of v6e too much.
+
+## Models in windows
+
+Swin-B and Hiera-L on v5e-8, batch 1024 (`vit-jax plan --config configs/swin_i1k.py:base --hardware v5e-8`; for Hiera
+`--config configs/swin_i1k.py --config.model.name=hiera_large_224`; jax 0.10.2, libtpu 0.0.42.1):
+
+| step | ms | MFU | GiB a chip |
+|---|---|---|---|
+| Swin-B, attention as XLA makes it | 633.8 | 9.5% | 14.57 |
+| the kernel with the biases of windows, two windows side by side | 314.2 | 19.1% | 11.50 |
+| and blocks that keep the order of windows between them | 293.9 | 20.5% | 12.18 |
+| and dense layers on rows of whole images, which the kernel cuts into windows (as it is now) | 247.3 | 24.3% | 11.61 |
+| the same, `--config.accumulation=2` | 239.3 | 25.1% | 7.45 |
+| Hiera-L before | 738.9 | 21.2% | 14.78 |
+| mask units side by side in the kernel | 703.8 | 22.3% | 14.76 |
+| the same, `--config.accumulation=2` | 513.7 | 30.5% | 15.07 |
+| and queries pooled before they have an axis of heads (as it is now) | 511.8 | 30.6% | 15.02 |
+
+Windows of 49 places fill neither rows nor lanes of a chip's tiles, and heads of 32 fill a quarter of the lanes. The
+kernel runs its products over all lanes, with zeros in those of other heads; two windows are one sequence of 98 with a
+bias that keeps them apart; and it is given the rows of a whole image, or of eight windows, which fill tiles, because
+cutting them before would lay them out anew, which took longer than the products. Between blocks nothing but attention
+asks where a place lies, so that the second block's shift is one reordering there and one back; of maps of up to 1,024
+places it is a product with zeros and ones, exact and faster than moving rows.
+
+Hiera-L of 128 images a chip does not fit as it is: the compiler computes dense layers of the third stage twice and
+compresses what it keeps. With two microbatches it does not have to.
+
+What remains of Swin-B's 244 ms: dense layers and their gradients about 135 (60 at the chip's peak; of the third stage
+they reach 55 % of it, of the first two less: 128 and 256 columns), the kernel 35, norms, activations and sums 35,
+copies that merge and reorder 25. The third stage alone is half of it.
 
 ## What stands in the way of more
 

@@ -86,7 +86,7 @@ def _measure(
     device = SingleDeviceSharding(absent_devices(hardware)[0])
     images = 128
     x = jax.ShapeDtypeStruct((images * max(windows, 1), tokens, heads * size), jnp.bfloat16, sharding=device)
-    bias = jax.ShapeDtypeStruct((windows, heads, tokens, tokens), jnp.float32, sharding=device)
+    bias = jax.ShapeDtypeStruct((windows, 1, heads, tokens, tokens), jnp.float32, sharding=device)
     given = (x, x, x, *[bias][: min(windows, 1)])
 
     def both(dout, *given):
@@ -95,7 +95,7 @@ def _measure(
 
     text = jax.jit(both).lower(x, *given).compile().as_text()
     biased = heads if windows else 0
-    together = heads_together(heads, size, tokens, tokens, x.dtype.itemsize, biased)
+    together = heads_together(heads, size, tokens, tokens, x.dtype.itemsize, biases=(1, biased))
     programs = max(windows, 1) * heads // together
     for direction, kernel in (("forward", FORWARD), ("backward", BACKWARD)):
         call = next(

@@ -1,8 +1,9 @@
 """What our own kernels cost on a TPU, counted by hand: XLA's schedule says nothing of them.
 
 The compiler can be made to write down the instruction bundles of a kernel, one of which is issued in a cycle
-(`benchmarks/tpu_kernels.py`). For 64 to 577 tokens and heads of 64 to 104, on v5e and v5p, these constants count as
-many or up to a half more, and for none more than a fiftieth less; on v6e more, on v4 down to 0.54 of them. What a
+(`benchmarks/tpu_kernels.py`). For 64 to 577 tokens and heads of 32 to 104, on v5e and v5p, these constants count as
+many or up to six tenths more, and for none more than a fiftieth less; on v6e more, on v4 down to 0.56 of them. Kernels
+of many windows have several hundred bundles beside, which start a program and are in its allowance. What a
 program costs beside its bundles is the difference to the compiler's own profile of it, which it gives for one shape
 alone.
 """
