@@ -142,14 +142,15 @@ gathered.
 
 **The kernel.** Without it, half of S/16 is the scores of attention, `6 x 196 x 196` a block and image, which are
 written, read and laid out anew several times. `models/layers/kernels/short_attention.py` keeps them on the chip and
-takes queries, keys and values as dense layers write them; it is the default on TPUs for bfloat16 and up to 640 tokens.
-It has run in Pallas's interpreter, where it equals the explicit form, and has been compiled for v4, v5e, v5p and v6e;
-it has not run on a TPU. XLA's schedule says nothing of it, so its time is counted by hand (`planning/kernels.py`): from the
-instruction bundles that the compiler can be made to write down (`python benchmarks/tpu_kernels.py`), one a cycle, an
-allowance of 700 cycles a program, and the wait for what the first one reads; on chips of two cores as if one of them
-did it all. Of S/16's step that is {counted} ms. A program takes as many images as make starts and that wait least: of
-S/16 eight forward and four backward, of wide models, which have few images a chip, one or two, which changes nothing
-there. Of v4 too little is counted (down to 0.56 of the bundles), of v6e too much.
+takes queries, keys and values as dense layers write them; it is the default on TPUs for bfloat16 and up to 640
+tokens. It has run in Pallas's interpreter, where it equals the explicit form, and has been compiled for v4, v5e, v5p
+and v6e; it has not run on a TPU. XLA's schedule says nothing of it, so its time is counted by hand
+(`planning/kernels.py`): from the instruction bundles that the compiler can be made to write down (`python
+benchmarks/tpu_kernels.py`), one a cycle, an allowance of 700 cycles a program, and the wait for what the first one
+reads; on chips of two cores as if one of them did it all. Of S/16's step that is {counted} ms. A program takes as
+many images as make starts and that wait least: of S/16 eight forward and four backward, of wide models, which have
+few images a chip, one or two, which changes nothing there. Of v4 too little is counted (down to 0.56 of the bundles),
+of v6e too much.
 
 ## Models in windows
 
