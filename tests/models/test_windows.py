@@ -2,10 +2,19 @@
 
 import itertools
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vit_jax.models.layers.positions.windows import Cut, log_offsets, offset_rows, partition, unpartition
+from vit_jax.models.layers.positions import windows as windows_module
+from vit_jax.models.layers.positions.windows import (
+    Cut,
+    log_offsets,
+    offset_rows,
+    partition,
+    reorder,
+    unpartition,
+)
 
 CASES = [
     ((8, 8), (4, 4), (2, 2)),
@@ -95,3 +104,22 @@ def test_offsets_on_a_log_scale():
     np.testing.assert_array_equal(offsets, -offsets[::-1])
     np.testing.assert_allclose(log_offsets((16, 16), (8, 8)).max(), np.log2(8 * 15 / 7 + 1) / 3, rtol=1e-6)
     np.testing.assert_array_equal(log_offsets((1, 3))[:, 0], 0)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])  # which multiplies by zeros and ones
+@pytest.mark.parametrize(
+    ("sides", "window", "shift"), [case for case in CASES if Cut(case[1], case[2], True).fills(case[0])]
+)
+def test_places_in_one_order_are_put_into_another(platform, sides, window, shift, monkeypatch):
+    monkeypatch.setattr(windows_module, "platform", lambda: platform)
+    plain, shifted = Cut(window, (0,) * len(sides), True), Cut(window, shift, True)
+    # Numbers that bfloat16 tells apart: of a place, and of the map.
+    place = np.arange(np.prod(sides)).reshape(1, *sides, 1)
+    x = jnp.asarray(
+        np.concatenate([place % 16, place // 16], axis=-1) + np.zeros((2, 1, *sides[1:], 1)), jnp.bfloat16
+    )
+    before, after = (cut.split(x).reshape(2, -1, 2) for cut in (plain, shifted))
+    np.testing.assert_array_equal(reorder(before, plain, shifted, sides), after)
+    np.testing.assert_array_equal(reorder(after, shifted, plain, sides), before)
+    np.testing.assert_array_equal(np.asarray(after[0, :, 0] + 16 * after[0, :, 1], int), shifted.order(sides))
+    assert shifted.count(sides) == len(shifted.split(x)) // 2

@@ -63,7 +63,19 @@ def distinct(named):
 def listed():
     """Configuration and parameters of each name."""
     configs = {name: names.resolve(name)[1] for name in vit_jax.list_models()}
-    return {name: (config, model_functions.__wrapped__(config).abstract) for name, config in configs.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        for drawn in (
+            "normal",
+            "uniform",
+        ):  # of which nothing is asked but the shape; tracing them takes half
+            patch.setattr(
+                jax.random,
+                drawn,
+                lambda key, shape=(), dtype=float, *limits, **named: jnp.zeros(shape, dtype),
+            )
+        return {
+            name: (config, model_functions.__wrapped__(config).abstract) for name, config in configs.items()
+        }
 
 
 @functools.cache

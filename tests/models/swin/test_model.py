@@ -11,7 +11,9 @@ from tests.models.swin.models import FIRST, SECOND, VERSIONS
 from tests.tiny import assert_trees_close, functions, parameters, pixels, run
 from vit_jax import trees
 from vit_jax.errors import ConfigError
+from vit_jax.models.layers import attention as attention_module
 from vit_jax.models.layers.encoder import drop_path_rates
+from vit_jax.models.layers.kernels.together import attend
 from vit_jax.models.layers.lora import Lora
 from vit_jax.models.registry import create_model, model_functions
 from vit_jax.models.storage import stored
@@ -243,3 +245,32 @@ def test_a_new_head_starts_at_zero():
     assert not np.asarray(model(pixels())).any()
     model.reset_classifier(0)
     assert model(pixels()).shape == (2, 16)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_kernel_of_tpus_is_the_same_model(version, monkeypatch):
+    """Played: four windows of 49 places, two side by side, twice; of the second stage, one."""
+    sizes = dict(image_size=28, window_size=7, width=32, depths=(2, 2), heads=(4, 8))
+    config = replace(VERSIONS[version], **sizes)
+    expected = with_gradients(config)
+    calls = []
+
+    def kernel(*given, **named):
+        calls.append(named["windows"])
+        return attend(*given, **named, interpret=True)
+
+    monkeypatch.setattr("vit_jax.models.layers.kernels.together.attend", kernel)
+    monkeypatch.setattr(attention_module, "platform", lambda: "tpu")
+    monkeypatch.setattr(attention_module, "is_known", lambda: True)
+    ours = with_gradients(replace(config, attention="kernel"))
+    assert calls == [4, 4, 1, 1]
+    assert_trees_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def with_gradients(config):
+    """The loss of a few images and its gradient."""
+
+    def loss(params):
+        return jnp.square(functions(config).apply(params, pixels(height=28, width=28))).sum()
+
+    return jax.jit(jax.value_and_grad(loss))(parameters(config))
