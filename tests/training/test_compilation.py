@@ -83,7 +83,7 @@ def test_every_program_is_compiled_once_and_never_again(tmp_path, seen, monkeypa
     first = loop.train(config, tmp_path / "first")
     assert settings() == before
     # 10 steps, evaluations of 40 records in batches of 16 (the last is padded), 5 checkpoints.
-    assert (seen.programs["init_state"], seen.programs["step"], seen.programs["evaluate_batch"]) == (1, 1, 1)
+    assert (seen.programs["init_state"], seen.programs["step"], seen.programs["evaluate_rows"]) == (1, 1, 1)
     assert seen.events["cache_hits"] == 0
     assert seen.events["cache_misses"] == seen.events["compile_requests_use_cache"] == seen.programs.total()
 
@@ -105,7 +105,7 @@ def test_every_program_is_compiled_once_and_never_again(tmp_path, seen, monkeypa
     # and goes on.
     seen.clear()
     second = loop.train(config, tmp_path / "second")
-    assert (seen.programs["init_state"], seen.programs["step"], seen.programs["evaluate_batch"]) == (0, 1, 1)
+    assert (seen.programs["init_state"], seen.programs["step"], seen.programs["evaluate_rows"]) == (0, 1, 1)
     assert_nothing_compiled(seen)
     assert fingerprint(second.state) == fingerprint(first.state)
 

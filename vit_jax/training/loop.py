@@ -268,7 +268,7 @@ def _result(run: Run, state: TrainState, start: int, total: int, metrics: dict[s
         "best": run.improvement.to_json(),
         "stopped_early": run.stopped,
     }
-    report = write_report(experiment, state, workdir)
+    report = write_report(experiment, state, workdir, run.evaluation)
     summary |= performance(experiment, run.context.clock, total - start)
     if start == total:  # Speed was measured when it was trained.
         summary |= earlier_performance(workdir, summary)

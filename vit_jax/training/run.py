@@ -9,7 +9,7 @@ import jax
 
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.errors import DivergedError
-from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
+from vit_jax.evaluation.evaluator import evaluate
 from vit_jax.evaluation.probes.features import compile_features
 from vit_jax.evaluation.probes.measuring import Bench
 from vit_jax.models.config_json import config_to_json
@@ -30,6 +30,7 @@ from vit_jax.training.parts.monitor import Improvement
 from vit_jax.training.report.goodput import Attempts
 from vit_jax.training.report.metrics import MetricWriter
 from vit_jax.training.report.progress import Progress
+from vit_jax.training.report.report import compiled_evaluation
 from vit_jax.training.report.writers.base import About, Writers
 from vit_jax.training.state import TrainState
 
@@ -81,13 +82,7 @@ class Run:
             enabled=main,
             patient=checkpoints.staging is not None,
         )
-        self._evaluate = compile_evaluation(
-            experiment.task.objective,
-            experiment.devices.replicated,
-            experiment.devices.placement,
-            experiment.devices.evaluation_options,
-            end=experiment.end,
-        )
+        self.evaluation = compiled_evaluation(experiment)
         self._bench = Bench(
             compile_features(
                 experiment.task.objective.features,
@@ -187,8 +182,8 @@ class Run:
             params = state.params if state.ema is None else state.ema
             metrics: dict[str, float] = {}
             if whole or number % optimisation.eval_every == 0:
-                batches = self.experiment.eval_batches(numbered=self._evaluate.rows)
-                metrics |= evaluate(self._evaluate, params, state.buffers, batches)
+                batches = self.experiment.eval_batches(numbered=self.evaluation.rows)
+                metrics |= evaluate(self.evaluation, params, state.buffers, batches)
             if probes:
                 metrics |= self._bench.measure(probes, params, state.buffers)
         self._write(number, metrics, "eval")

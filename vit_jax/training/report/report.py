@@ -18,7 +18,7 @@ from vit_jax.data.reader import SKIPPED, BatchReader
 from vit_jax.data.transforms.base import ImageTransform, Transform
 from vit_jax.data.transforms.spec import parse
 from vit_jax.evaluation.baselines import baseline_accuracies
-from vit_jax.evaluation.evaluator import compile_evaluation, evaluate
+from vit_jax.evaluation.evaluator import Compiled, compile_evaluation, evaluate
 from vit_jax.evaluation.examples import Examples
 from vit_jax.evaluation.figure import draw
 from vit_jax.evaluation.reports import Report, counts_of
@@ -79,12 +79,32 @@ def earlier_performance(workdir: Path, summary: dict[str, Any]) -> dict[str, Any
         return {}  # A summary can always be written anew.
 
 
-def write_report(experiment: Experiment, state: TrainState, workdir: Path) -> dict[str, Any]:
+def compiled_evaluation(experiment: Experiment) -> Compiled:
+    """Return the program that evaluates a run: with rows where there is a report, so that one does for both."""
+    return compile_evaluation(
+        experiment.task.objective,
+        experiment.devices.replicated,
+        experiment.devices.placement,
+        experiment.devices.evaluation_options,
+        end=experiment.end,
+        rows=counts_of(experiment.task.objective.output) is not None,
+    )
+
+
+def write_report(
+    experiment: Experiment, state: TrainState, workdir: Path, step: Compiled | None = None
+) -> dict[str, Any]:
     """Report on the whole evaluation set, compute the baselines and make the pictures that the configuration asks for.
 
     `report.json` and `report.png` say what there is to say beside the metrics, of a classifier class by class.
     `illustration.png` shows mistakes first and every class, and `samples/` holds some evaluation images of every class,
     to try predictions with.
+
+    Args:
+      experiment: that was trained.
+      state: after training.
+      workdir: where files go.
+      step: the result of `compiled_evaluation`, if it is there already.
 
     Returns:
       What to add to the summary; files are named as they are in the workdir.
@@ -98,14 +118,7 @@ def write_report(experiment: Experiment, state: TrainState, workdir: Path) -> di
     shown = Examples(wanted, mistakes=_judged(experiment))
     samples = Examples(wanted, mistakes=False)
     if counts is not None:
-        step = compile_evaluation(
-            objective,
-            experiment.devices.replicated,
-            experiment.devices.placement,
-            experiment.devices.evaluation_options,
-            end=experiment.end,
-            rows=True,
-        )
+        step = compiled_evaluation(experiment) if step is None else step
         choosing = (shown, samples) if _judged(experiment) else ()
 
         def see(rows: dict[str, np.ndarray]) -> None:
