@@ -1,6 +1,7 @@
 """Processes that do not fit together say so, all of them, at once."""
 
 import json
+import sys
 import time
 
 import numpy as np
@@ -18,6 +19,17 @@ SLOW = (
     .replace('"3 steps"', '"50%"')
     .replace('illustrate=2, baselines=("nearest_neighbour",)', "illustrate=0")
 )
+
+
+# Disks are given a second, not ten.
+SOON = """
+import sys
+from vit_jax.cli import main
+from vit_jax.training.guard import agreement
+
+agreement.VISIBLE_WITHIN = 1.0
+sys.exit(main())
+"""
 
 
 def ours(err):
@@ -46,7 +58,7 @@ def test_another_configuration_is_refused_by_all(tmp_path):
 
 def test_another_workdir_is_refused_by_all(tmp_path):
     (tmp_path / "config.py").write_text(CONFIG)
-    command = (*TRAIN, "--config", tmp_path / "config.py")
+    command = (sys.executable, "-c", SOON, "train", "--config", tmp_path / "config.py")
     ended = run_job(command, 2, 1, each=([f"--workdir={tmp_path / 'a'}"], [f"--workdir={tmp_path / 'b'}"]))
     for one in ended:
         assert one.status == 6, one

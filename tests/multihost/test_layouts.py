@@ -27,6 +27,7 @@ def get_config():
     config.data.update(batch_size=64, eval_batch_size=360)
     config.ema.decay = 0.9
     config.sharding.min_size = 64
+    config.evaluation.probes = ("knn",)
     config.evaluation.every = "3 steps"
     config.checkpoint.every = "3 steps"
     config.log.update(every="1 steps", tensorboard=False, progress=False)
