@@ -72,14 +72,14 @@ def _measure(
     import jax.numpy as jnp
     from jax.sharding import SingleDeviceSharding
 
-    from vit_jax.models.layers.kernels.short_attention import (
+    from vit_jax.models.layers.kernels.room import (
         BACKWARD,
         FORWARD,
         heads_together,
         image_bytes,
         images_together,
-        short_attention,
     )
+    from vit_jax.models.layers.kernels.short_attention import short_attention
     from vit_jax.planning.kernels import kernel_cycles
     from vit_jax.planning.topology import absent_devices
 

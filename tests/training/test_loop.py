@@ -34,7 +34,7 @@ from vit_jax.training import loop
 from vit_jax.training.config import default_config, to_json, validate
 from vit_jax.training.guard.replay import replay
 from vit_jax.training.report.metrics import Clock
-from vit_jax.training.report.report import performance, read_examples, write_report
+from vit_jax.training.report.report import compiled_evaluation, performance, read_examples, write_report
 
 STEPS, LOG_EVERY, EVAL_EVERY, SAVE_EVERY = 10, 3, 4, 2
 
@@ -471,7 +471,7 @@ def test_report(finished, tmp_path):
     source = ArraySource(images, labels, names)
     data = dataclasses.replace(experiment.data, train_source=source, eval_source=source)
     experiment = dataclasses.replace(experiment, config=config, data=data)
-    added = write_report(experiment, result.state, tmp_path)
+    added = write_report(experiment, result.state, tmp_path, compiled_evaluation(experiment))
     assert added["baselines"] == {"nearest_neighbour": 1.0}
     assert added["figure"] == "illustration.png"
     for name in ("illustration", "report"):
@@ -498,7 +498,7 @@ def test_people_see_usual_colours_where_the_model_sees_others():
 
 def test_the_report_is_of_the_whole_set_and_its_metrics_those_of_the_evaluation(finished, tmp_path):
     result = finished[0]
-    write_report(result.experiment, result.state, tmp_path)
+    write_report(result.experiment, result.state, tmp_path, compiled_evaluation(result.experiment))
     report = json.loads((tmp_path / "report.json").read_text())
     source = result.experiment.data.eval_source
     assert report["split"] == result.experiment.data.section.eval_split
@@ -523,7 +523,7 @@ def test_illustrated_are_mistakes_of_the_whole_set_first(finished, tmp_path, mon
     monkeypatch.setattr(
         "vit_jax.training.report.report.draw", lambda picture, path: drawn.append(picture) or path
     )
-    write_report(experiment, result.state, tmp_path)
+    write_report(experiment, result.state, tmp_path, compiled_evaluation(experiment))
     (picture,) = drawn
     assert picture.title == "Predictions: 12 of the 40 records of split 'test', mistakes first"
     right = [example.right for example in picture.examples]

@@ -37,7 +37,7 @@ from vit_jax.training.state import init_state
 
 MIN_SIZE = 2**18
 EVERY_RULE = (*(rule for family in families() for rule in family.rules), *RULES)
-DEVICES = (8, 16, 64, 512)  # every mesh of them
+DEVICES = (8, 16, 64, 512)  # whose meshes have every pair of fsdp and tensor that those of fewer have
 
 
 def meshes(devices):

@@ -11,7 +11,7 @@ alone.
 import math
 import re
 
-from vit_jax.models.layers.kernels.short_attention import (
+from vit_jax.models.layers.kernels.room import (
     BACKWARD,
     BYTES,
     FORWARD,

@@ -91,9 +91,7 @@ def compiled_evaluation(experiment: Experiment) -> Compiled:
     )
 
 
-def write_report(
-    experiment: Experiment, state: TrainState, workdir: Path, step: Compiled | None = None
-) -> dict[str, Any]:
+def write_report(experiment: Experiment, state: TrainState, workdir: Path, step: Compiled) -> dict[str, Any]:
     """Report on the whole evaluation set, compute the baselines and make the pictures that the configuration asks for.
 
     `report.json` and `report.png` say what there is to say beside the metrics, of a classifier class by class.
@@ -104,7 +102,7 @@ def write_report(
       experiment: that was trained.
       state: after training.
       workdir: where files go.
-      step: the result of `compiled_evaluation`, if it is there already.
+      step: the result of `compiled_evaluation`.
 
     Returns:
       What to add to the summary; files are named as they are in the workdir.
@@ -118,7 +116,6 @@ def write_report(
     shown = Examples(wanted, mistakes=_judged(experiment))
     samples = Examples(wanted, mistakes=False)
     if counts is not None:
-        step = compiled_evaluation(experiment) if step is None else step
         choosing = (shown, samples) if _judged(experiment) else ()
 
         def see(rows: dict[str, np.ndarray]) -> None:

@@ -20,20 +20,18 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-MAX_TOKENS = 640  # Beyond, the scores of a head and what is made of them no longer fit beside each other.
-MIN_QUERIES = 16  # Of fewer, such as the one query of a pooling head, a program has too little to do.
-FORWARD, BACKWARD = "short_attention_forward", "short_attention_backward"
-LANES = 128
+from vit_jax.models.layers.kernels.room import (
+    BACKWARD,
+    FORWARD,
+    LANES,
+    heads_together,
+    image_bytes,
+    images_together,
+)
+
 # Chips of two cores may divide windows and groups of heads between them; a bias's gradient is a sum over images.
 _IN_ORDER = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "arbitrary"))
 _EACH_ALONE = pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", "parallel"))
-_LARGEST_PROGRAM = 2**20  # scores that one program makes of an image: heads are written out, images a loop
-_MEMORY = 15 * 2**20  # bytes of a program on the chip, of 16 MiB that the compiler gives it
-_SCORE = 22  # bytes that a program needs for a score of one head and what is made of it
-_ARRAYS = {FORWARD: 4, BACKWARD: 7}  # that a program reads or writes, beside sums
-_BIASES = {FORWARD: 1, BACKWARD: 2}  # the same, of biases and their gradients
-START = 700  # cycles of one program, whatever it does: as many as two heads of 196 tokens take
-BYTES = 546  # that memory gives in a cycle, on v5e
 
 _BOTH_LAST = (((1,), (1,)), ((), ()))
 _PLAIN = (((1,), (0,)), ((), ()))
@@ -58,7 +56,7 @@ def short_attention(
     Args:
       heads: `h`.
       q: `(b, parts n, h k)`.
-      k, v: `(b, parts m, h k)`; of sizes for which `heads_together` is not 0.
+      k, v: `(b, parts m, h k)`; of sizes for which `room.heads_together` is not 0.
       bias: `(w, parts, h, n, m)` float32, of `w` windows of an image one after the other in `b`; of sizes 1 for parts
         or heads that are alike; or None.
       parts: how many sequences, which do not see each other, one after the other are a row of `b`.
@@ -69,87 +67,8 @@ def short_attention(
     Returns:
       `(b, parts n, h k)`.
     """
-    given = None if bias is None else bias.swapaxes(3, 4)
-    return _attend(_Form(heads, parts, learned, interpret), q, k, v, given)  # pyright: ignore[reportReturnType]
-
-
-def heads_together(
-    heads: int,
-    size: int,
-    queries: int,
-    keys: int,
-    itemsize: int,
-    parts: int = 1,
-    biases: tuple[int, int] = (0, 0),
-) -> int:
-    """Return how many heads one program handles: their columns fill whole lanes, or they are all there are.
-
-    Args:
-      heads: `h`.
-      size: `k`.
-      queries, keys: `n` and `m`.
-      itemsize: bytes of an element.
-      parts: see `short_attention`.
-      biases: how many parts and how many heads have one of their own.
-
-    Returns:
-      A divisor of `heads`; 0 where a program has no room for what so many heads read and write.
-    """
-    rows = max(queries, keys)
-    whole = [count for count in range(1, heads) if heads % count == 0 and count * size % LANES == 0]
-    room = [
-        count
-        for count in (*whole, heads)
-        if rows <= MAX_TOKENS
-        and image_bytes(parts * rows, count * size, itemsize, BACKWARD)
-        <= _room_for_images(queries, keys, biases[0] * min(count, biases[1]), BACKWARD)
-    ]
-    fitting = [count for count in room if count * parts * queries * keys <= _LARGEST_PROGRAM]
-    return max(fitting, default=min(room, default=0))
-
-
-def bias_bytes(queries: int, keys: int, biased: int, direction: str) -> int:
-    """Return what one program reads and writes of a bias, in whole tiles; arguments as `images_together`."""
-    return _BIASES[direction] * biased * math.ceil(keys / 8) * 8 * math.ceil(queries / LANES) * LANES * 4
-
-
-def _room_for_images(queries: int, keys: int, biased: int, direction: str) -> int:
-    """Return how many bytes one program may read and write of images; the next one's lie there too."""
-    return (_MEMORY - _SCORE * queries * keys) // 2 - bias_bytes(queries, keys, biased, direction)
-
-
-def image_bytes(rows: int, columns: int, itemsize: int, direction: str) -> int:
-    """Return what one program reads and writes of an image, in whole tiles.
-
-    Args:
-      rows, columns: of one array: of all parts, the larger of queries and keys; of the heads that a program handles.
-      itemsize: bytes of an element.
-      direction: `FORWARD` or `BACKWARD`.
-    """
-    tile = 32 // itemsize
-    tiles = math.ceil(rows / tile) * math.ceil(columns / LANES)
-    return _ARRAYS[direction] * tiles * tile * LANES * itemsize
-
-
-def images_together(
-    images: int, groups: int, each: int, queries: int, keys: int, biased: int = 0, direction: str = BACKWARD
-) -> int:
-    """Return how many images one program handles, in equal numbers, so that starts and transfers take least.
-
-    Every program costs its start, and the first one waits for what it reads; the others' is read meanwhile.
-
-    Args:
-      images: `b / w`.
-      groups: of heads and windows, each a program.
-      each: `image_bytes` of one image.
-      queries, keys: `n` and `m`.
-      biased: how many biases a program adds, of parts and heads.
-      direction: `FORWARD` or `BACKWARD`.
-    """
-    room = _room_for_images(queries, keys, biased, direction)
-    fitting = [count for count in range(1, images + 1) if images % count == 0 and count * each <= room]
-    cost = {count: images // count * groups * START + count * each / BYTES for count in (1, *fitting)}
-    return min(cost, key=cost.__getitem__)
+    turned = None if bias is None else bias.swapaxes(3, 4)
+    return _attend(_Form(heads, parts, learned, interpret), q, k, v, turned)  # pyright: ignore[reportReturnType]
 
 
 class _Form(NamedTuple):
@@ -182,7 +101,7 @@ def _forward(
         compiler_params=_EACH_ALONE,
         interpret=form.interpret,
         name=FORWARD,
-    )(*map(program.by_window, (q, k, v)), *given(bias))
+    )(*map(program.by_window, (q, k, v)), *_listed(bias))
     return out.reshape(q.shape), (q, k, v, bias, log_sums)
 
 
@@ -192,7 +111,7 @@ def _backward(
     q, k, v, bias, log_sums = saved
     program = _Program(form, q, k, bias, BACKWARD)
     summed = bias is not None and form.learned
-    sums = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in given(bias) if summed]
+    sums = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in _listed(bias) if summed]
     dq, dk, dv, *dbias = pl.pallas_call(
         program.kernel(partial(_backward_kernel, summed)),
         grid=program.grid,
@@ -209,7 +128,7 @@ def _backward(
         compiler_params=_IN_ORDER if summed else _EACH_ALONE,
         interpret=form.interpret,
         name=BACKWARD,
-    )(*map(program.by_window, (q, k, v)), *given(bias), log_sums, program.by_window(dout))
+    )(*map(program.by_window, (q, k, v)), *_listed(bias), log_sums, program.by_window(dout))
     change = dbias[0] if dbias else None if bias is None else jnp.zeros_like(bias)
     return dq.reshape(q.shape), dk.reshape(k.shape), dv.reshape(v.shape), change
 
@@ -217,7 +136,7 @@ def _backward(
 _attend.defvjp(_forward, _backward)
 
 
-def given(bias: jax.Array | None) -> list[jax.Array]:
+def _listed(bias: jax.Array | None) -> list[jax.Array]:
     """Return a list of the bias, empty where there is none."""
     return [] if bias is None else [bias]
 
@@ -256,7 +175,7 @@ class _Program:
             pl.BlockSpec(
                 (None, *own, m, n), lambda window, group, image: (window, 0, group if by_head else 0, 0, 0)
             )
-            for _ in given(bias)
+            for _ in _listed(bias)
         ]
         self.log_sums = pl.BlockSpec(
             (images, None, None, parts, together, n),

@@ -8,13 +8,8 @@ be laid out anew before they are cut into sequences; a program is therefore give
 import jax
 import jax.numpy as jnp
 
-from vit_jax.models.layers.kernels.short_attention import (
-    LANES,
-    MAX_TOKENS,
-    MIN_QUERIES,
-    heads_together,
-    short_attention,
-)
+from vit_jax.models.layers.kernels.room import LANES, MAX_TOKENS, MIN_QUERIES, heads_together
+from vit_jax.models.layers.kernels.short_attention import short_attention
 
 __all__ = ["MAX_TOKENS", "attend", "fits", "pays"]
 
@@ -84,8 +79,9 @@ def attend(
     parts = min(filter(suits, _divisors(max(1, windows // count))), default=1)
     if bias is not None:
         bias = bias.reshape(-1, parts if len(bias) > 1 else 1, *bias.shape[1:]).astype(jnp.float32)
-    q_, k_, v_ = (x.reshape(b // (parts * count), parts * count * x.shape[1], d) for x in (q, k, v))
-    out = short_attention(heads, q_, k_, v_, bias, parts=parts, learned=learned, interpret=interpret)
+    rows = parts * count
+    one = (x.reshape(b // rows, rows * x.shape[1], d) for x in (q, k, v))
+    out = short_attention(heads, *one, bias=bias, parts=parts, learned=learned, interpret=interpret)
     return out.reshape(q.shape)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 from vit_jax.models.layers.placement import platform
 
 Sides = tuple[int, ...]
-# Places of a map up to which TPUs choose them by a product with zeros and ones, which is exact: moving rows, as what
-# remains of reshapes, rolls and transpositions does, takes several times as long there.
+# Places of a map up to which TPUs choose them by a product with zeros and ones, exact where values are finite: moving
+# rows, as what remains of reshapes, rolls and transpositions does, takes several times as long there.
 _MULTIPLIED = 1024
 
 
