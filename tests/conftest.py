@@ -25,6 +25,20 @@ jax.config.update("jax_default_matmul_precision", "highest")
 gc.set_threshold(50_000, 20, 50)
 
 
+# Linux gives a process 65,530 mappings of memory. A compiled program takes tens to thousands, with jax 0.12 most, and
+# where there are no more XLA ends the process.
+MOST_MAPPINGS = 40_000
+MAPPINGS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs():
+    """Forget the programs of tests that are over, before there are too many for one process."""
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+
+
 def pytest_collection_finish():
     gc.collect()
     gc.freeze()

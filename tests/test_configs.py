@@ -167,8 +167,8 @@ def test_recipes_have_the_augmentation_of_their_papers():
 SMALL = {
     "vit": dict(width=32, depth=2, heads=2, mlp_dim=48, patch_size=8, unroll=1),
     "hiera": dict(width=16, heads=2, depths=(1, 1, 1), mask_unit=4, patch_kernel=3, patch_stride=1),
-    "mvit": dict(width=8, depths=(1, 1, 1, 1), head_dim=8),
-    "cvt": dict(widths=(8, 16, 32), depths=(1, 1, 1), head_dim=8),
+    "mvit": dict(width=8, depths=(1, 1), head_dim=8),
+    "cvt": dict(widths=(8, 16), depths=(1, 1), head_dim=8, kernels=(7, 3), strides=(4, 2), pads=(2, 1)),
     "swin": dict(width=8, depths=(2, 1), heads=(2, 4), patch_size=2, window_size=4),
 }
 

@@ -18,13 +18,9 @@ from vit_jax.compiler_options import (
     version,
 )
 
-pytestmark = [
-    pytest.mark.skipif(
-        version != CALLED_BY_US or not has_onednn("cpu"), reason="for jaxlib 0.10.2 and bfloat16 instructions"
-    ),
-    # jaxlib cannot write down programs that call oneDNN, where tests before this one keep programs.
-    pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry"),
-]
+pytestmark = pytest.mark.skipif(
+    version != CALLED_BY_US or not has_onednn("cpu"), reason="for jaxlib 0.10.2 and bfloat16 instructions"
+)
 
 # lhs shape, rhs shape, ((lhs inner, rhs inner), (lhs batch, rhs batch))
 PRODUCTS = {

@@ -91,8 +91,10 @@ def jit(function: Callable[..., Any], options: Options | None = None, **argument
       options: what the functions above return; None: none.
       **arguments: others of `jax.jit`.
     """
-    if version == CALLED_BY_US and options and CALLS.items() <= options.items():
-        function = onednn.marked(function)
+    if options and CALLS.items() <= options.items():
+        onednn.keep_out_of_cache()
+        if version == CALLED_BY_US:
+            function = onednn.marked(function)
     return jax.jit(function, compiler_options=options, **arguments)
 
 

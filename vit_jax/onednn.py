@@ -4,6 +4,8 @@ Later jaxlibs rewrite both into calls of oneDNN when an option asks for it (`com
 not built into jaxlib 0.10, but what it writes is understood there too: so here they are written as such calls when a
 marked function is lowered for one processor. Gradients, loops and rematerialisation need no rule of their own, they
 consist of products and convolutions.
+
+Whoever wrote the calls, such a program must not be written into JAX's cache of compiled programs.
 """
 
 import functools
@@ -14,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.extend
+from jax._src import compilation_cache
 from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import mlir
 
@@ -42,6 +45,22 @@ def marked(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return with_marks
+
+
+@functools.cache
+def keep_out_of_cache() -> None:
+    """Have JAX leave programs that call oneDNN out of its cache, for the rest of the process.
+
+    To write such a call down, jaxlib (seen in 0.10.2 and 0.12.0) takes it for one of another kind and reads its name
+    where there is none: that ends in a false lack of memory, or in a segmentation fault.
+    """
+    write = compilation_cache.put_executable_and_time
+
+    def put_executable_and_time(key: str, name: str, executable: Any, *rest: Any) -> None:
+        if not any("__onednn$" in module.to_string() for module in executable.hlo_modules()):
+            write(key, name, executable, *rest)
+
+    compilation_cache.put_executable_and_time = put_executable_and_time
 
 
 @functools.cache

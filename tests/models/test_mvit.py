@@ -232,7 +232,7 @@ def test_low_rank_factors_and_eight_bits_find_its_kernels():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(depths=(1, 2, 3)), r"depths is \(1, 2, 3\); it must be 4 numbers, one a stage"),
+        (dict(depths=()), r"depths is \(\); it must be a number of blocks for each stage"),
         (dict(head_dim=5), "head_dim is 5, which does not divide width 8"),
         (dict(widen="head"), "widen is 'head'; it must be one of attention, mlp"),
         (dict(pool="cls"), "pool is 'cls' but class_token is False"),

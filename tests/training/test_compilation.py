@@ -2,7 +2,6 @@
 
 import os
 import signal
-import warnings
 from argparse import Namespace
 from collections import Counter
 from contextlib import closing
@@ -19,7 +18,6 @@ from vit_jax import trees
 from vit_jax.checkpoints.fingerprint import fingerprint
 from vit_jax.commands import source
 from vit_jax.errors import Preempted
-from vit_jax.training.devices import compilation
 from vit_jax.training.devices.compilation import kept_programs, uncached
 from vit_jax.training.experiment import build
 from vit_jax.training.step import compile_step
@@ -192,19 +190,6 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path):
         f"compiled programs are not cached: {tmp_path}/file/cache cannot be written: Not a dir"
     )
     assert "\n" not in line
-
-
-@pytest.mark.parametrize("has", [True, False])
-def test_that_programs_with_onednn_cannot_be_written_is_not_told(tmp_path, monkeypatch, has):
-    told = []
-    monkeypatch.setattr(compilation, "has_onednn", lambda platform: has)
-    start = "Error writing persistent compilation cache entry for 'jit_step': "
-    with kept_programs(str(tmp_path), tmp_path, told.append):
-        warnings.warn(start + "MemoryError: std::bad_alloc", stacklevel=1)
-    assert len(told) == (not has)
-    with kept_programs(str(tmp_path), tmp_path, told.append):
-        warnings.warn(start + "OSError: no space", stacklevel=1)
-    assert told[-1].partition(": ")[2].startswith("OSError: no space")
 
 
 @pytest.mark.usefixtures("compile_cache")

@@ -71,6 +71,10 @@ class StagedConfig:
         choose(self.problem, PROBLEMS, "problem")
         if self.num_classes == 1 and self.problem == "single_label":
             object.__setattr__(self, "problem", "multi_label")
+        if not self.depths:
+            raise ConfigError(
+                "depths is (); it must be a number of blocks for each stage, such as (1, 2, 10)."
+            )
         check_at_least(self, 1, "in_channels", "depths", "head_dim")
         check_at_least(self, 0, "num_classes", "unroll")
         check_rates(self, "dropout_rate", "attention_dropout_rate", "drop_path_rate")

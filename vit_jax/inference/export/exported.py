@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax import export
 
-from vit_jax.compiler_options import prediction_options
+from vit_jax.compiler_options import jit, prediction_options
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.evaluation.preprocess import Preprocessor
 from vit_jax.inference.predictions import ImagePredictor
@@ -126,7 +126,7 @@ class ExportedPredictor(ImagePredictor):
         if shape not in self._compiled:
             options = prediction_options(jax.default_backend(), self.model.dtype)
             try:
-                compute = jax.jit(self.programs[size].call, compiler_options=options)
+                compute = jit(self.programs[size].call, options)
                 program = compute.lower(*arrays, images).compile()
             except _UNREADABLE as error:
                 if "RESOURCE_EXHAUSTED" in str(error):

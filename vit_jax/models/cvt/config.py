@@ -12,7 +12,7 @@ from vit_jax.models.layers.encoder_config import EncoderConfig, check_at_least
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.staged import StagedConfig, check_heads, check_stages
 
-STAGES = 3
+STAGES = 3  # of every published model
 PREPROCESSING = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, "bicubic", 0.875)
 
 
@@ -44,7 +44,7 @@ class CvtConfig(StagedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_stages(self, STAGES, "depths", "widths", "kernels", "strides", "pads")
+        check_stages(self, len(self.depths), "widths", "kernels", "strides", "pads")
         check_at_least(self, 1, "widths", "kernels", "strides", "projection_kernel", "kv_stride")
         check_at_least(self, 0, "pads")
         check_heads(self, *self.widths)
@@ -60,7 +60,7 @@ class CvtConfig(StagedConfig):
 
     def stage(self, index: int) -> EncoderConfig:
         """Return what the blocks of a stage are made of."""
-        last = index == STAGES - 1
+        last = index == len(self.depths) - 1
         rate = self.drop_path_rate if last else 0.0
         return self.blocks(self.widths[index], self.depths[index], drop_path_rate=rate)
 

@@ -4,7 +4,7 @@ from math import prod
 
 from vit_jax.errors import choose
 from vit_jax.models.cvt import arithmetic, names
-from vit_jax.models.cvt.config import STAGES, CvtConfig
+from vit_jax.models.cvt.config import CvtConfig
 from vit_jax.models.family import LAYER_RULES, Explanation, Family, Kernel, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
 
@@ -65,7 +65,7 @@ FAMILY = Family(
     any_size=lambda config: (prod(config.strides), prod(config.strides)),
     headless=lambda config: replace(config, num_classes=0),
     captures=CAPTURES,
-    traced=(*(f"stages/{index}" for index in range(STAGES)), "pre_logits"),
+    traced=("stages/0", "stages/-1", "pre_logits"),
     explain=explanation,
     rules=((r"(^|/)blocks/attn/(query|key|value)/dense/(kernel|bias)$", "stacked tensor(-2) fsdp"),),
     kernels={f"attn/{name}/dense": Kernel((f"attn/{name}",)) for name in ("query", "key", "value")},

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models.cvt.attention import ConvAttention
-from vit_jax.models.cvt.config import STAGES, CvtConfig
+from vit_jax.models.cvt.config import CvtConfig
 from vit_jax.models.cvt.family import CAPTURES
 from vit_jax.models.layers.attention import Surroundings
 from vit_jax.models.layers.convolutional import convolve
@@ -47,7 +47,7 @@ class Stage(Module):
     def __init__(self, config: CvtConfig, index: int, *, rngs: nnx.Rngs):
         blocks, self.dropout_rate = config.stage(index), config.dropout_rate
         self.embed = ConvEmbed(config, index, rngs=rngs)
-        last, shape = index == STAGES - 1, (1, blocks.width)
+        last, shape = index == len(config.depths) - 1, (1, blocks.width)
         token = 0.02 * jax.random.normal(rngs.params(), shape, jnp.float32) if last else None
         self.class_token = None if token is None else nnx.Param(token)
         self.blocks = make_blocks(blocks, config, attention=ConvAttention, rngs=rngs)
@@ -90,7 +90,7 @@ class CvT(Backbone):
 
     def __init__(self, config: CvtConfig, *, rngs: nnx.Rngs):
         self.config = config
-        self.stages = nnx.List([Stage(config, index, rngs=rngs) for index in range(STAGES)])
+        self.stages = nnx.List([Stage(config, index, rngs=rngs) for index in range(len(config.depths))])
         d, classes = config.widths[-1], config.num_classes
         self.norm = LayerNorm(d, config.norm_epsilon) if config.final_norm else None
         self.head = Dense((d,), (classes,), scheme="zeros", rngs=rngs) if classes else None
@@ -103,7 +103,7 @@ class CvT(Backbone):
         Args:
           images: normalised images `(b, h, w, c)` of any size.
           key: randomness of dropout and drop path; None for evaluation, in which batch norms take running statistics.
-          capture: a name or several: `stages/0` to `stages/2` and `blocks/5`, maps `(b, h, w, d)`; `attention/-1`
+          capture: a name or several: `stages/1` and `blocks/5`, maps `(b, h, w, d)`; `attention/-1`
             `(b, heads, 1 + n, 1 + m)`, weights of a block, without the 1 in earlier stages; `pre_logits` `(b, d)`.
 
         Returns:
@@ -114,7 +114,7 @@ class CvT(Backbone):
           ConfigError: images the model does not take, or an unknown name.
         """
         depths = self.config.depths
-        counts = {"stages": STAGES, "blocks": sum(depths), "attention": sum(depths)}
+        counts = {"stages": len(depths), "blocks": sum(depths), "attention": sum(depths)}
         wanted = parse_captures(capture, CAPTURES, counts)
         check_channels(images, self.config.in_channels)
         self.config.grids(images.shape[1:3])

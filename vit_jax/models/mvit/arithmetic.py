@@ -3,7 +3,7 @@
 from math import prod
 
 from vit_jax.models.arithmetic import dense_parameters
-from vit_jax.models.mvit.config import STAGES, MvitConfig, Run
+from vit_jax.models.mvit.config import MvitConfig, Run
 
 
 def macs(config: MvitConfig, visible: float | None = 1.0) -> int:
@@ -11,7 +11,7 @@ def macs(config: MvitConfig, visible: float | None = 1.0) -> int:
     grid = config.patches(config.image_size)
     count = prod(grid) * config.patch_kernel**2 * config.in_channels * config.width
     count += sum(run.depth * _block_macs(config, run) for runs in config.stages() for run in runs)
-    return count + config.stage_width(STAGES - 1) * config.num_classes
+    return count + config.last_width * config.num_classes
 
 
 def _block_macs(config: MvitConfig, run: Run) -> int:
@@ -30,7 +30,7 @@ def _block_macs(config: MvitConfig, run: Run) -> int:
 
 def parameters(config: MvitConfig) -> int:
     """Return the number of parameters."""
-    d, classes = config.stage_width(STAGES - 1), config.num_classes
+    d, classes = config.last_width, config.num_classes
     count = dense_parameters(config.patch_kernel**2 * config.in_channels, config.width)
     count += config.width * config.prefix_tokens
     count += sum(run.depth * _block_parameters(config, run) for runs in config.stages() for run in runs)

@@ -9,9 +9,9 @@ from typing import Any
 
 from vit_jax.errors import ConfigError, choose
 from vit_jax.models.layers.encoder_config import EncoderConfig, check_at_least
-from vit_jax.models.staged import StagedConfig, check_heads, check_stages
+from vit_jax.models.staged import StagedConfig, check_heads
 
-STAGES = 4
+STAGES = 4  # of every published model
 Sides = tuple[int, ...]
 
 
@@ -94,7 +94,6 @@ class MvitConfig(StagedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_stages(self, STAGES, "depths")
         check_at_least(self, 1, "width", "patch_kernel", "patch_stride", "pool_kernel", "kv_stride")
         check_at_least(self, 0, "patch_pad")
         check_heads(self, self.width)
@@ -127,6 +126,11 @@ class MvitConfig(StagedConfig):
         """Return `d` of the maps that a stage makes, before the next one widens them."""
         return self.width * 2**stage
 
+    @property
+    def last_width(self) -> int:
+        """Return `d` of the last stage's maps."""
+        return self.stage_width(len(self.depths) - 1)
+
     def stages(self) -> tuple[tuple[Run, ...], ...]:
         """Return the blocks of each stage, as runs of equal ones."""
         return tuple(tuple(_runs(blocks)) for blocks in self._stages())
@@ -144,7 +148,7 @@ class MvitConfig(StagedConfig):
             for index in range(depth):
                 q_stride = 2 if stage and not index else 1
                 own = self.stage_width(stage)
-                last = index == depth - 1 and stage < STAGES - 1 and self.widen == "mlp"
+                last = index == depth - 1 and stage < len(self.depths) - 1 and self.widen == "mlp"
                 outputs = 2 * own if last else own
                 block = dict(inputs=width, width=own, outputs=outputs, q_stride=q_stride, kv_stride=kv_stride)
                 blocks.append({**block, "grid": grid})
@@ -160,7 +164,7 @@ class MvitConfig(StagedConfig):
     @property
     def output_width(self) -> int:
         """Width of the output: classes, or features where there is no head."""
-        return self.num_classes or self.stage_width(STAGES - 1)
+        return self.num_classes or self.last_width
 
 
 def _runs(blocks: list[dict[str, Any]]) -> list[Run]:

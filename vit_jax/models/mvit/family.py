@@ -4,7 +4,7 @@ from vit_jax.errors import choose
 from vit_jax.models.family import LAYER_RULES, Explanation, Family, Kernel, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
 from vit_jax.models.mvit import arithmetic, names
-from vit_jax.models.mvit.config import STAGES, MvitConfig, pooled
+from vit_jax.models.mvit.config import MvitConfig, pooled
 
 # What a call can return beside its output; stages, blocks and attention are counted: `blocks/5`, `attention/-1`.
 CAPTURES = ("stages", "blocks", "attention", "encoded", "pre_logits")
@@ -62,10 +62,10 @@ FAMILY = Family(
     maps=maps,
     depth=lambda config: sum(config.depths),
     layer_of=layer_of,
-    widest=lambda config: int(config.stage_width(STAGES - 1) * config.mlp_ratio),
+    widest=lambda config: int(config.last_width * config.mlp_ratio),
     headless=lambda config: replace(config, num_classes=0),
     captures=CAPTURES,
-    traced=(*(f"stages/{index}" for index in range(STAGES)), "encoded", "pre_logits"),
+    traced=("stages/0", "stages/-1", "encoded", "pre_logits"),
     explain=explanation,
     kernels={name: Kernel((name,)) for name in ("skip1", "skip2")},
     running=RUNNING,

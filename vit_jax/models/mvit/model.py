@@ -20,7 +20,7 @@ from vit_jax.models.layers.norm import LayerNorm
 from vit_jax.models.layers.pixels.checks import check_channels
 from vit_jax.models.layers.placement import keep_rows
 from vit_jax.models.mvit.block import MultiscaleBlock
-from vit_jax.models.mvit.config import STAGES, MvitConfig, Run, pooled
+from vit_jax.models.mvit.config import MvitConfig, Run, pooled
 from vit_jax.models.mvit.family import CAPTURES
 from vit_jax.models.pyramid.backbone import Backbone
 from vit_jax.models.pyramid.captures import OF_BLOCKS, parse_captures
@@ -73,7 +73,7 @@ class MViT(Backbone):
         token = 0.02 * jax.random.normal(rngs.params(), (1, config.width), jnp.float32)
         self.class_token = nnx.Param(token) if config.class_token else None
         self.stages = nnx.List([Stage(config, runs, rngs=rngs) for runs in config.stages()])
-        d, classes = config.stage_width(STAGES - 1), config.num_classes
+        d, classes = config.last_width, config.num_classes
         self.norm = LayerNorm(d, config.norm_epsilon)
         self.head = Dense((d,), (classes,), scheme="zeros", rngs=rngs) if classes else None
 
@@ -86,7 +86,7 @@ class MViT(Backbone):
           images: normalised images `(b, h, w, c)` of any size; to another than the model's own, tables of relative
             positions are interpolated.
           key: randomness of dropout and drop path; None for evaluation.
-          capture: a name or several: `stages/0` to `stages/3` and `blocks/5`, maps `(b, h, w, d)`; `attention/-1`
+          capture: a name or several: `stages/1` and `blocks/5`, maps `(b, h, w, d)`; `attention/-1`
             `(b, heads, p + n, p + m)`, weights of a block; `encoded` `(b, p + n, d)`; `pre_logits` `(b, d)`.
 
         Returns:
@@ -97,7 +97,7 @@ class MViT(Backbone):
           ConfigError: images the model does not take, or an unknown name.
         """
         config, blocks = self.config, sum(self.config.depths)
-        counts = {"stages": STAGES, "blocks": blocks, "attention": blocks}
+        counts = {"stages": len(config.depths), "blocks": blocks, "attention": blocks}
         wanted = parse_captures(capture, CAPTURES, counts)
         check_channels(images, config.in_channels)
         config.patches(images.shape[1:3])

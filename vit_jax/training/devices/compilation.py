@@ -1,12 +1,10 @@
 """Compiled programs are kept between runs: a run that starts again does not compile again.
 
 The cache is JAX's own. It is by content: a program is found again if its code, shapes, shardings, compiler options,
-devices and versions are the same, and it is compiled otherwise. Programs that call oneDNN (`compiler_options.py`)
-jaxlib cannot write down; it says so as a lack of memory. They are compiled by every run, which is not worth a line in
-each.
+devices and versions are the same, and it is compiled otherwise. Programs that call oneDNN are compiled by every run
+(`onednn.py`).
 """
 
-import re
 import sys
 import tempfile
 import warnings
@@ -17,13 +15,11 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from vit_jax.compiler_options import has_onednn
 from vit_jax.processes import is_main
 from vit_jax.weights.remote.fetch import default_cache
 
 FOLDER = "compiled"
 _DIRECTORY = "jax_compilation_cache_dir"
-_UNWRITABLE = r"Error writing persistent compilation cache entry .* MemoryError: std::bad_alloc"
 _COMPLAINT = r"Error (reading|writing) persistent compilation cache"
 
 
@@ -89,7 +85,7 @@ def _writable(folder: Path, report: Callable[[str], None]) -> Path | None:
 def uncached() -> Iterator[None]:
     """Compile without looking into the cache or adding to it, also where JAX was told of one.
 
-    Of a program that is compiled to be read and not to be run; jax 0.12 cannot write some of these.
+    Of a program that is compiled to be read and not to be run.
     """
     with _settings({"jax_enable_compilation_cache": False}):
         yield
@@ -130,7 +126,7 @@ def _one_line(folder: object, report: Callable[[str], None]) -> Iterator[None]:
         ) -> None:
             if "persistent compilation cache" not in str(message):
                 show(message, category, filename, lineno, file, line)  # pyright: ignore[reportArgumentType]
-            elif not told and not (has_onednn(jax.default_backend()) and re.match(_UNWRITABLE, str(message))):
+            elif not told:
                 told.append(message)
                 reason = str(message).partition(": ")[2].splitlines()[0]
                 report(

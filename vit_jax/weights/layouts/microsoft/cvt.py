@@ -18,7 +18,7 @@ _FIRST = "stage0.patch_embed.proj.weight"
 def rules(config: CvtConfig) -> list[Rule]:
     """Return the rules of a model."""
     found: list[Rule] = []
-    for index in range(STAGES):
+    for index in range(len(config.depths)):
         ours, theirs = f"stages/{index}", f"stage{index}"
         block = f"{theirs}.blocks.{{l}}"
         found += affine(f"{ours}/embed", f"{theirs}.patch_embed.proj", CONV)
@@ -33,7 +33,8 @@ def rules(config: CvtConfig) -> list[Rule]:
         found += affine(f"{ours}/blocks/attn/out", f"{block}.attn.proj", FROM_HEADS)
         found += affine(f"{ours}/blocks/mlp/fc1", f"{block}.mlp.fc1")
         found += affine(f"{ours}/blocks/mlp/fc2", f"{block}.mlp.fc2")
-    found.append(rule(f"stages/{STAGES - 1}/class_token", f"stage{STAGES - 1}.cls_token", form=ROW))
+    last = len(config.depths) - 1
+    found.append(rule(f"stages/{last}/class_token", f"stage{last}.cls_token", form=ROW))
     return found + norm("norm", "norm") + (affine("head", "head") if config.num_classes else [])
 
 

@@ -110,7 +110,7 @@ def write(config: MvitConfig, params: Mapping[str, Any], labels: Sequence[str]) 
     about = {
         "architecture": f"mvitv2_{size}",
         "num_classes": config.num_classes,
-        "num_features": config.stage_width(STAGES - 1),
+        "num_features": config.last_width,
         "global_pool": pool,
         "model_args": arguments,
         "pretrained_cfg": {

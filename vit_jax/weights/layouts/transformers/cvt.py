@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.models.cvt.config import PREPROCESSING, STAGES, CvtConfig
+from vit_jax.models.cvt.config import PREPROCESSING, CvtConfig
 from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.blocks import FROM_HEADS, norms
@@ -32,13 +32,18 @@ DEFAULTS: dict[str, Any] = dict(
     padding_kv=[1, 1, 1], stride_kv=[2, 2, 2], padding_q=[1, 1, 1], stride_q=[1, 1, 1],
 )  # fmt: skip
 _ONE = ("mlp_ratio", "qkv_bias", "kernel_qkv", "stride_kv")  # the same in all stages of ours
-_FIXED = ("cls_token", "qkv_projection_method", "stride_q")  # of ours there is no other
+
+
+def _fixed(stages: int) -> dict[str, list[Any]]:
+    """Return what a CvT of ours cannot have otherwise."""
+    last = [False] * (stages - 1) + [True]
+    return {"cls_token": last, "qkv_projection_method": ["dw_bn"] * stages, "stride_q": [1] * stages}
 
 
 def rules(config: CvtConfig, prefix: str) -> list[Rule]:
     """Return the rules of a model; `prefix` is one of `PREFIXES`."""
     found: list[Rule] = []
-    for index in range(STAGES):
+    for index in range(len(config.depths)):
         ours, theirs = f"stages/{index}", f"{prefix}stages.{index}"
         embed, layer = f"{theirs}.embedding.convolution_embeddings", f"{theirs}.layers.{{l}}"
         found += affine(f"{ours}/embed", f"{embed}.projection", CONV)
@@ -55,7 +60,8 @@ def rules(config: CvtConfig, prefix: str) -> list[Rule]:
         found += affine(f"{ours}/blocks/attn/out", f"{layer}.attention.output.dense", FROM_HEADS)
         found += affine(f"{ours}/blocks/mlp/fc1", f"{layer}.intermediate.dense")
         found += affine(f"{ours}/blocks/mlp/fc2", f"{layer}.output.dense")
-    found.append(rule(f"stages/{STAGES - 1}/class_token", f"{prefix}stages.{STAGES - 1}.cls_token", form=ROW))
+    last = len(config.depths) - 1
+    found.append(rule(f"stages/{last}/class_token", f"{prefix}stages.{last}.cls_token", form=ROW))
     found += norm("norm", "layernorm") if config.final_norm else []
     return found + (affine("head", "classifier") if config.num_classes else [])
 
@@ -69,22 +75,23 @@ def _read(raw: RawCheckpoint, model: ModelConfig | None) -> tuple[RawCheckpoint,
     where = f"{raw.origin}: config.json"
     given = settings({"num_channels": DEFAULTS["num_channels"]}, raw.documents["config.json"], where)
     about = {**DEFAULTS, **given}
+    stages = len(about["depth"]) if isinstance(about["depth"], list) else len(DEFAULTS["depth"])
     for name in DEFAULTS.keys() - {"num_channels"}:
         kinds = {type(value) for value in DEFAULTS[name]}
         kinds |= {int} if float in kinds else set()
         if (
             not isinstance(about[name], list)
-            or len(about[name]) != STAGES
+            or len(about[name]) != stages
             or not {*map(type, about[name])} <= kinds
         ):
             raise CheckpointError(
-                f"{where} says {name} {about[name]!r:.60}; it must be {STAGES} values like {DEFAULTS[name][0]!r}."
+                f"{where} says {name} {about[name]!r:.60}; it must be {stages} values like {DEFAULTS[name][0]!r}."
             )
     for name in _ONE:
         if len(set(about[name])) > 1:
             raise CheckpointError(f"{where} says {name} {about[name]}; all stages must have the same.")
     half = [size // 2 for size in about["kernel_qkv"]]
-    fixed = {**{name: DEFAULTS[name] for name in _FIXED}, "padding_q": half, "padding_kv": half}
+    fixed = {**_fixed(stages), "padding_q": half, "padding_kv": half}
     for name, value in fixed.items():
         if about[name] != value:
             raise CheckpointError(f"{where} says {name} {about[name]}; this library knows {value} alone.")
@@ -138,6 +145,7 @@ def write(config: CvtConfig, params: Mapping[str, Any], labels: Sequence[str]) -
             f"depths is {config.depths}, and transformers makes no CvT with a stage, counted from 0, that has no more "
             "blocks than its number; choose 'orbax'."
         )
+    stages = len(config.depths)
     each = {
         "mlp_ratio": config.mlp_ratio,
         "qkv_bias": config.qkv_bias,
@@ -148,7 +156,8 @@ def write(config: CvtConfig, params: Mapping[str, Any], labels: Sequence[str]) -
     }
     about = {
         **DEFAULTS,
-        **{name: [value] * STAGES for name, value in each.items()},
+        **_fixed(stages),
+        **{name: [value] * stages for name, value in each.items()},
         "model_type": TYPE,
         "architectures": ["CvtForImageClassification" if config.final_norm else "CvtModel"],
         "num_channels": config.in_channels,
@@ -158,7 +167,7 @@ def write(config: CvtConfig, params: Mapping[str, Any], labels: Sequence[str]) -
         "patch_sizes": list(config.kernels),
         "patch_stride": list(config.strides),
         "patch_padding": list(config.pads),
-        "drop_path_rate": [0.0] * (STAGES - 1) + [config.drop_path_rate],
+        "drop_path_rate": [0.0] * (stages - 1) + [config.drop_path_rate],
         "dtype": "float32",
         **(label_names(config.num_classes, labels) if config.final_norm else {}),
         **problem_type(config),
