@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.reference.cases import weights_file
+from tests.starts import initial
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
@@ -232,7 +233,7 @@ def shrunk(case):
 )
 def test_toy_size_trains_a_step(case):
     experiment = build(shrunk(case))
-    state = experiment.init()
+    state = experiment.init() if experiment.task.pretrained else initial(experiment)
     batch = experiment.devices.put(next(experiment.data.train_batches(0)))
     state, metrics = jax.jit(experiment.step)(state, batch)
     assert float(metrics["finite"]) == 1

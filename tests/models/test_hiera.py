@@ -10,6 +10,7 @@ import pytest
 from jax import export
 
 import vit_jax
+from tests.starts import initial
 from tests.tiny import assert_trees_close, functions, parameters, pixels, run
 from vit_jax import trees
 from vit_jax.errors import ConfigError
@@ -376,7 +377,7 @@ def test_eight_devices_do_what_one_does(compile_cache):
         config.mesh.update(**mesh)
         config.optimizer.update(name="sgd", learning_rate=0.1)
         experiment = build(config, devices=jax.devices()[:devices])
-        state = experiment.init()
+        state = initial(experiment)
         entry = state.params["stages"]["1"]["entry"]["blocks"]["attn"]["qkv"]["kernel"]
         assert entry.sharding.is_fully_replicated == (devices == 1)
         batches = experiment.data.train_batches(0)

@@ -1,13 +1,11 @@
 """The same training on every mesh: one device, and all factorizations of 2, 4 and 8."""
 
-import dataclasses
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import assert_trees_close, randomised
+from tests.starts import initial
+from tests.tiny import assert_trees_close
 from vit_jax.training.config import default_config, validate
 from vit_jax.training.experiment import build
 from vit_jax.training.step import compile_step
@@ -52,14 +50,6 @@ def configuration(objective, mesh):
     config.mesh.update(dict(zip(("data", "fsdp", "tensor"), mesh)))
     validate(config)
     return config
-
-
-def initial(experiment):
-    """The state of step 0 with noise in every parameter, where the experiment wants it."""
-    abstract = experiment.abstract_state
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
-    state = dataclasses.replace(zeros, params=randomised(abstract.params))
-    return jax.tree.map(lambda x, about: jax.device_put(x, about.sharding), state, abstract)
 
 
 def train(objective, mesh):

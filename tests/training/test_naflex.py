@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import vit_jax
+from tests.starts import initial
 from tests.tiny import assert_trees_close
-from tests.training.test_equivalence import initial
 from vit_jax import trees
 from vit_jax.data.sources.composed_digits import FramedDigits
 from vit_jax.errors import ConfigError, DataError

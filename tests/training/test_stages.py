@@ -1,15 +1,14 @@
 """Models in stages in training: on digits, resumed, sharded, and with batch norms in microbatches."""
 
-import dataclasses
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vit_jax
-from tests.tiny import assert_trees_close, randomised
+from tests.starts import initial
+from tests.tiny import assert_trees_close
 from vit_jax import trees
 from vit_jax.inference.features import FeatureExtractor
 from vit_jax.inference.predictor import Predictor
@@ -91,12 +90,7 @@ def stepped(family, mesh):
     )
     config.mesh.update(dict(zip(("data", "fsdp", "tensor"), mesh)))
     experiment = build(config, devices=jax.devices()[: int(np.prod(mesh))])
-    abstract = experiment.abstract_state
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
-    noisy = {name: randomised(getattr(abstract, name)) for name in ("params", "buffers")}
-    state = jax.tree.map(
-        lambda x, about: jax.device_put(x, about.sharding), dataclasses.replace(zeros, **noisy), abstract
-    )
+    state = initial(experiment)
     step = compile_step(experiment.step, jax.tree.map(lambda x: x.sharding, state), None)
     batches = experiment.data.train_batches(0)
     for _ in range(2):
@@ -120,7 +114,7 @@ def test_microbatches_have_statistics_of_their_own_in_turn(compile_cache):
     config = configuration("cvt", model__drop_path_rate=0.0, model__depths=(1, 1))
     config.accumulation = 2
     experiment = build(config, devices=jax.devices()[:1])
-    state = experiment.init()
+    state = initial(experiment)
     batch = experiment.devices.put(next(experiment.data.train_batches(0)))
     buffers, objective = state.buffers, experiment.task.objective
     prepared = objective.prepare(batch, jax.random.key(0))

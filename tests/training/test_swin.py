@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import vit_jax
+from tests.starts import initial
 from tests.tiny import assert_trees_close
-from tests.training.test_equivalence import initial
 from vit_jax import trees
 from vit_jax.training.config import default_config, load_config, validate
 from vit_jax.training.experiment import build

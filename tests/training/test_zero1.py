@@ -9,8 +9,9 @@ from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
 from tests.libtpu import needs_libtpu, printed_with_libtpu
+from tests.starts import initial
 from tests.tiny import assert_trees_close
-from tests.training.test_equivalence import configuration, initial
+from tests.training.test_equivalence import configuration
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.training.devices.mesh import AXES
 from vit_jax.training.devices.sharding import RULES, divided_specs

@@ -75,7 +75,8 @@ def _read(raw: RawCheckpoint, model: ModelConfig | None) -> tuple[RawCheckpoint,
     where = f"{raw.origin}: config.json"
     given = settings({"num_channels": DEFAULTS["num_channels"]}, raw.documents["config.json"], where)
     about = {**DEFAULTS, **given}
-    stages = len(about["depth"]) if isinstance(about["depth"], list) else len(DEFAULTS["depth"])
+    depth = about["depth"]
+    stages = len(depth if isinstance(depth, list) else DEFAULTS["depth"])
     for name in DEFAULTS.keys() - {"num_channels"}:
         kinds = {type(value) for value in DEFAULTS[name]}
         kinds |= {int} if float in kinds else set()
