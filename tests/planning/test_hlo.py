@@ -90,6 +90,42 @@ def test_a_program_is_read_as_it_runs():
     assert scatter.group == (0, 2, 4, 6)
 
 
+BRANCHED = f"""HloModule jit_step, is_scheduled=true, entry_computation_layout={{}}
+
+%longest (x: bf16[8,16]) -> bf16[8,16] {{
+  %x = bf16[8,16]{{1,0}} parameter(0)
+  %work.2 = bf16[8,16]{{1,0}} fusion(%x), kind=kOutput, calls=%none, metadata={{op_name="jit(step)/SCOPEcond/branch_0_fun/two"}}, {cycles(60)}
+  ROOT %sum.2 = bf16[8,16]{{1,0}} all-reduce(%work.2), channel_id=2, replica_groups={{{{0,1}}}}
+}}
+
+ENTRY %main (index: s32[], x: bf16[8,16]) -> bf16[8,16] {{
+  %index = s32[] parameter(0)
+  %x = bf16[8,16]{{1,0}} parameter(1)
+  ROOT %chosen = bf16[8,16]{{1,0}} conditional(%index, %x, %x), branch_computations={{%longest, %plain}}, metadata={{op_name="conditional.3"}}
+}}
+
+%plain (x: bf16[8,16]) -> bf16[8,16] {{
+  %x = bf16[8,16]{{1,0}} parameter(0)
+  ROOT %work.3 = bf16[8,16]{{1,0}} fusion(%x), kind=kOutput, calls=%none, metadata={{op_name="jit(step)/SCOPEcond/branch_1_fun/one"}}, {cycles(30)}
+}}
+"""
+
+
+@pytest.mark.parametrize("scope", ["", "drawn/cond/branch_1_fun/"])
+def test_of_a_condition_the_longest_branch_counts_and_nothing_of_the_others(scope):
+    schedule = read_schedule(BRANCHED.replace("SCOPE", scope), 2)
+    assert schedule.cycles == 60
+    assert schedule.by_source == {f"jit(step)/{scope}cond/branch_0_fun/two": 60}
+    assert [one.count for one in schedule.collectives] == [1]
+
+
+def test_what_a_step_draws_counts_as_often_as_it_is_drawn():
+    schedule = read_schedule(BRANCHED.replace("SCOPE", "drawn/"), 2)
+    assert schedule.cycles == 45
+    assert sorted(schedule.by_source.values()) == [15, 30]
+    assert [one.count for one in schedule.collectives] == [0.5]
+
+
 @pytest.mark.parametrize(
     ("written", "group"),
     [

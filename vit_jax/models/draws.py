@@ -13,6 +13,7 @@ from typing import Any
 from vit_jax.models.families import family_of, is_config
 from vit_jax.models.family import Config
 
+SCOPE = "drawn"  # the name that the branches have in a traced program
 _DRAWN: ContextVar[Any] = ContextVar("drawn", default=None)
 
 

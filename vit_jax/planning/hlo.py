@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from vit_jax.models.draws import SCOPE
 from vit_jax.planning.groups import group
 from vit_jax.planning.kernels import kernel_cycles
 
@@ -34,6 +35,8 @@ _SHAPE = re.compile(r"\b(pred|bf16|[fsu]\d+\w*|c64)\[([\d,]*)\]")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|async_computation)=%([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
+# Operations of branches of which a step draws one, themselves in no other branch; the choice itself loses its name.
+_DRAWN = re.compile(rf"(?!.*/cond/.*/cond/).*/{SCOPE}/cond/")
 # What takes no time on a device: names, parts and views of arrays, and both ends of what runs beside.
 _FREE = re.compile(
     r"parameter|constant|tuple|get-tuple-element|bitcast|after-all|opt-barrier|.*-(start|done)"
@@ -193,9 +196,7 @@ class _Reader:
                 cycles += trips * self.run(instruction.attribute("body") or "", times * trips)
                 continue
             if instruction.opcode == "conditional":
-                match = _BRANCHES.search(instruction.text)
-                names = re.findall(r"[\w.\-]+", match[1]) if match else []
-                cycles += max((self.run(branch, times) for branch in names), default=0.0)
+                cycles += self._conditional(instruction, times)
                 continue
             if instruction.opcode == "call":
                 cycles += self.run(instruction.attribute("to_apply") or "", times)
@@ -231,6 +232,15 @@ class _Reader:
             ended = replace(begun, covered=int(cycles - since), beside=work - before)
             self._schedule.collectives.append(ended)
         return cycles
+
+    def _conditional(self, instruction: Instruction, times: float) -> float:
+        """As `run`: of what a step draws, each branch is as probable; else the longest counts, others are not run."""
+        match = _BRANCHES.search(instruction.text)
+        names = re.findall(r"[\w.\-]+", match[1]) if match else []
+        if not any(_DRAWN.match(inner.source) for name in names for inner in self._computations[name]):
+            alone = {name: _Reader(self._computations, self._devices, Schedule()) for name in names}
+            names = sorted(names, key=lambda name: alone[name].run(name, 1.0))[-1:]
+        return sum(self.run(name, times / len(names)) / len(names) for name in names)
 
     def _note(self, instruction: Instruction) -> None:
         sizes = shape_bytes(instruction.shape)

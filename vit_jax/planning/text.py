@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from vit_jax.models.draws import SCOPE
 from vit_jax.planning.chips import GIB
 from vit_jax.planning.plan import Plan
 
@@ -117,7 +118,7 @@ def _memory(plan: Plan) -> list[str]:
 
 def short_source(source: str) -> str:
     """Return an operation of the traced program, as `Plan.hottest` names it, without what says the same of all."""
-    words = [word for word in source.split("/") if word not in ("jit(step)", "eval_jaxpr")]
+    words = [word for word in source.split("/") if word not in ("jit(step)", "eval_jaxpr", SCOPE)]
     direction = "backward " if any(word.startswith("transpose") for word in words) else ""
     rest = [word for word in words if not word.startswith(("transpose(", "jvp("))]
     return direction + ("/".join(rest[-2:]) or source)

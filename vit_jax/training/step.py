@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from vit_jax import trees
 from vit_jax.compiler_options import Options, jit
-from vit_jax.models.draws import choices, drawing
+from vit_jax.models.draws import SCOPE, choices, drawing
 from vit_jax.models.layers.freezing import frozen_below
 from vit_jax.models.layers.placement import Placement, gather_beside, gather_rest, placed
 from vit_jax.objectives.base import Batch, LossOutput, Moment, Objective
@@ -168,7 +168,8 @@ def as_drawn(objective: Objective, seed: int, step: jax.Array, run: Callable[[],
 
     key = fold(fold(fold(root(seed), "train"), step), "draw")
     index = jax.random.randint(key, (), 0, len(found))
-    return jax.lax.switch(index, [partial(branch, choice) for choice in found])
+    with jax.named_scope(SCOPE):
+        return jax.lax.switch(index, [partial(branch, choice) for choice in found])
 
 
 def microbatches(batch: Any, count: int) -> Any:
