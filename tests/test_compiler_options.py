@@ -21,6 +21,7 @@ from vit_jax.compiler_options import (
     prediction_options,
     training_options,
 )
+from vit_jax.models.layers.convolutional import convolve
 from vit_jax.models.layers.dense import dense
 from vit_jax.onednn import MOST_COLUMNS
 
@@ -91,6 +92,17 @@ def test_not_on_other_processors(known, monkeypatch):
 def test_reduce_scatters_beside_products_only_where_the_compiler_supports_them(kind):
     assert overlap_options("TPU v5 lite") == OVERLAP
     assert overlap_options(kind) == {}
+
+
+@pytest.mark.parametrize(("stride", "pad"), [(4, 3), (1, None)])
+def test_maps_are_not_added_within_convolutions(stride, pad):
+    def added(x, kernel, positions):
+        return convolve(x, kernel, stride, pad) + positions
+
+    x, kernel = jnp.ones((2, 32, 32, 3), jnp.bfloat16), jnp.ones((7, 7, 3, 16), jnp.bfloat16)
+    positions = jnp.ones((1, 32 // stride, 32 // stride, 16), jnp.bfloat16)
+    program = jit(added, prediction_options("cpu", "bfloat16")).lower(x, kernel, positions).compile()
+    assert "BINARY_ADD" not in program.as_text()
 
 
 def entries(folder):

@@ -11,6 +11,7 @@ from vit_jax.models.hiera.blocks import HieraStage
 from vit_jax.models.hiera.config import HieraConfig, stacks
 from vit_jax.models.hiera.family import CAPTURES
 from vit_jax.models.hiera.order import misread, raster, reroll, unroll
+from vit_jax.models.layers.convolutional import convolve
 from vit_jax.models.layers.dense import Dense, add_bias, initial_kernel, spread
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.layers.module import Module
@@ -38,14 +39,7 @@ class PatchEmbed(Module):
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return a map `(b, h / stride, w / stride, d)` of images `(b, h, w, c)`."""
         stride, pad = self.config.patch_stride, self.config.patch_kernel // 2
-        x = jax.lax.conv_general_dilated(
-            images,
-            self.kernel[...].astype(images.dtype),
-            (stride, stride),
-            ((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return add_bias(x, self.bias[...])
+        return add_bias(convolve(images, self.kernel[...].astype(images.dtype), stride, pad), self.bias[...])
 
 
 class Hiera(Backbone):

@@ -31,13 +31,15 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, pad: int | None = Non
     Returns:
       `(b, h', w', o)`; of SAME, `(b, h / stride, w / stride, o)`, rounded up.
     """
-    if pad is not None:
-        return _convolve(x, kernel, stride, [(pad, pad), (pad, pad)])
-    if kernel.shape[:2] == (1, 1):
+    if kernel.shape[:2] == (1, 1) and not pad:
         return matmul(x[:, ::stride, ::stride], kernel[0, 0])
-    if stride == 1 and platform() == "cpu":
-        return _convolve_same_size(x, kernel)
-    return _convolve(x, kernel, stride)
+    padding = "SAME" if pad is None else [(pad, pad), (pad, pad)]
+    if platform() != "cpu":
+        return _convolve(x, kernel, stride, padding)
+    same_size = stride == 1 and pad is None
+    y = _convolve_same_size(x, kernel) if same_size else _convolve(x, kernel, stride, padding)
+    # A map that is added, such as positions, XLA hands to oneDNN too, which then takes 200 to 500 times as long (0.12).
+    return jax.lax.optimization_barrier(y)
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Any = "SAME") -> jax.Array:
