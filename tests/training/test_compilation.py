@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 from argparse import Namespace
 from collections import Counter
 from contextlib import closing
@@ -190,6 +191,17 @@ def test_a_folder_that_cannot_be_written_is_told_once(tmp_path):
         f"compiled programs are not cached: {tmp_path}/file/cache cannot be written: Not a dir"
     )
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("error", ["MemoryError: std::bad_alloc", "OSError: no space"])
+def test_that_a_program_cannot_be_written_is_told_once(tmp_path, error):
+    told = []
+    with kept_programs(str(tmp_path), tmp_path, told.append):
+        for _ in range(2):
+            start = "Error writing persistent compilation cache entry for 'jit_step': "
+            warnings.warn(start + error, stacklevel=1)
+    (line,) = told
+    assert line.partition(": ")[2].startswith(error)
 
 
 @pytest.mark.usefixtures("compile_cache")

@@ -100,6 +100,19 @@ def stepped(family, mesh):
 
 
 @pytest.mark.parametrize("family", SMALL)
+def test_every_stage_is_looked_at_where_numbers_are_not_finite(family):
+    experiment = build(configuration(family), devices=jax.devices()[:1])
+    state, objective = experiment.abstract_state, experiment.task.objective
+
+    def looked_at(params, buffers, batch):
+        key = jax.random.key(0)
+        return objective.activations(params, buffers, objective.prepare(batch, key), key)
+
+    found = jax.eval_shape(looked_at, state.params, state.buffers, experiment.abstract_batch())
+    assert [name for name in found if name.startswith("stages/")] == ["stages/0", "stages/1"]
+
+
+@pytest.mark.parametrize("family", SMALL)
 def test_eight_devices_are_one(family):
     _, expected = stepped(family, (1, 1, 1))
     experiment, state = stepped(family, (2, 2, 2))

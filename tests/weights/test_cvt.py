@@ -84,6 +84,14 @@ def test_what_changes_when_weights_are_loaded(tmp_path):
             load(tmp_path / "cvt", **changes)
 
 
+def test_two_stages_come_back_as_they_were(tmp_path):
+    config = replace(TINY, depths=(1, 2), widths=(16, 32), kernels=(7, 3), strides=(2, 2), pads=(2, 1))
+    write(config, tmp_path / "two", "hf")
+    read, params = opened(tmp_path / "two")
+    assert (read.depths, read.widths, read.strides) == ((1, 2), (16, 32), (2, 2))
+    assert_same(params, flat(config))
+
+
 def test_what_transformers_cannot_say_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot express activation quick_gelu, which becomes gelu"):
         write(AUTHORS, tmp_path / "one", "hf")

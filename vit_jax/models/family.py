@@ -165,7 +165,8 @@ class Family:
       headless: the configuration of the same encoder whose output is one row of features for an image.
       head: parameters at the top of the tree that `headless` does not have.
       captures: what the model's call can capture.
-      traced: of these, what is looked at in order where numbers are not finite.
+      traced: of these, what is looked at in order where numbers are not finite; or a function of the configuration
+        that returns it.
       explain: which attention shows what the model looks at; None for no attention.
       drawn: the field with what each step of training draws one of, see `models.draws`; empty for none.
       rules: (pattern, tactic) of parameters for which the general ones of `training.devices.sharding` do not do.
@@ -196,7 +197,7 @@ class Family:
     headless: Callable[[Config], Config] = lambda config: config
     head: tuple[str, ...] = ("head",)
     captures: tuple[str, ...] = ()
-    traced: tuple[str, ...] = ()
+    traced: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     explain: Callable[[Config], Explanation | None] = lambda config: None
     drawn: str = ""
     rules: tuple[tuple[str, str], ...] = ()
@@ -205,3 +206,7 @@ class Family:
     adaptation: str = ""
     running: frozenset[str] = frozenset({"dtype"})
     idle: Callable[[Config], frozenset[str]] = lambda config: frozenset()
+
+    def names_traced(self, config: Config) -> tuple[str, ...]:
+        """Return the names of `traced` for a configuration."""
+        return self.traced(config) if callable(self.traced) else self.traced

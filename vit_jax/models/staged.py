@@ -94,6 +94,11 @@ class StagedConfig:
         return EncoderConfig(width=width, depth=depth, heads=width // self.head_dim, **shared, **changes)
 
 
+def stage_names(config: Any) -> tuple[str, ...]:
+    """Return the names of all stages' maps, in order."""
+    return tuple(f"stages/{index}" for index in range(len(config.depths)))
+
+
 def check_stages(config: StagedConfig, count: int, *names: str) -> None:
     """Raise ConfigError unless each field has a number for each stage."""
     for name in names:

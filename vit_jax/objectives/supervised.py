@@ -145,7 +145,7 @@ class Supervised(Objective):
         self, params: Params, buffers: Buffers, batch: Batch, key: jax.Array
     ) -> dict[str, jax.Array]:
         """Return what the model computes for a prepared batch, by name and in order; `blocks` are `(l, b, n, d)`."""
-        names = family_of(self.model).traced
+        names = family_of(self.model).names_traced(self.model)
         inputs = params, self._of_model(buffers), batch["image"], key
         call = self.functions.apply_state(*inputs, capture=names)[0]
         outputs, captured = call if names else (call, {})

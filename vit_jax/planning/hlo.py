@@ -36,7 +36,7 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _CALLED = re.compile(r"(?:calls|to_apply|body|condition|async_computation)=%([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 # Operations of branches of which a step draws one, themselves in no other branch; the choice itself loses its name.
-_DRAWN = re.compile(rf"(?!.*/cond/.*/cond/).*/{SCOPE}/cond/")
+_DRAWN = re.compile(rf".*/{SCOPE}/cond/(?!.*/cond/)")
 # What takes no time on a device: names, parts and views of arrays, and both ends of what runs beside.
 _FREE = re.compile(
     r"parameter|constant|tuple|get-tuple-element|bitcast|after-all|opt-barrier|.*-(start|done)"

@@ -7,6 +7,7 @@ from vit_jax.models.cvt import arithmetic, names
 from vit_jax.models.cvt.config import CvtConfig
 from vit_jax.models.family import LAYER_RULES, Explanation, Family, Kernel, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
+from vit_jax.models.staged import stage_names
 
 # What a call can return beside its output; stages, blocks and attention are counted: `blocks/5`, `attention/-1`.
 CAPTURES = ("stages", "blocks", "attention", "pre_logits")
@@ -65,7 +66,7 @@ FAMILY = Family(
     any_size=lambda config: (prod(config.strides), prod(config.strides)),
     headless=lambda config: replace(config, num_classes=0),
     captures=CAPTURES,
-    traced=("stages/0", "stages/-1", "pre_logits"),
+    traced=lambda config: (*stage_names(config), "pre_logits"),
     explain=explanation,
     rules=((r"(^|/)blocks/attn/(query|key|value)/dense/(kernel|bias)$", "stacked tensor(-2) fsdp"),),
     kernels={f"attn/{name}/dense": Kernel((f"attn/{name}",)) for name in ("query", "key", "value")},

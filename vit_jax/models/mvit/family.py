@@ -5,6 +5,7 @@ from vit_jax.models.family import LAYER_RULES, Explanation, Family, Kernel, Leve
 from vit_jax.models.layers.encoder_config import RUNNING, replace
 from vit_jax.models.mvit import arithmetic, names
 from vit_jax.models.mvit.config import MvitConfig, pooled
+from vit_jax.models.staged import stage_names
 
 # What a call can return beside its output; stages, blocks and attention are counted: `blocks/5`, `attention/-1`.
 CAPTURES = ("stages", "blocks", "attention", "encoded", "pre_logits")
@@ -65,7 +66,7 @@ FAMILY = Family(
     widest=lambda config: int(config.last_width * config.mlp_ratio),
     headless=lambda config: replace(config, num_classes=0),
     captures=CAPTURES,
-    traced=("stages/0", "stages/-1", "encoded", "pre_logits"),
+    traced=lambda config: (*stage_names(config), "encoded", "pre_logits"),
     explain=explanation,
     kernels={name: Kernel((name,)) for name in ("skip1", "skip2")},
     running=RUNNING,

@@ -3,6 +3,7 @@
 from vit_jax.errors import ConfigError, choose
 from vit_jax.models.family import LAYER_RULES, Family, Level, Names
 from vit_jax.models.layers.encoder_config import RUNNING, replace
+from vit_jax.models.staged import stage_names
 from vit_jax.models.swin import arithmetic, names
 from vit_jax.models.swin.config import SwinConfig
 
@@ -63,7 +64,7 @@ FAMILY = Family(
     per_image=lambda config: config.pool == "mean",
     headless=lambda config: replace(config, num_classes=0, pool="mean"),
     captures=CAPTURES,
-    traced=("embedded", "stages/0", "stages/-1", "encoded", "pooled"),
+    traced=lambda config: ("embedded", *stage_names(config), "encoded", "pooled"),
     rules=((r"(^|/)merge/reduction/kernel$", "fsdp"),),
     adaptation="vit_jax.models.swin.adaptation:ADAPTATION",
     running=RUNNING | {"bias_resample"},

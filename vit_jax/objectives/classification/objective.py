@@ -243,7 +243,7 @@ class Classification(Objective):
         self, params: Params, buffers: Buffers, batch: Batch, key: jax.Array
     ) -> dict[str, jax.Array]:
         """Return what the model computes for a prepared batch, by name and in order; `blocks` are `(l, b, n, d)`."""
-        names = family_of(self.model).traced
+        names = family_of(self.model).names_traced(self.model)
         call = self.functions.apply_state(params, buffers, batch["image"], key, capture=names)[0]
         logits, captured = call if names else (call, {})
         return {name: captured[name] for name in names} | {"logits": logits}
