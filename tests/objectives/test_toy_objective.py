@@ -30,6 +30,7 @@ from vit_jax.objectives.base import Constant, Field, LossOutput, Moment, Objecti
 from vit_jax.objectives.images import normalise
 from vit_jax.objectives.outputs.values import Values
 from vit_jax.objectives.schedules import cosine
+from vit_jax.objectives.teacher import follow
 from vit_jax.training.config import default_config
 from vit_jax.training.experiment import build
 from vit_jax.training.guard.replay import replay
@@ -103,10 +104,7 @@ class Toy(Objective):
 
     def after_update(self, params, buffers, step):
         momentum = cosine(self.moment.step, 0.5, 1.0, self.moment.total)
-        moved = jax.tree.map(
-            lambda old, new: momentum * old + (1 - momentum) * new, buffers["teacher"], params["student"]
-        )
-        return buffers | {"teacher": moved}
+        return buffers | {"teacher": follow(buffers["teacher"], params["student"], momentum)}
 
     def evaluate(self, params, buffers, batch):
         values = self.predict(params, buffers, batch)["values"]
