@@ -10,6 +10,7 @@ import functools
 import json
 import shutil
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import jax
@@ -20,10 +21,11 @@ import pytest
 import vit_jax
 from tests.tiny import assert_trees_close
 from vit_jax.checkpoints.checkpoints import Checkpoints
-from vit_jax.errors import ConfigError
+from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.inference.evaluating import evaluate_workdir
 from vit_jax.inference.export.export import export_predictor
 from vit_jax.inference.export.exported import ExportedPredictor
+from vit_jax.inference.features import FeatureExtractor
 from vit_jax.models.registry import model_functions
 from vit_jax.models.vit.config import replace
 from vit_jax.objectives.base import Constant, Field, LossOutput, Moment, Objective
@@ -35,6 +37,7 @@ from vit_jax.training.config import default_config
 from vit_jax.training.experiment import build
 from vit_jax.training.guard.replay import replay
 from vit_jax.training.loop import train
+from vit_jax.training.run import Run
 from vit_jax.training.step import compile_step
 from vit_jax.trees import flatten
 
@@ -52,6 +55,7 @@ class Toy(Objective):
 
     network: ClassVar = None  # no family has a student and a scale
     encoder: ClassVar = "student"
+    encoders: ClassVar = {"student": "params/student", "teacher": "buffers/teacher"}
     loss_may_rise: ClassVar = True
     monitor: ClassVar = "neighbours"
     metric_modes: ClassVar = {"neighbours": "max", "spread": "max"}
@@ -105,6 +109,9 @@ class Toy(Objective):
     def after_update(self, params, buffers, step):
         momentum = cosine(self.moment.step, 0.5, 1.0, self.moment.total)
         return buffers | {"teacher": follow(buffers["teacher"], params["student"], momentum)}
+
+    def concerns(self, metrics):
+        return {"far": f"student and teacher differ by {metrics['loss']}"} if metrics["loss"] > 1 else {}
 
     def evaluate(self, params, buffers, batch):
         values = self.predict(params, buffers, batch)["values"]
@@ -265,6 +272,32 @@ def test_it_predicts_and_is_exported(whole, guide, tmp_path):
     export_predictor(predictor, tmp_path / "exported", [1])
     (there,) = ExportedPredictor.load(tmp_path / "exported").predict([image])
     np.testing.assert_allclose(there.values, prediction.values, rtol=1e-5, atol=1e-6)
+
+
+def test_its_networks_are_taken_by_name(whole, guide):
+    state = jax.device_get(whole[0].state)
+    for name, tree in (("student", state.params["student"]), ("teacher", state.buffers["teacher"])):
+        model = vit_jax.load(whole[1], weights=name, verbose=False)
+        np.testing.assert_array_equal(model.patch_embed.kernel[...], tree["patch_embed"]["kernel"])
+        extractor = FeatureExtractor.load(whole[1], weights=name, objective=making(guide))
+        assert_same(extractor.params, tree)
+    assert_same(FeatureExtractor.load(whole[1], objective=making(guide)).params, state.params["student"])
+    with pytest.raises(CheckpointError, match=r"has no weights 'techer'; it has .*. Did you mean 'teacher'"):
+        vit_jax.load(whole[1], weights="techer")
+    with pytest.raises(ConfigError, match=r"Toy has no weights 'guide'; it has student, teacher"):
+        FeatureExtractor.load(whole[1], weights="guide", objective=making(guide))
+    with pytest.raises(ConfigError, match=r"lora.rank is 2, but objective .* set lora.rank=0"):
+        build(configuration(lora__rank=2), objective=making(guide))
+
+
+def test_what_it_finds_wrong_is_told_once_and_not_at_first(whole):
+    told = []
+    fake = SimpleNamespace(
+        experiment=whole[0].experiment, _told=set(), progress=SimpleNamespace(write=told.append)
+    )
+    for step, loss in ((0, 5.0), (1, 0.5), (2, 2.0), (3, 3.0)):
+        Run._tell_concerns(fake, step, {"loss": loss})
+    assert told == ["step 2: student and teacher differ by 2.0"]
 
 
 def test_a_step_is_replayed(whole, guide):

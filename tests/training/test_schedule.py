@@ -108,6 +108,9 @@ def test_a_backbone_starts_after_its_head():
     rates = np.array([backbone(step) for step in range(40)])
     np.testing.assert_allclose(rates, late, **ROUNDED)
     assert not rates[:7].any()
+    ((_, joining),) = late_schedules((("head", "6 steps", None),), section, 1e-4, 40, resolve)
+    rates = [joining(step) for step in range(40)]
+    np.testing.assert_allclose(rates, [0.0] * 6 + [usual(step) for step in range(6, 40)])
     ((_, alike),) = late_schedules((("head", "25%"),), section, 1.0, 40, resolve)  # its own warmup, as long
     np.testing.assert_allclose([alike(10 + step) for step in range(7)], np.arange(7) / 6, rtol=1e-6)
 

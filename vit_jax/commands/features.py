@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resample and not levels:
         raise ConfigError("--resample applies to --levels; give --levels, or leave it out.")
     images = images_of(arguments)
-    source = source_of(arguments)
+    source = source_of(arguments, encoder=True)
     import dataclasses
 
     from vit_jax.inference.features import FeatureExtractor, write_features

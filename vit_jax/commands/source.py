@@ -24,7 +24,8 @@ def add_source(parser: argparse.ArgumentParser, *, exported: bool = False) -> No
     parser.add_argument(
         "--weights",
         metavar="NAME",
-        help="which weights to take from a --checkpoint that holds several sets: teacher, state_dict_ema, ...",
+        help="which weights to take of several: of a --checkpoint teacher, state_dict_ema, ..., of a run that trains "
+        "several networks student or teacher",
     )
     if exported:
         where.add_argument("--exported", metavar="DIR", help="a folder that vit-jax export wrote")
@@ -44,15 +45,15 @@ def add_storage(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def source_of(arguments: argparse.Namespace) -> str | Path:
-    """Return the workdir as a path, or the checkpoint's name as text.
+def source_of(arguments: argparse.Namespace, *, encoder: bool = False) -> str | Path:
+    """Return the workdir as a path, or the checkpoint's name as text; `encoder`: only the model itself is used.
 
     Raises:
       CheckpointError: there is no such workdir; told here, before seconds of imports.
       ConfigError: a step is asked for where there are none, or there is no such storage.
     """
     choose(getattr(arguments, "storage", STORAGES[0]), STORAGES, "--storage")
-    if arguments.weights is not None and arguments.checkpoint is None:
+    if arguments.weights is not None and arguments.checkpoint is None and not encoder:
         raise ConfigError(
             f"--weights is {arguments.weights!r}; it selects weights within a published --checkpoint; give one."
         )

@@ -66,18 +66,19 @@ class FeatureExtractor:
     ) -> "FeatureExtractor":
         """Return the encoder of a training run or of a published checkpoint, see `Predictor.load`.
 
-        Of a run it is the encoder that the objective names, of an image-text model the image tower. Where a model does
-        not pool, it is the class token that is taken, or else the mean of the patches.
+        Of a run it is the encoder that the objective names, or that of its `encoders` whose name `weights` is; of an
+        image-text model the image tower. Where a model does not pool, it is the class token that is taken, or else the
+        mean of the patches.
         """
         if not is_run(source):
             return cls._published(source, weights)
-        if weights is not None:
-            raise ConfigError(
-                f"{str(source)!r} is a training run; leave out weights, which select among those of published files."
-            )
         saved = find(source, step, best=best)
         learned = saved.objective(objective)
-        return cls.of(learned.model, *saved.encoder(learned), saved.eval_transforms)
+        if weights is not None and not learned.encoders:
+            raise ConfigError(
+                f"{str(source)!r} is a training run of one network; leave out weights, which select among several."
+            )
+        return cls.of(learned.model, *saved.encoder(learned, weights), saved.eval_transforms)
 
     @classmethod
     def _published(cls, source: str | Path, weights: str | None) -> "FeatureExtractor":

@@ -26,7 +26,7 @@ from vit_jax.models.maps import Chosen, named_levels
 from vit_jax.models.registry import model_functions
 from vit_jax.models.storage import stored
 from vit_jax.objectives.base import Field, Objective
-from vit_jax.objectives.encoder import part_of
+from vit_jax.objectives.encoder import encoder_state
 from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.outputs.base import Output
 from vit_jax.objectives.protocol import DataInfo
@@ -181,8 +181,8 @@ class Predictor(ImagePredictor):
         """
         names = None if levels is None else named_levels(self.model, levels, resample)
         if names not in self._extractors:
-            params, buffers = (part_of(tree, self.objective.encoder) for tree in (self.params, self.buffers))
-            one = FeatureExtractor.of(self.model, params, buffers, self.eval_transforms)
+            state = encoder_state(self.objective, self.params, self.buffers)
+            one = FeatureExtractor.of(self.model, *state, self.eval_transforms)
             one = dataclasses.replace(one, batch_size=self.batch_size)
             self._extractors[names] = one if levels is None else one.at(levels, resample)
         return self._extractors[names].features(

@@ -15,7 +15,7 @@ from vit_jax.errors import CheckpointError
 from vit_jax.models.layers.lora import ROOT, Lora
 from vit_jax.objectives.adapted import Adapted
 from vit_jax.objectives.base import Objective
-from vit_jax.objectives.encoder import part_of
+from vit_jax.objectives.encoder import encoder_paths, encoder_state, part_of
 from vit_jax.objectives.options import parse_options, training_options
 from vit_jax.objectives.protocol import DataInfo
 from vit_jax.objectives.registry import build_objective
@@ -97,15 +97,25 @@ class Saved:
         merged = jax.jit(adapted.lora.merge)(params) if isinstance(adapted, Adapted) else params
         return merged, self.buffers(buffers)
 
-    def encoder(self, objective: Objective) -> tuple[Any, Any]:
-        """Return the parameters of the objective's encoder and the buffers beside them, see `state`."""
+    def encoder(self, objective: Objective, name: str | None = None) -> tuple[Any, Any]:
+        """Return the parameters of one of the objective's encoders and the buffers beside them, see `state`.
+
+        Args:
+          objective: what it was trained for.
+          name: see `objectives.encoder.encoder_paths`.
+        """
         if self.adapted:
-            whole = self.state(objective)
-            return part_of(whole[0], objective.encoder), part_of(whole[1], objective.encoder)
-        params, buffers = (
-            part_of(tree, objective.encoder) for tree in jax.eval_shape(objective.init, jax.random.key(0))
-        )
-        return self.params(params, objective.encoder), self.buffers(buffers, objective.encoder)
+            return encoder_state(objective, *self.state(objective), name)
+        own, state = encoder_paths(objective, name)
+        whole = dict(zip(("params", "buffers"), jax.eval_shape(objective.init, jax.random.key(0))))
+        params, buffers = self._part(part_of(whole, own), own), {}
+        if state != own:
+            buffers = self._part(part_of(whole, state), state)
+        return params, buffers or params
+
+    def _part(self, abstract: Any, path: str) -> Any:
+        kind, _, part = path.partition("/")
+        return self.params(abstract, part) if kind == "params" else self.buffers(abstract, part)
 
     def _restored(self, path: str, abstract: Any) -> Any:
         restored = self.checkpoints.restore_part(path, abstract, self.step)

@@ -65,6 +65,11 @@ class Adapted(Objective):
         return self.objective.encoder
 
     @property
+    def encoders(self) -> Mapping[str, str]:
+        """None: an objective with several is not adapted."""
+        return {}
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """What the objective predicts."""
         return self.objective.class_names
@@ -142,6 +147,10 @@ class Adapted(Objective):
     def after_update(self, params: Params, buffers: Buffers, step: jax.Array) -> Buffers:
         """Return the objective's buffers after an update."""
         return self.objective.after_update(self.lora.merge(params), buffers, step)
+
+    def concerns(self, metrics: Mapping[str, float]) -> Mapping[str, str]:
+        """Return what the objective finds wrong."""
+        return self.objective.concerns(metrics)
 
     def activations(
         self, params: Params, buffers: Buffers, batch: Batch, key: jax.Array

@@ -13,7 +13,7 @@ import numpy as np
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import training_flops
-from vit_jax.objectives.encoder import part_of, pooled_features
+from vit_jax.objectives.encoder import encoder_state, pooled_features
 from vit_jax.objectives.images import pictures_of, raw_images
 from vit_jax.objectives.outputs.base import Output
 from vit_jax.objectives.outputs.illustration import illustrated
@@ -88,6 +88,14 @@ class Objective(ABC):
         return ""
 
     @property
+    def encoders(self) -> Mapping[str, str]:
+        """Where several networks like `model` lie in a state, by the names that `--weights` takes, the one first whose
+        features count: `{"teacher": "buffers/teacher", "student": "params/encoder"}`; empty if there is one.
+        """
+        alone = self.network is None and self.encoder
+        return {self.encoder: f"params/{self.encoder}"} if alone else {}
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """What `evaluate_rows` predicts, in order of label; empty if it predicts no classes."""
         return ()
@@ -153,6 +161,13 @@ class Objective(ABC):
     def after_update(self, params: Params, buffers: Buffers, step: jax.Array) -> Buffers:
         """Return the buffers after the parameters were updated, e.g. a teacher's moving average."""
         return buffers
+
+    def concerns(self, metrics: Mapping[str, float]) -> Mapping[str, str]:
+        """Return what looks wrong about a run's mean metrics, one line for each kind, such as a collapse.
+
+        A run asks whenever it logs, after its first tenth, and tells each kind once.
+        """
+        return {}
 
     def activations(
         self, params: Params, buffers: Buffers, batch: Batch, key: jax.Array
@@ -221,11 +236,9 @@ class Objective(ABC):
     def features(self, params: Params, buffers: Buffers, batch: Batch) -> jax.Array:
         """Return one row of features for each raw image `(b, h, w, c)` uint8 of a batch, float32 `(b, d)`.
 
-        By default what the encoder pools, see `objectives.encoder`; one that learns from a moving teacher gives the
-        teacher's.
+        By default what the encoder pools, see `objectives.encoder`: the first of `encoders`.
         """
-        own, state = part_of(params, self.encoder), part_of(buffers, self.encoder)
-        return pooled_features(self.model, own, state, batch)
+        return pooled_features(self.model, *encoder_state(self, params, buffers), batch)
 
     def settled(self, metrics: Mapping[str, float]) -> "Objective":
         """Return the objective of a checkpoint with what its own evaluation has found, such as thresholds."""

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.families import family_of
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.images import inputs
@@ -16,6 +17,32 @@ def part_of(tree: Any, path: str) -> Any:
     for name in filter(None, path.split("/")):
         tree = tree.get(name, {})
     return tree
+
+
+def encoder_paths(objective: Any, name: str | None = None) -> tuple[str, str]:
+    """Return where in `{"params": ..., "buffers": ...}` an encoder's parameters lie, and where its state does.
+
+    Args:
+      objective: whose.
+      name: one of its `encoders`; None for the one whose features count.
+
+    Raises:
+      ConfigError: it has no such encoder.
+    """
+    places = objective.encoders
+    if name is not None and name not in places:
+        kind = type(objective).__name__
+        known = f"it has {', '.join(places)}." if places else "it has one network; leave the name out."
+        raise ConfigError(f"{kind} has no weights {name!r}; {known}{nearest(name, places)}")
+    path = places[name or next(iter(places))] if places else f"params/{objective.encoder}".rstrip("/")
+    return path, "/".join(["buffers", *path.split("/")[1:]])
+
+
+def encoder_state(objective: Any, params: Any, buffers: Any, name: str | None = None) -> tuple[Any, Any]:
+    """Return parameters and state of an encoder among those of an objective, see `encoder_paths`."""
+    whole = {"params": params, "buffers": buffers}
+    own, state = encoder_paths(objective, name)
+    return part_of(whole, own), part_of(whole, state)
 
 
 def pooled_features(model: Any, params: Any, buffers: Any, batch: Mapping[str, Any]) -> jax.Array:

@@ -27,6 +27,7 @@ class DataInfo:
       class_counts: examples of each class, or None when unknown.
       label_counts: of several labels an image, how many have each class and how many have it not, or None.
       value_scale: mean and standard deviation of each value, or None.
+      shapes: of what the transforms leave of a record to train on, by name; empty where nothing is trained.
     """
 
     num_classes: int
@@ -34,6 +35,7 @@ class DataInfo:
     class_counts: tuple[int, ...] | None = None
     label_counts: tuple[tuple[int, int], ...] | None = None
     value_scale: tuple[tuple[float, float], ...] | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

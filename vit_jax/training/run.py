@@ -103,6 +103,7 @@ class Run:
         self._sums: dict[str, float] = dict(resumed.get("metric_sums", {}))
         self._count: int = resumed.get("metric_count", 0)
         self._learning_rate = 0.0
+        self._told: set[str] = set()  # kinds of concerns
         self.skipped_steps: dict[str, int] = {NOT_FINITE: 0, SPIKE: 0} | resumed.get("skipped_steps", {})
         self.improvement = Improvement(experiment.task.monitor, resumed.get("monitored"))
         self.improved = False  # at the last evaluation
@@ -151,6 +152,7 @@ class Run:
                 means[f"skipped_{kind.replace(' ', '_')}"] = float(count)
         self._sums, self._count = {}, 0
         self._write(number, means, "train")
+        self._tell_concerns(number, means)
         self.attempts.note()
         return means
 
@@ -227,6 +229,7 @@ class Run:
                 "config": json.loads(to_json(self.experiment.config)),
                 "model": config_to_json(objective.network or objective.model),
                 "encoder": objective.encoder,
+                "encoders": dict(objective.encoders),
                 "constants": self._constants,
                 "class_names": list(self.experiment.data.train_source.class_names),
                 "data": self.experiment.data.identity,
@@ -248,6 +251,15 @@ class Run:
         named = {f"{prefix}/{name}": value for name, value in metrics.items()}
         self.writer.write(number, metrics, prefix)
         self.services.write(number, named)
+
+    def _tell_concerns(self, number: int, means: Mapping[str, float]) -> None:
+        """Tell once of each kind what the objective finds wrong; at first everything looks so."""
+        if number < self.experiment.optimisation.total_steps / 10:
+            return
+        for kind, line in self.experiment.task.objective.concerns(means).items():
+            if kind not in self._told:
+                self._told.add(kind)
+                self.progress.write(f"step {number}: {line}")
 
     def _left_out(self, number: int, kind: str, metrics: Mapping[str, float]) -> None:
         """Note a step whose update was left out; raise `DivergedError` if there were too many."""

@@ -16,7 +16,8 @@ Written for a peak `p`, `w` steps of warmup, `c` of cooldown, `T` in all, at ste
 every step, not with every epoch as in timm, and the shape begins after the warmup (timm's `warmup_prefix`).
 
 Parameters that start later (`optimizer.delay`) have a schedule of their own: it is 0 before their start, then they warm
-up, and the shape takes what is left of the run (as EoMT's backbone, Kerssies et al. 2025, arXiv 2503.19108).
+up, and the shape takes what is left of the run (as EoMT's backbone, Kerssies et al. 2025, arXiv 2503.19108); or, with
+None for their warmup, they join the others (as DINO's last layer).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -118,7 +119,7 @@ def late_schedules(
 
     Args:
       delay: `optimizer.delay` of a configuration: a pattern, when its parameters start, and, where it is another than
-        `schedule.warmup`, how long they warm up.
+        `schedule.warmup`, how long they warm up, or None for the rate of all others from then on.
       section, peak, total_steps, resolve: see `make_schedule`.
 
     Raises:
@@ -126,9 +127,17 @@ def late_schedules(
     """
     late = []
     for pattern, *durations in delay:
-        start, *warmup = (resolve(value, name="optimizer.delay") for value in durations)
-        late.append((pattern, make_schedule(section, peak, total_steps, resolve, start, *warmup)))
+        joins = durations[1:] == [None]
+        start, *warmup = (
+            resolve(value, name="optimizer.delay") for value in durations[: 1 if joins else None]
+        )
+        schedule = make_schedule(section, peak, total_steps, resolve, 0 if joins else start, *warmup)
+        late.append((pattern, _from(start, schedule) if joins else schedule))
     return late
+
+
+def _from(start: int, schedule: Schedule) -> Schedule:
+    return lambda step: jnp.where(jnp.asarray(step) < start, 0.0, schedule(step))
 
 
 def _milestones(section: Mapping[str, Any], total_steps: int, resolve: Callable[..., int]) -> np.ndarray:

@@ -38,7 +38,8 @@ def open_native(path: Path, weights: str | None = None) -> tuple[RawCheckpoint, 
 
     Args:
       path: the folder, or a checkpoint in it.
-      weights: `params` or `ema` of a run that averages its parameters; None for the average.
+      weights: `params` or `ema` of a run that averages its parameters, one of the `encoders` of an objective that has
+        several; None for the average, and for the one whose features count.
 
     Raises:
       CheckpointError: there is none, it has no such weights, or it was written before checkpoints said what model
@@ -54,10 +55,16 @@ def open_native(path: Path, weights: str | None = None) -> tuple[RawCheckpoint, 
         raise CheckpointError(
             f"{path} does not tell what model it holds; evaluate or predict with its --workdir."
         )
-    sets = [name for name in ("ema", "params") if any(a.startswith(f"{name}/") for a in metadata["arrays"])]
-    part = weights or (sets[0] if sets else "params")
+    sets = {
+        name: name for name in ("ema", "params") if any(a.startswith(f"{name}/") for a in metadata["arrays"])
+    }
+    averaged = "ema" in sets
+    if metadata.get("encoders"):  # of an objective that trains more than its model, or several
+        sets = {name: _averaged(place, averaged) for name, place in metadata["encoders"].items()}
+    chosen = weights or next(iter(sets), "params")
     if weights and weights not in sets:
-        raise no_such(str(path), weights, sets)
+        raise no_such(str(path), weights, list(sets))
+    part = sets.get(chosen, chosen)
     adapted = any(name.startswith(f"{part}/{ROOT}/") for name in metadata["arrays"])
     try:
         config = config_from_json(metadata["model"])
@@ -72,8 +79,8 @@ def open_native(path: Path, weights: str | None = None) -> tuple[RawCheckpoint, 
         raise CheckpointError(f"{path} describes no model: {error}") from None
     scaled = f"buffers/{SCALE}/mean" in metadata["arrays"]
     tensors = _tensors(config, lora, checkpoints, part, metadata["step"], scaled=scaled)
-    others = tuple(name for name in sets if name != part)
-    raw = RawCheckpoint(str(path), "orbax", tensors, {}, part, others)
+    others = tuple(name for name in sets if name != chosen)
+    raw = RawCheckpoint(str(path), "orbax", tensors, {}, chosen, others)
     names = tuple(metadata.get("class_names") or ())
     return raw, Layout(
         config,
@@ -81,6 +88,11 @@ def open_native(path: Path, weights: str | None = None) -> tuple[RawCheckpoint, 
         class_names=names,
         named=metadata.get("classes_named"),
     )
+
+
+def _averaged(place: str, averaged: bool) -> str:
+    """Return where the parameters lie that evaluation uses instead of those at a place."""
+    return f"ema/{place.removeprefix('params/')}" if averaged and place.startswith("params/") else place
 
 
 def evaluated_with(config: ModelConfig, transforms: str) -> ModelConfig:
@@ -137,8 +149,9 @@ def _tensors(
                 whole = jax.jit(lora.merge)(whole) if lora else whole
                 whole = in_units(whole, **_scale(config, checkpoints, step)) if scaled else whole
                 flat = trees.flatten(whole)
+                below = "/".join(["buffers", *part.split("/")[1:]])
                 for top, inner in buffers.items():  # what an objective adds to them is not the model's
-                    flat |= trees.flatten({top: restored(f"buffers/{top}", inner)})
+                    flat |= trees.flatten({top: restored(f"{below}/{top}", inner)})
                 held.update({path: np.asarray(leaf) for path, leaf in flat.items()})
             return held.pop(name)
 

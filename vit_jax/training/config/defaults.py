@@ -91,7 +91,9 @@ def default_config() -> Config:
                 trained_blocks=-1,  # or: all but so many of the last; -1: all are trained
                 learning_rate_multipliers=(),  # (pattern, factor)
                 weight_decay_multipliers=(),
-                delay=(),  # (pattern, when its parameters start[, how long they warm up, if not as schedule.warmup])
+                # (pattern, when its parameters start[, how long they warm up, if not as schedule.warmup; None: not at
+                # all, their rate is then that of all others]).
+                delay=(),
                 first_moment_dtype="float32",
             ),
             schedule=dict(

@@ -50,10 +50,10 @@ def check_times(flat: dict[str, Any]) -> None:
         if not isinstance(entry, tuple) or len(entry) not in (2, 3):
             raise ConfigError(
                 f"optimizer.delay has {entry!r}; each entry must be a pattern, when its parameters start and, if "
-                "it differs from schedule.warmup, how long they warm up."
+                "it differs from schedule.warmup, how long they warm up, or None to join the others."
             )
         _check_pattern("optimizer.delay", entry[0])
-        for value in entry[1:]:
+        for value in entry[1:2] if entry[-1] is None else entry[1:]:
             check(value, "optimizer.delay")
 
 

@@ -1,7 +1,7 @@
 """What is learned: the model, the weights it starts from, its objective, and the metric that judges it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -98,9 +98,16 @@ def make_task(
       ConfigError: model, objective and data do not go together.
     """
     options = parse_options(config.objective.to_dict())
-    learned: Objective = build_objective(options, model, data_info(data.opened[0]), objective)
+    shapes = {name: field.shape for name, field in data.fields.items()} if training else {}
+    info = replace(data_info(data.opened[0]), shapes=shapes)
+    learned: Objective = build_objective(options, model, info, objective)
     kind = type(learned).__qualname__
     if config.lora.rank:
+        if learned.encoders:
+            raise ConfigError(
+                f"lora.rank is {config.lora.rank}, but objective {config.objective.name!r} trains its model within "
+                "something larger, where low-rank factors cannot be found again; set lora.rank=0."
+            )
         learned = Adapted(learned, Lora(**config.lora.to_dict()))
     _check_fields(config.objective.name if objective is None else kind, learned, data, training)
     if training:
