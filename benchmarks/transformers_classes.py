@@ -15,10 +15,9 @@ import jax
 import numpy as np
 
 import vit_jax
-from vit_jax.models.heads.upernet import UperNet
-from vit_jax.models.mae.model import MaskedAutoencoder
+from vit_jax.models.families import family_of
+from vit_jax.models.patches import Patches
 from vit_jax.models.text.model import ImageTextModel, TextTransformer
-from vit_jax.models.vit.embedding import Patches
 
 _SIZE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
 _IMAGE = dict(_SIZE, image_size=32, patch_size=8)
@@ -33,6 +32,20 @@ _DECODER = {
     "decoder_intermediate_size": 64,
 }  # fmt: skip
 _VIT = dict(_IMAGE, encoder_stride=8, **_LABELS)
+_SWIN = dict(
+    image_size=32, patch_size=2, embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=4, encoder_stride=4,
+    **_LABELS,
+)  # fmt: skip
+_SWIN_V2 = dict(_SWIN, pretrained_window_sizes=[2, 0])
+_CVT = dict(
+    embed_dim=[16, 32, 64], depth=[1, 2, 3], num_heads=[1, 2, 4], drop_rate=[0.0] * 3, drop_path_rate=[0.0] * 3,
+    **_LABELS,
+)  # fmt: skip
+_HIERA = dict(
+    image_size=[64, 64], embed_dim=16, depths=[1, 1, 2], num_heads=[1, 2, 4], num_query_pool=2, query_stride=[2, 2],
+    masked_unit_size=[4, 4], masked_unit_attention=[True, True, False], decoder_hidden_size=32, decoder_depth=1,
+    decoder_num_heads=2, **_LABELS,
+)  # fmt: skip
 
 
 def _towers(family: str, **vision: Any) -> dict[str, dict[str, Any]]:
@@ -81,6 +94,17 @@ CLASSES: dict[str, dict[str, Any]] = {
     "IJepaForImageClassification": dict(_IMAGE, **_LABELS),
     "ViTMSNModel": dict(_IMAGE),
     "ViTMSNForImageClassification": dict(_IMAGE, **_LABELS),
+    "SwinModel": _SWIN,
+    "SwinForImageClassification": _SWIN,
+    "SwinForMaskedImageModeling": _SWIN,
+    "Swinv2Model": _SWIN_V2,
+    "Swinv2ForImageClassification": _SWIN_V2,
+    "Swinv2ForMaskedImageModeling": _SWIN_V2,
+    "CvtModel": _CVT,
+    "CvtForImageClassification": _CVT,
+    "HieraModel": _HIERA,
+    "HieraForImageClassification": _HIERA,
+    "HieraForPreTraining": _HIERA,
     **_towers("CLIP"),
     **_towers("MetaClip2"),
     "CLIPTextModel/end token beyond the vocabulary": _WORDS,
@@ -168,8 +192,10 @@ def inputs_of(config: Any, seed: int) -> dict[str, Any]:
         found["pixel_values"] = rng.standard_normal((2, 16, 3 * vision.patch_size**2)).astype(np.float32)
         found["spatial_shapes"] = np.array([[4, 4], [2, 6]])
         found["pixel_attention_mask"] = (np.arange(16) < np.array([[16], [12]])).astype(np.int64)
-    elif vision is not None:
-        found["pixel_values"] = rng.standard_normal((2, 3, 32, 32)).astype(np.float32)
+    elif vision is not None or text is None:
+        size = getattr(vision, "image_size", 32)
+        sides = (size, size) if isinstance(size, int) else tuple(size)
+        found["pixel_values"] = rng.standard_normal((2, 3, *sides)).astype(np.float32)
     if text is not None:
         tokens = rng.integers(3, _END, (3, text.max_position_embeddings))
         tokens[[0, 1, 2], [5, 15, 9]] = _END
@@ -178,6 +204,8 @@ def inputs_of(config: Any, seed: int) -> dict[str, Any]:
         found["noise"] = (
             np.sort(rng.random((2, 16)).astype(np.float32)) if config.mask_ratio == 0 else rng.random((2, 16))
         )
+    if config.model_type == "hiera":
+        found |= {"noise": rng.random((2, 16)), "mask_ratio": np.asarray(config.mask_ratio)}
     return {name: torch.from_numpy(value) for name, value in found.items()}
 
 
@@ -185,24 +213,35 @@ def outputs(model: Any, inputs: dict[str, Any]) -> np.ndarray:
     """Return what a model of transformers is used for."""
     import torch
 
-    given = {n: v for n, v in inputs.items() if n in inspect.signature(model.forward).parameters}
-    if type(model).__name__ in ("ViTForMaskedImageModeling", "DeiTForMaskedImageModeling"):
-        given["bool_masked_pos"] = torch.zeros(2, 16, dtype=torch.bool)
+    takes, kind, config = inspect.signature(model.forward).parameters, type(model).__name__, model.config
+    given = {n: v for n, v in inputs.items() if n in takes and n != "labels"}
+    if kind.endswith("ForMaskedImageModeling"):
+        h, w = (side // config.patch_size for side in given["pixel_values"].shape[2:])
+        given["bool_masked_pos"] = torch.zeros(len(given["pixel_values"]), h * w, dtype=torch.bool)
+    if "mask_ratio" in inputs:
+        config.mask_ratio = float(inputs["mask_ratio"])
     with torch.no_grad():
         out = model(**given)
     if (pixels := getattr(out, "reconstruction", None)) is not None:
-        b, c, h, w = pixels.shape
-        split = pixels.numpy().reshape(b, c, h // 8, 8, w // 8, 8)
-        return split.transpose(0, 2, 4, 3, 5, 1).reshape(b, -1, 64 * c)
+        (b, c, h, w), p = pixels.shape, config.encoder_stride
+        split = pixels.numpy().reshape(b, c, h // p, p, w // p, p)
+        return split.transpose(0, 2, 4, 3, 5, 1).reshape(b, -1, p * p * c)
+    if kind == "HieraForPreTraining":  # whose pixels are channel by channel
+        b, n, _ = out.logits.shape
+        return np.moveaxis(out.logits.numpy().reshape(b, n, config.num_channels, -1), 2, 3).reshape(b, n, -1)
     for name in ("logits", "logits_per_image", "image_embeds", "text_embeds"):
         if getattr(out, name, None) is not None:
             return getattr(out, name).numpy()
-    tokens, config = out.last_hidden_state.numpy(), model.config
+    tokens = out.last_hidden_state.numpy()
     without_pooler = "pooler" in dict(model.named_children()) and model.pooler is None
     if getattr(out, "pooler_output", None) is not None and not without_pooler:
         return out.pooler_output.numpy()
+    if getattr(out, "cls_token_value", None) is not None:
+        return out.cls_token_value.numpy()[:, 0]
     if config.model_type in ("beit", "data2vec-vision") and config.use_mean_pooling:
         return tokens[:, 1:].mean(1)
+    if hasattr(config, "depths"):
+        return tokens
     return tokens.mean(1) if config.model_type.startswith(("ijepa", "siglip")) else tokens[:, 0]
 
 
@@ -219,8 +258,12 @@ def computed(model: Any, inputs: dict[str, Any]) -> np.ndarray:
             return np.asarray(model(tokens))
         if isinstance(model, ImageTextModel):
             return np.asarray(model(images, tokens).logits)
-        if isinstance(model, MaskedAutoencoder):
-            return np.asarray(model(images, inputs["noise"].astype(np.float32), 0.75)[0])
-        if isinstance(model, UperNet):
-            return np.transpose(np.asarray(model(images)), (0, 3, 1, 2))
-        return np.asarray(model(images))
+        if "noise" in inspect.signature(type(model).__call__).parameters:
+            ratio = float(inputs.get("mask_ratio", 0.75))
+            return np.asarray(model(images, inputs["noise"].astype(np.float32), ratio)[0])
+        found = np.asarray(model(images))
+    if found.ndim < 4:
+        return found
+    if not family_of(model.config).per_image(model.config) and "heads" in type(model).__module__:
+        return np.transpose(found, (0, 3, 1, 2))  # logits of each pixel
+    return found.reshape(len(found), -1, found.shape[-1])
