@@ -70,6 +70,9 @@ CASES = [
     "scenes_segmentation.py",
     "segmentation_folder.py",
     "segmentation_folder.py:upernet",
+    "simmim_digits.py",
+    "simmim_i1k.py",
+    "simmim_i1k.py:vit_base",
     "swin_i1k.py",
     "swin_i1k.py:base",
     "swinv2_i1k.py",
@@ -188,7 +191,9 @@ def shrunk(case):
         config.model.patch_size = 1
     if config.objective.name == "mae":
         config.objective.update(decoder_width=16, decoder_depth=1, decoder_heads=2)
-    if config.objective.name in ("classification", "mae"):
+    if config.objective.name == "simmim":
+        config.objective.mask_size = 8
+    if config.objective.name in ("classification", "mae", "simmim"):
         config.model.num_classes = 10
         config.data.source = "synthetic"
     config.data.update(size=64, batch_size=16, eval_batch_size=16)
@@ -197,6 +202,8 @@ def shrunk(case):
     config.schedule.update(
         warmup="10 steps", cooldown="10 steps" if config.schedule.cooldown != "0 steps" else 0
     )
+    if config.schedule.milestones:
+        config.schedule.milestones = ("30 steps",)
     config.mesh.update(data=-1, fsdp=min(config.mesh.fsdp, 2), tensor=1)
     config.evaluation.update(every="20 steps", baselines=(), illustrate=0)
     config.checkpoint.every = "20 steps"
@@ -224,6 +231,8 @@ def shrunk(case):
         "multi_label.py",
         "regression.py",
         "vit_g_jft_style.py",
+        "simmim_i1k.py",
+        "simmim_i1k.py:vit_base",
         "swin_i1k.py",
         "swinv2_i1k.py",
         "finetune.py:layer_decay",

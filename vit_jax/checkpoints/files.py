@@ -45,7 +45,7 @@ PARTS = (STATE, METADATA, "_CHECKPOINT_METADATA", "commit_success.txt")
 _NEEDED: dict[str, type] = {"step": int, "fingerprint": str, "arrays": dict, "metrics": dict}
 _KINDS: dict[str, type] = {
     **{"config": dict, "model": dict, "class_names": list, "eval_transforms": str, "monitor": str},
-    **{"monitor_mode": str, "classes_named": bool},
+    **{"monitor_mode": str, "classes_named": bool, "outputs_named": bool},
 }
 MAX_METADATA = 100_000_000  # bytes; a line of about 100 for each array
 

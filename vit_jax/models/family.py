@@ -171,6 +171,9 @@ class Family:
       drawn: the field with what each step of training draws one of, see `models.draws`; empty for none.
       rules: (pattern, tactic) of parameters for which the general ones of `training.devices.sharding` do not do.
       kernels: by path within a block, kernels that are none of `KERNELS`.
+      masked: `masked(config, outputs)`: the configuration of a model whose call takes `mask`, `(b, n)` bool, row by
+        row, of patches that a learned token stands in for, and returns so many outputs for each place of its last map;
+        None where there is no such token.
       autoencoder: `package.module:object` of its `Autoencoder`; empty where it has none.
       adaptation: `package.module:object` of what may change when weights are loaded, see `models.adaptation`; empty
         where nothing may.
@@ -202,6 +205,7 @@ class Family:
     drawn: str = ""
     rules: tuple[tuple[str, str], ...] = ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    masked: Callable[[Config, int], Config] | None = None
     autoencoder: str = ""
     adaptation: str = ""
     running: frozenset[str] = frozenset({"dtype"})

@@ -75,6 +75,11 @@ class Adapted(Objective):
         return self.objective.class_names
 
     @property
+    def outputs_named(self) -> bool:
+        """Whether the objective's outputs have the names of the data's classes."""
+        return self.objective.outputs_named
+
+    @property
     def monitor(self) -> str:
         """Name of the evaluation metric that decides which checkpoint is best."""
         return self.objective.monitor

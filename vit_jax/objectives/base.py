@@ -101,6 +101,11 @@ class Objective(ABC):
         return ()
 
     @property
+    def outputs_named(self) -> bool:
+        """Whether the names of the data's classes are those of `network`'s outputs, and go where its weights go."""
+        return True
+
+    @property
     def train_flops(self) -> float:
         """Floating-point operations of forward and backward for one example."""
         return training_flops(self.model)

@@ -18,6 +18,7 @@ OBJECTIVES = {
     "multi_label": "vit_jax.objectives.multi_label.options:MultiLabelOptions",
     "regression": "vit_jax.objectives.regression.options:RegressionOptions",
     "segmentation": "vit_jax.objectives.segmentation.options:SegmentationOptions",
+    "simmim": "vit_jax.objectives.simmim.options:SimmimOptions",
 }
 
 

@@ -232,6 +232,7 @@ class Run:
                 "encoders": dict(objective.encoders),
                 "constants": self._constants,
                 "class_names": list(self.experiment.data.train_source.class_names),
+                "outputs_named": objective.outputs_named,
                 "data": self.experiment.data.identity,
                 "classes_named": self.experiment.data.train_source.named,
                 "objective": self.experiment.task.kind,

@@ -81,7 +81,7 @@ def open_native(path: Path, weights: str | None = None) -> tuple[RawCheckpoint, 
     tensors = _tensors(config, lora, checkpoints, part, metadata["step"], scaled=scaled)
     others = tuple(name for name in sets if name != chosen)
     raw = RawCheckpoint(str(path), "orbax", tensors, {}, chosen, others)
-    names = tuple(metadata.get("class_names") or ())
+    names = tuple(metadata.get("class_names") or ()) if metadata.get("outputs_named", True) else ()
     return raw, Layout(
         config,
         [rule(name, name) for name in raw.tensors],

@@ -63,6 +63,7 @@ FAMILY = Family(
     widest=lambda config: max(config.blocks(i).mlp_dim for i in range(len(config.depths))),
     per_image=lambda config: config.pool == "mean",
     headless=lambda config: replace(config, num_classes=0, pool="mean"),
+    masked=lambda config, outputs: replace(config, num_classes=outputs, mask_token=True, pool="patches"),
     captures=CAPTURES,
     traced=lambda config: ("embedded", *stage_names(config), "encoded", "pooled"),
     rules=((r"(^|/)merge/reduction/kernel$", "fsdp"),),

@@ -84,6 +84,11 @@ def headless(config: ViTConfig) -> ViTConfig:
     return replace(config, num_classes=0, pool="cls" if config.class_token else "mean")
 
 
+def masked(config: ViTConfig, outputs: int) -> ViTConfig:
+    """Return the model with a mask token and outputs for each patch."""
+    return replace(config, num_classes=outputs, mask_token=True, pool="patches", representation_size=0)
+
+
 def _layer_of(config: ViTConfig, path: str, rule: str) -> int | range:
     return layer_of(path, config.depth, rule, norm_after_pool=config.pool_norm == "after")
 
@@ -119,6 +124,7 @@ FAMILY = Family(
     traced=("embedded", "blocks", "encoded", "pooled", "pre_logits"),
     explain=explanation,
     drawn="patch_sizes",
+    masked=masked,
     autoencoder="vit_jax.models.mae.config:AUTOENCODER",
     adaptation="vit_jax.models.vit.adaptation:ADAPTATION",
     running=RUNNING

@@ -1,0 +1,1 @@
+"""What masked image modelling has in common, whatever is predicted."""
