@@ -24,6 +24,9 @@ from vit_jax.trees import flatten
 CONFIGS = Path(__file__).parent.parent / "configs"
 CASES = [
     "digits.py",
+    "dino_digits.py",
+    "dino_i1k.py",
+    "dino_i1k.py:300",
     "mae_digits.py",
     "naflex_digits.py",
     "naflex_digits.py:square",
@@ -116,7 +119,10 @@ def test_full_size_is_valid(case):
     assert parameter_count(model) > 0
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if load(case).data.train_transforms])
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if load(case).data.train_transforms and load(case).data.source != "digits"],
+)
 def test_transforms_make_training_images_of_photographs(case):
     config = load(case)
     model, _ = resolve_model(config.model, config.compute_dtype)
@@ -126,9 +132,10 @@ def test_transforms_make_training_images_of_photographs(case):
     encoded = cv2.imencode(".png", photograph)[1].tobytes()
     files = SimpleNamespace(image_shape=None)
     for name, spec in zip(("train", "eval"), transform_specs(config.data, model, files, files)):
-        image = encoded
+        record = {"image": encoded}
         for step in parse(spec, f"data.{name}_transforms"):
-            image = step({"image": image}, np.random.default_rng(1))["image"]
+            record = step(record, np.random.default_rng(1))
+        image = record["image"] if "image" in record else record["global_crops"][0]
         assert image.shape == model.input_shape
         assert image.dtype == np.uint8
 
@@ -193,7 +200,11 @@ def shrunk(case):
         config.objective.update(decoder_width=16, decoder_depth=1, decoder_heads=2)
     if config.objective.name == "simmim":
         config.objective.mask_size = 8
-    if config.objective.name in ("classification", "mae", "simmim"):
+    if config.objective.name == "dino":
+        config.objective.update(prototypes=64, hidden_dim=16, bottleneck_dim=8)
+        small = "multi_crop(16, 8, local_count=2, global_scale=(0.5, 1.0)"
+        config.data.train_transforms = f"{small}, global_transforms='flip_lr', local_transforms='flip_lr')"
+    if config.objective.name not in ("multi_label", "regression", "segmentation"):
         config.model.num_classes = 10
         config.data.source = "synthetic"
     config.data.update(size=64, batch_size=16, eval_batch_size=16)
@@ -215,6 +226,8 @@ def shrunk(case):
     "case",
     [
         "digits.py",
+        "dino_digits.py",
+        "dino_i1k.py:300",
         "mae_digits.py",
         "naflex_digits.py",
         "vit_s16_i1k.py",

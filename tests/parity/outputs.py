@@ -15,7 +15,7 @@ from vit_jax.models.mae.masking import random_masking
 from vit_jax.models.mae.model import MaskedAutoencoder
 from vit_jax.models.patches import Patches
 from vit_jax.models.text.model import ImageTextModel
-from vit_jax.objectives import dino_losses
+from vit_jax.objectives.dino import losses as dino_losses
 from vit_jax.training.devices.mesh import batch_sharding, make_mesh
 
 CAPTURE = ("embedded", "blocks", "attention", "encoded", "pooled", "pre_logits")
@@ -77,6 +77,29 @@ def self_distillation(inputs, config):
     return found | {"koleo": dino_losses.koleo_loss(inputs["feat"])}
 
 
+@compiled
+def without_labels(inputs, config):
+    """Losses of several methods; of self-distillation Sinkhorn-Knopp, masked patches and KoLeo."""
+    temperature, student = config["ibot"]
+    shared = dino_losses.sinkhorn_targets(inputs["tp"], temperature)
+    masked = {"mask": inputs["mask"], "temperature": student}
+    centred = dino_losses.teacher_targets(inputs["tp"], jnp.zeros(inputs["tp"].shape[1]), temperature)
+    return {
+        "sinkhorn_dinov2": shared,
+        "ibot_sinkhorn": dino_losses.ibot_loss(inputs["sp"], shared, **masked),
+        "ibot_center0": dino_losses.ibot_loss(inputs["sp"], centred, **masked),
+        "grad_ibot_center0_sp": jax.grad(dino_losses.ibot_loss)(inputs["sp"], centred, **masked),
+        "koleo_dup": dino_losses.koleo_loss(inputs["dup"]),
+        "koleo_scaled": dino_losses.koleo_loss(inputs["near"]),
+        "grad_koleo_dup_others": jax.grad(dino_losses.koleo_loss)(inputs["dup"])[
+            jnp.asarray([0, 1, 2, 4, 6])
+        ],
+        "grad_koleo_scaled_others": jax.grad(dino_losses.koleo_loss)(inputs["near"])[
+            jnp.asarray([0, 1, 3, 5])
+        ],
+    }
+
+
 def probes(inputs, config):
     """Votes of neighbours, few-shot classifiers and effective ranks of frozen features."""
     given, classes = {name: np.asarray(values) for name, values in inputs.items()}, config["classes"]
@@ -102,7 +125,11 @@ def probes(inputs, config):
     return {name: np.asarray(value) for name, value in found.items()}
 
 
-FUNCTIONS = {"dino_losses_lightly": self_distillation, "probe_knn_fewshot": probes}
+FUNCTIONS = {
+    "dino_losses_lightly": self_distillation,
+    "probe_knn_fewshot": probes,
+    "ssl_losses_lightly": without_labels,
+}
 
 
 def image_model(model, inputs, about):

@@ -14,6 +14,7 @@ from vit_jax.objectives.option_checks import is_number
 # By the name that configurations call it: where the dataclass of its options is.
 OBJECTIVES = {
     "classification": "vit_jax.objectives.classification.options:ClassificationOptions",
+    "dino": "vit_jax.objectives.dino.options:DinoOptions",
     "mae": "vit_jax.objectives.mae.options:MaeOptions",
     "multi_label": "vit_jax.objectives.multi_label.options:MultiLabelOptions",
     "regression": "vit_jax.objectives.regression.options:RegressionOptions",

@@ -22,18 +22,19 @@ def unit(x: jax.Array, axis: int = -1) -> jax.Array:
 class Prototypes(Module):
     """Dense layer without bias whose weights are a direction and a length (Salimans & Kingma 2016, arXiv 1602.07868).
 
-    DINO keeps the lengths at 1, so that outputs are cosines.
+    Without lengths of their own, they all have length 1, and outputs are cosines.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, inputs: int, outputs: int, lengths: bool = True, *, rngs: nnx.Rngs):
         limit = inputs**-0.5
         shape = (inputs, outputs)
         self.kernel = nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -limit, limit))
-        self.scale = nnx.Param(jnp.ones((outputs,)))
+        self.scale = nnx.Param(jnp.ones((outputs,))) if lengths else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Return `(..., outputs)` for `x` `(..., inputs)`."""
-        return dense(x, unit(self.kernel[...], axis=0) * self.scale[...])
+        kernel = unit(self.kernel[...], axis=0)
+        return dense(x, kernel if self.scale is None else kernel * self.scale[...])
 
 
 class DinoHead(Module):
@@ -50,11 +51,13 @@ class DinoHead(Module):
         self.layers = nnx.List(
             [Dense((i,), (o,), scheme="trunc_normal", rngs=rngs) for i, o in pairwise(sizes)]
         )
-        self.prototypes = Prototypes(config.bottleneck_dim, config.output_dim, rngs=rngs)
+        sizes = config.bottleneck_dim, config.output_dim
+        self.prototypes = Prototypes(*sizes, lengths=not config.norm_last_layer, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Return scores `(..., output_dim)`, in the dtype of the features `x` `(..., input_dim)`."""
+        """Return scores `(..., output_dim)` float32 of features `x` `(..., input_dim)`."""
         first, second, last = self.layers
         for layer in (first, second):
             x = ACTIVATIONS["gelu"](layer(x))
-        return self.prototypes(unit(last(x)))
+        # Divided by small temperatures, scores feed exponentials.
+        return self.prototypes(unit(last(x).astype(jnp.float32)))

@@ -14,12 +14,14 @@ class DinoHeadConfig:
       hidden_dim: of the two hidden layers.
       bottleneck_dim: of the normalised vector that is compared with the prototypes.
       output_dim: number of prototypes; DINO's classes without names.
+      norm_last_layer: prototypes are directions without a length that is learned, so that scores are cosines.
     """
 
     input_dim: int = 384
     hidden_dim: int = 2048
     bottleneck_dim: int = 256
     output_dim: int = 65536
+    norm_last_layer: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -17,7 +17,7 @@ def _macs(config: DinoHeadConfig, visible: float | None = 1.0) -> int:
 
 def _parameters(config: DinoHeadConfig) -> int:
     dense = sum(dense_parameters(i, o) for i, o in pairwise(_sizes(config)))
-    return dense + (config.bottleneck_dim + 1) * config.output_dim
+    return dense + (config.bottleneck_dim + (not config.norm_last_layer)) * config.output_dim
 
 
 FAMILY = Family(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vit_jax.errors import ConfigError
-from vit_jax.objectives import dino_losses as losses
+from vit_jax.objectives.dino import losses
 
 RNG = np.random.default_rng(0)
 STUDENT = jnp.asarray(RNG.standard_normal((3, 4, 6)), jnp.float32)
@@ -66,3 +66,34 @@ def test_koleo_spreads_directions():
     assert losses.koleo_loss(uneven) > 0.1
     equal = jnp.ones((4, 2))
     assert jnp.isfinite(jax.grad(losses.koleo_loss)(equal)).all()
+
+
+def test_sinkhorn_uses_prototypes_alike_whatever_fills_up():
+    scores = 3 * STUDENT.reshape(12, 6) + jnp.arange(6.0)  # which all rows share
+    many = losses.sinkhorn_targets(scores, 1.0, iterations=200)
+    np.testing.assert_allclose(many.sum(0), 2, rtol=1e-3)
+    few = losses.sinkhorn_targets(scores, 1.0)
+    np.testing.assert_allclose(few.sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(few, losses.sinkhorn_targets(scores - jnp.arange(6.0), 1.0), atol=1e-6)
+    valid = jnp.arange(15) % 5 < 4
+    padded = jnp.full((15, 6), 50.0).at[jnp.nonzero(valid)[0]].set(scores)
+    found = losses.sinkhorn_targets(padded, 1.0, valid)
+    np.testing.assert_allclose(found[valid], few, atol=1e-6)
+    assert jnp.isfinite(losses.sinkhorn_targets(1e4 * scores, 0.04)).all()
+    gradient = jax.grad(lambda x: losses.dino_loss(STUDENT, losses.sinkhorn_targets(x, 0.1).reshape(3, 4, 6)))
+    np.testing.assert_array_equal(gradient(scores), 0)
+
+
+def test_gram_compares_directions_of_patches():
+    features = STUDENT.transpose(1, 0, 2)  # (b, n, d)
+    turned = jnp.asarray(np.linalg.qr(RNG.standard_normal((6, 6)))[0], jnp.float32)
+    np.testing.assert_allclose(losses.gram_loss(features, 7 * features @ turned), 0, atol=1e-10)
+    opposite = jnp.asarray([[[1.0, 0.0], [-2.0, 0.0]]]), jnp.asarray([[[0.0, 3.0], [0.0, 1.0]]])
+    np.testing.assert_allclose(losses.gram_loss(*opposite), (2**2 + 2**2) / 4)
+    np.testing.assert_array_equal(jax.grad(losses.gram_loss, 1)(features, features + 1), 0)
+
+
+def test_entropies():
+    np.testing.assert_allclose(
+        losses.entropies(jnp.asarray([[0.25] * 4, [1.0, 0, 0, 0]])), [np.log(4), 0], atol=1e-6
+    )

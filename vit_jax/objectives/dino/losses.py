@@ -40,6 +40,34 @@ def teacher_targets(scores: jax.Array, center: jax.Array, temperature: jax.Array
     return jax.lax.stop_gradient(jax.nn.softmax((scores.astype(jnp.float32) - center) / temperature))
 
 
+def sinkhorn_targets(
+    scores: jax.Array, temperature: jax.Array | float, valid: jax.Array | None = None, iterations: int = 3
+) -> jax.Array:
+    """Return what the student is to say: the teacher's scores, shared out so that prototypes are used alike.
+
+    Rows and columns of `exp(scores / temperature)` are divided by their sums in turns (Sinkhorn and Knopp); over all
+    rows, on whatever device they are.
+
+    Args:
+      scores: `(r, k)`.
+      temperature: see `teacher_temperature`.
+      valid: `(r,)` bool, the rows that count; None for all.
+      iterations: how often.
+
+    Returns:
+      `(r, k)`, rows summing to 1; no gradient flows back.
+
+    Source: Caron et al. 2020, arXiv 2006.09882; as DINOv2 has it.
+    """
+    scores = jax.lax.stop_gradient(scores.astype(jnp.float32)) / temperature
+    counted = jnp.zeros(len(scores)) if valid is None else jnp.where(valid, 0.0, -jnp.inf)
+    rows, columns = counted, jnp.zeros(scores.shape[1])
+    for _ in range(iterations):  # logarithms of what rows and columns are multiplied by
+        columns = -jax.nn.logsumexp(scores + rows[:, None], axis=0)
+        rows = counted - jax.nn.logsumexp(scores + columns, axis=1)
+    return jax.nn.softmax(scores + columns)
+
+
 def update_center(center: jax.Array, scores: jax.Array, momentum: float = 0.9) -> jax.Array:
     """Return the running mean of the teacher's scores; DINO updates it after the loss.
 
@@ -95,8 +123,23 @@ def ibot_loss(student: jax.Array, targets: jax.Array, mask: jax.Array, temperatu
     image, _ = jnp.nonzero(masked, size=len(student), fill_value=len(mask))
     share = 1 / jnp.maximum(masked.sum(1), 1).astype(jnp.float32)
     weights = jnp.take(share, image, mode="fill", fill_value=0)
+    return patch_loss(student, targets, weights, len(mask), temperature)
+
+
+def patch_loss(
+    student: jax.Array, targets: jax.Array, weights: jax.Array, images: int, temperature: float = 0.1
+) -> jax.Array:
+    """Return the cross-entropy at masked patches, see `ibot_loss`, whose weights are known.
+
+    Args:
+      student: scores `(..., k)`.
+      targets: `(..., k)`.
+      weights: `(...,)`: 1 / the number of masked patches of the image; 0 for what does not count.
+      images: how many there are, those without a mask too.
+      temperature: of the student.
+    """
     losses = softmax_cross_entropy(student.astype(jnp.float32) / temperature, targets)
-    return jnp.sum(losses * weights) / len(mask)
+    return jnp.sum(losses * weights) / images
 
 
 def koleo_loss(features: jax.Array, epsilon: float = 1e-8) -> jax.Array:
@@ -113,3 +156,27 @@ def koleo_loss(features: jax.Array, epsilon: float = 1e-8) -> jax.Array:
     nearest = jnp.argmax(jnp.where(jnp.eye(len(points), dtype=bool), -jnp.inf, cosines), axis=1)
     distance = jnp.sqrt(jnp.square(points - points[nearest] + epsilon).sum(-1))
     return -jnp.log(distance + epsilon).mean()
+
+
+def gram_loss(student: jax.Array, teacher: jax.Array) -> jax.Array:
+    """Return how much similarities of an image's patches differ between student and teacher, squared.
+
+    Args:
+      student, teacher: features of patches `(b, n, d)`, of any width each.
+
+    Returns:
+      Mean over images and pairs of patches of the squared difference of their cosines.
+
+    Source: Gram anchoring, Simeoni et al. 2025, arXiv 2508.10104.
+    """
+
+    def cosines(features: jax.Array) -> jax.Array:
+        points = unit(features.astype(jnp.float32))
+        return jnp.einsum("bnd,bmd->bnm", points, points, precision=jax.lax.Precision.HIGHEST)
+
+    return jnp.square(cosines(student) - jax.lax.stop_gradient(cosines(teacher))).mean()
+
+
+def entropies(chances: jax.Array) -> jax.Array:
+    """Return the entropy of each row of probabilities `(..., k)`, in nats."""
+    return jax.scipy.special.entr(chances).sum(-1)
