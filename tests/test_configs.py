@@ -73,6 +73,8 @@ CASES = [
     "scenes_segmentation.py",
     "segmentation_folder.py",
     "segmentation_folder.py:upernet",
+    "ijepa_digits.py",
+    "ijepa_i1k.py",
     "simmim_digits.py",
     "simmim_i1k.py",
     "simmim_i1k.py:vit_base",
@@ -204,6 +206,10 @@ def shrunk(case):
         config.objective.update(prototypes=64, hidden_dim=16, bottleneck_dim=8)
         small = "multi_crop(16, 8, local_count=2, global_scale=(0.5, 1.0)"
         config.data.train_transforms = f"{small}, global_transforms='flip_lr', local_transforms='flip_lr')"
+    if config.objective.name == "ijepa":
+        config.objective.update(
+            predictor_width=16, predictor_depth=1, predictor_heads=2, targets=1, target_scale=(0.25, 0.5)
+        )
     if config.objective.name not in ("multi_label", "regression", "segmentation"):
         config.model.num_classes = 10
         config.data.source = "synthetic"
@@ -244,6 +250,7 @@ def shrunk(case):
         "multi_label.py",
         "regression.py",
         "vit_g_jft_style.py",
+        "ijepa_i1k.py",
         "simmim_i1k.py",
         "simmim_i1k.py:vit_base",
         "swin_i1k.py",

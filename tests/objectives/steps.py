@@ -35,11 +35,19 @@ def after_two_steps(config, devices=1, accumulation=1, start=initial, **mesh):
     state, frozen = start(experiment), experiment.devices.constants
     layout = experiment.devices.state_shardings, None, experiment.devices.step_options, frozen.shardings
     step = compile_step(experiment.step, *layout)
-    batches = experiment.data.train_batches(0)
-    for _ in range(2):
-        state, metrics = step(state, experiment.devices.put(next(batches)), *frozen.arguments)
-    batches.close()
-    return experiment, jax.device_get(state), {name: float(value) for name, value in metrics.items()}
+
+    def go_on(state, first):
+        batches = experiment.data.train_batches(first)
+        for _ in range(first, 2):
+            between = jax.device_get(state)
+            state, metrics = step(state, experiment.devices.put(next(batches)), *frozen.arguments)
+        batches.close()
+        return between, jax.device_get(state), {name: float(value) for name, value in metrics.items()}
+
+    between, state, metrics = go_on(state, 0)
+    _, again, _ = go_on(jax.device_put(between, experiment.devices.state_shardings), 1)
+    jax.tree.map(np.testing.assert_array_equal, again, state)  # a run that stopped and goes on
+    return experiment, state, metrics
 
 
 def assert_divided_steps_are_whole_ones(make, metrics=("loss",)):

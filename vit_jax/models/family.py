@@ -174,6 +174,9 @@ class Family:
       masked: `masked(config, outputs)`: the configuration of a model whose call takes `mask`, `(b, n)` bool, row by
         row, of patches that a learned token stands in for, and returns so many outputs for each place of its last map;
         None where there is no such token.
+      patchwise: `patchwise(config)`: the configuration of an encoder without tokens but the patches, of whose module
+        `embed` returns these, `(b, n, d)`, and `encode` takes any of them; it raises ConfigError for a model that is
+        not so. None where no model is.
       autoencoder: `package.module:object` of its `Autoencoder`; empty where it has none.
       adaptation: `package.module:object` of what may change when weights are loaded, see `models.adaptation`; empty
         where nothing may.
@@ -206,6 +209,7 @@ class Family:
     rules: tuple[tuple[str, str], ...] = ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     masked: Callable[[Config, int], Config] | None = None
+    patchwise: Callable[[Config], Config] | None = None
     autoencoder: str = ""
     adaptation: str = ""
     running: frozenset[str] = frozenset({"dtype"})

@@ -89,6 +89,33 @@ def masked(config: ViTConfig, outputs: int) -> ViTConfig:
     return replace(config, num_classes=outputs, mask_token=True, pool="patches", representation_size=0)
 
 
+def patchwise(config: ViTConfig) -> ViTConfig:
+    """Return the encoder of patches alone, each with its own position, which are pooled to their mean.
+
+    Raises:
+      ConfigError: its attention knows where patches are, or they are left out, merged, or of several sizes.
+    """
+    needed = {
+        "rope": "none",
+        "position_bias": "none",
+        "patch_drop_rate": 0,
+        "merge_tokens": (),
+        "patch_sizes": (),
+    }
+    for field, value in needed.items():
+        if getattr(config, field) != value:
+            raise ConfigError(
+                f"model.{field} is {getattr(config, field)!r}; an encoder that sees some patches alone needs {value!r}."
+            )
+    if config.position == "none":
+        raise ConfigError(
+            "model.position is 'none', so patches that are seen alone would not know where they are."
+        )
+    tokens = dict(class_token=False, distillation_token=False, register_tokens=0, mask_token=False)
+    output = dict(num_classes=0, pool="mean", pool_norm="before", representation_size=0)
+    return replace(config, **tokens, **output)
+
+
 def _layer_of(config: ViTConfig, path: str, rule: str) -> int | range:
     return layer_of(path, config.depth, rule, norm_after_pool=config.pool_norm == "after")
 
@@ -125,6 +152,7 @@ FAMILY = Family(
     explain=explanation,
     drawn="patch_sizes",
     masked=masked,
+    patchwise=patchwise,
     autoencoder="vit_jax.models.mae.config:AUTOENCODER",
     adaptation="vit_jax.models.vit.adaptation:ADAPTATION",
     running=RUNNING
