@@ -27,6 +27,7 @@ CASES = [
     "dino_digits.py",
     "dino_i1k.py",
     "dino_i1k.py:300",
+    "dinov2.py",
     "mae_digits.py",
     "naflex_digits.py",
     "naflex_digits.py:square",
@@ -204,6 +205,8 @@ def shrunk(case):
         config.objective.mask_size = 8
     if config.objective.name == "dino":
         config.objective.update(prototypes=64, hidden_dim=16, bottleneck_dim=8)
+        if config.objective.get("patch_prototypes"):
+            config.objective.update(patch_prototypes=32, patch_bottleneck_dim=8, mask_ratio=(0.3, 0.6))
         small = "multi_crop(16, 8, local_count=2, global_scale=(0.5, 1.0)"
         config.data.train_transforms = f"{small}, global_transforms='flip_lr', local_transforms='flip_lr')"
     if config.objective.name == "ijepa":
@@ -234,6 +237,7 @@ def shrunk(case):
         "digits.py",
         "dino_digits.py",
         "dino_i1k.py:300",
+        "dinov2.py",
         "mae_digits.py",
         "naflex_digits.py",
         "vit_s16_i1k.py",

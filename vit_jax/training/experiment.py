@@ -139,7 +139,13 @@ def build(
 def _init(seed: int, task: Task, optimisation: Optimisation) -> Callable[..., TrainState]:
     averaged = optimisation.ema is not None
     return partial(
-        init_state, task.objective, optimisation.optimizer, seed, averaged, spikes=optimisation.spikes
+        init_state,
+        task.objective,
+        optimisation.optimizer,
+        seed,
+        averaged,
+        spikes=optimisation.spikes,
+        begun=task.stage is not None,
     )
 
 

@@ -42,6 +42,8 @@ def init_state(
     with_ema: bool,
     loaded: Any = None,
     spikes: SpikeRule | None = None,
+    *,
+    begun: bool = False,
 ) -> TrainState:
     """Return the state before the first step; meant to be jitted with output shardings.
 
@@ -52,17 +54,20 @@ def init_state(
       with_ema: whether a moving average is kept.
       loaded: nested dict of parameters and buffers that are not to start fresh, or None.
       spikes: what a loss spike is, if they are looked for.
+      begun: whether what is loaded has its buffers already, of an earlier run.
     """
     key = fold(root(seed), "init")
     params, buffers = objective.init(key)
     if loaded is not None:
         params, buffers = _with(params, loaded), _with(buffers, loaded)
+    if loaded is None or not begun:
+        buffers = objective.begin(params, buffers)
     # Copies: two names of one buffer could not both be donated.
     ema = jax.tree.map(jnp.copy, params) if with_ema else None
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        buffers=jax.tree.map(jnp.copy, objective.begin(params, buffers)),
+        buffers=jax.tree.map(jnp.copy, buffers),
         opt_state=optimizer.init(params),
         ema=ema,
         loss_history=None if spikes is None else spikes.init(),

@@ -2,6 +2,7 @@
 
 import math
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,12 @@ from vit_jax.models.vit.config import replace
 from vit_jax.objectives.dino import losses
 from vit_jax.objectives.dino.objective import build as build_dino
 from vit_jax.objectives.dino.options import DinoOptions
+from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.protocol import DataInfo, Moment
-from vit_jax.training.config import default_config
+from vit_jax.training.config import default_config, load_config
 from vit_jax.training.experiment import build
 from vit_jax.training.loop import train
+from vit_jax.training.report.beginning import beginning
 from vit_jax.training.step import compile_step
 from vit_jax.trees import flatten
 
@@ -33,6 +36,7 @@ MODEL = dict(
 HEAD = dict(prototypes=24, hidden_dim=16, bottleneck_dim=8)
 PATCHES = dict(patch_weight=1.0, mask_ratio=(0.2, 0.6))
 LATER = dict(targets="sinkhorn", koleo_weight=0.1, **PATCHES)
+CONFIGS = Path(__file__).parents[3] / "configs"
 CROPS = {"global_crops": (2, 8, 8, 1), "local_crops": (3, 4, 4, 1)}
 
 
@@ -281,6 +285,57 @@ def test_its_networks_are_found_by_name(whole, tmp_path):
     for tree in (started.params, started.buffers["teacher"]):
         np.testing.assert_array_equal(tree["encoder"]["class_token"], trees["teacher"]["class_token"])
     assert experiment.task.fresh == ["head"]
+
+
+def staged(workdir, **changes):
+    """A run that goes on from another, at another size."""
+    config = trained_as()
+    config.model = {"checkpoint": str(workdir), "weights": "all", "image_size": 12, "unroll": 1}
+    config.data.train_transforms = config.data.train_transforms.replace("multi_crop(8", "multi_crop(12")
+    config.data.eval_transforms = "resize(12)"
+    config.objective.update(changes)
+    return config
+
+
+def test_a_stage_goes_on_from_all_that_was_learned(whole, anchor, tmp_path):
+    result, workdir = whole
+    experiment = build(staged(workdir))
+    started, before = jax.device_get((experiment.init(), result.state))
+    for part in ("params", "buffers"):
+        ours, theirs = flatten(getattr(started, part)), flatten(getattr(before, part))
+        resampled = [path for path, leaf in ours.items() if leaf.shape != theirs[path].shape]
+        assert [path.rpartition("/")[2] for path in resampled] == ["pos_embed"]
+        for path in ours.keys() - set(resampled):
+            np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+    assert not np.array_equal(
+        started.params["encoder"]["pos_embed"], started.buffers["teacher"]["encoder"]["pos_embed"]
+    )
+    assert experiment.task.fresh == []
+    assert any("centre, patch_centre, teacher, head, patch_head" in line for line in beginning(experiment))
+    with pytest.raises(
+        ConfigError, match=r"has not, or of another shape: buffers/centre; .*; give"
+    ):
+        build(staged(workdir, prototypes=25))
+    with pytest.raises(ConfigError, match=r"was trained as None and this is Dino; leave weights out"):
+        build(staged(anchor))
+    with pytest.raises(CheckpointError, match=r"nowhere"):
+        build(staged(tmp_path / "nowhere"))
+
+
+def test_stages_are_configurations_that_name_what_they_start_from():
+    for stage in ("gram", "high_resolution"):
+        with pytest.raises(
+            ConfigError, match=r"no model.checkpoint to take them from; give one, such as the workdir"
+        ):
+            load_config(f"{CONFIGS}/dinov2.py:{stage}")
+        config = load_config(f"{CONFIGS}/dinov2.py:{stage}", ["model.checkpoint=runs/pretrained"])
+        options = parse_options(config.objective.to_dict())
+        assert options.gram_teacher == ("runs/pretrained" if stage == "gram" else "")
+        assert config.model.weights == "all"
+    with pytest.raises(
+        ConfigError, match=r"dinov2.py:anchor is no stage; choose one of pretrain, gram, high"
+    ):
+        load_config(f"{CONFIGS}/dinov2.py:anchor")
 
 
 def after_two_steps(config, devices):

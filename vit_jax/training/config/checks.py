@@ -226,7 +226,8 @@ def _check_model(section: dict[str, Any]) -> None:
         raise ConfigError(f"model.weights is {weights!r}; it must name a set of weights in model.checkpoint.")
     if weights and not checkpoint:
         raise ConfigError(
-            f"model.weights is {weights!r}, but there is no model.checkpoint to take them from."
+            f"model.weights is {weights!r}, but there is no model.checkpoint to take them from; give one, such as the "
+            "workdir of an earlier run."
         )
     if not isinstance(ignore, tuple) or not all(isinstance(entry, str) for entry in ignore):
         raise ConfigError(f"model.ignore is {ignore!r}; it must be a sequence of array names.")

@@ -14,6 +14,8 @@ from vit_jax.training.config.defaults import Config
 from vit_jax.training.config.rules import CHECKPOINT_KEYS
 from vit_jax.training.devices.hardware import compute_dtype
 
+ALL = "all"  # as `model.weights`: what a run has learned beside its model, too, see `training.parts.stage`
+
 if TYPE_CHECKING:
     from vit_jax.weights.head import Classes
     from vit_jax.weights.load import Pretrained
@@ -70,7 +72,8 @@ def resolve_model(
 
 def which_weights(section: Config) -> dict[str, Any]:
     """Return what the `model` section says of the weights in its checkpoint, for `open_pretrained`."""
-    return dict(ignore=section.get("ignore", ()), weights=section.get("weights") or None)
+    weights = section.get("weights") or None
+    return dict(ignore=section.get("ignore", ()), weights=None if weights == ALL else weights)
 
 
 def open_as(

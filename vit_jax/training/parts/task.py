@@ -19,12 +19,13 @@ from vit_jax.objectives.base import Field, Objective
 from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.registry import build_objective
 from vit_jax.training.config.defaults import Config
-from vit_jax.training.config.model import open_as, which_weights
+from vit_jax.training.config.model import ALL, open_as, which_weights
 from vit_jax.training.parts.constants import Network, open_networks
 from vit_jax.training.parts.data import Data
 from vit_jax.training.parts.monitor import Monitor, make_monitor
 from vit_jax.training.parts.probes import make_probes
 from vit_jax.training.parts.records import data_info, first_name
+from vit_jax.training.parts.stage import Stage, open_stage
 
 if TYPE_CHECKING:
     from vit_jax.weights.load import Pretrained
@@ -43,6 +44,7 @@ class Task:
       monitor: the evaluation metric that decides which checkpoint is best, and when to stop.
       params, buffers: shapes and dtypes of what the objective's `init` returns.
       networks: the frozen networks of the objective, by name; none is loaded yet.
+      stage: the earlier run that all of them go on from, or None.
     """
 
     model: Any
@@ -54,6 +56,7 @@ class Task:
     params: Any
     buffers: Any
     networks: Mapping[str, Network]
+    stage: Stage | None = None
 
     def load(self, params: Any, buffers: Any) -> Any:
         """Return what the pretrained weights begin with, at its place among parameters and buffers, a nested dict.
@@ -62,6 +65,9 @@ class Task:
           params, buffers: trees of shardings.
         """
         assert self.pretrained is not None
+        if self.stage is not None:
+            whole = {"params": params, "buffers": buffers}
+            return trees.unflatten(self.stage.load(trees.flatten(whole)))
         below = _below(self.objective)
         where = {**trees.flatten(buffers), **trees.flatten(params)}
         own = {
@@ -73,6 +79,8 @@ class Task:
     @property
     def fresh(self) -> list[str]:
         """The parts of the parameters that pretrained weights say nothing of, as they stand beside the encoder."""
+        if self.stage is not None:
+            return []
         paths = [path for path in trees.flatten(self.params) if not path.startswith(_below(self.objective))]
         return list(dict.fromkeys(part for path in paths if (part := path.partition("/")[0]) != ROOT))
 
@@ -115,6 +123,9 @@ def make_task(
     params, buffers = jax.eval_shape(learned.init, jax.random.key(0))
     if pretrained is not None:
         pretrained = _fitted(pretrained, config.model, learned, params, buffers)
+    stage = None
+    if pretrained is not None and config.model.get("weights") == ALL:
+        stage = open_stage(config.model, learned, kind, params, buffers)
     networks = open_networks(learned, config.seed)
     rows = data.eval_batch_size
     batch = {
@@ -124,7 +135,7 @@ def make_task(
     probes = make_probes(config.evaluation, *data.opened, learned.model.dtype)
     frozen = {name: network.abstract for name, network in networks.items()}
     monitor = make_monitor(config.evaluation, learned, batch, probes, frozen, every=objective is not None)
-    return Task(learned.model, pretrained, learned, kind, probes, monitor, params, buffers, networks)
+    return Task(learned.model, pretrained, learned, kind, probes, monitor, params, buffers, networks, stage)
 
 
 def _below(objective: Objective) -> str:

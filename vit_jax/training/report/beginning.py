@@ -47,6 +47,9 @@ def beginning(experiment: Experiment) -> list[str]:
     """Return what to say of a run that does not train all parameters from scratch, on all files, or divides not all."""
     data, task = experiment.data, experiment.task
     lines = [] if task.pretrained is None else task.pretrained.report.lines()
+    if task.stage is not None:
+        parts = ", ".join(dict.fromkeys(path.split("/")[1] for path in task.stage.rest))
+        lines.append(f"  {'loaded':<8} {parts:<40} of the earlier run, which this one goes on from")
     if lines and task.fresh:
         lines.append(f"  {'new':<8} {', '.join(task.fresh):<40} not part of the model, newly initialised")
     lines += problem_changed(task.pretrained, task.model) + experiment.devices.constants.lines
