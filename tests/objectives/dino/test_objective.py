@@ -312,9 +312,7 @@ def test_a_stage_goes_on_from_all_that_was_learned(whole, anchor, tmp_path):
     )
     assert experiment.task.fresh == []
     assert any("centre, patch_centre, teacher, head, patch_head" in line for line in beginning(experiment))
-    with pytest.raises(
-        ConfigError, match=r"has not, or of another shape: buffers/centre; .*; give"
-    ):
+    with pytest.raises(ConfigError, match=r"has not, or of another shape: buffers/centre; .*; give"):
         build(staged(workdir, prototypes=25))
     with pytest.raises(ConfigError, match=r"was trained as None and this is Dino; leave weights out"):
         build(staged(anchor))
