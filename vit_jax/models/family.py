@@ -165,6 +165,8 @@ class Family:
       headless: the configuration of the same encoder whose output is one row of features for an image.
       head: parameters at the top of the tree that `headless` does not have.
       captures: what the model's call can capture.
+      two_heads: of a model whose output is the mean of two heads', what the call captures of the head that labels teach
+        and of the one that a teacher teaches; None for all others.
       traced: of these, what is looked at in order where numbers are not finite; or a function of the configuration
         that returns it.
       explain: which attention shows what the model looks at; None for no attention.
@@ -203,6 +205,7 @@ class Family:
     headless: Callable[[Config], Config] = lambda config: config
     head: tuple[str, ...] = ("head",)
     captures: tuple[str, ...] = ()
+    two_heads: Callable[[Config], tuple[str, str] | None] = lambda config: None
     traced: tuple[str, ...] | Callable[[Any], tuple[str, ...]] = ()
     explain: Callable[[Config], Explanation | None] = lambda config: None
     drawn: str = ""

@@ -30,9 +30,18 @@ def level_maps(
       images: normalised images `(b, height, width, channels)`.
       key: randomness of dropout and the like; None for evaluation.
     """
+    return output_and_maps(encoder, levels, images, key)[1]
+
+
+def output_and_maps(
+    encoder: Any, levels: Sequence[Level], images: "jax.Array", key: "jax.Array | None" = None
+) -> "tuple[jax.Array, list[jax.Array]]":
+    """Return what the encoder's call returns, and the maps of `level_maps`, computed in the same call."""
     names = tuple(dict.fromkeys((level.of or level).name for level in levels))
-    _, captured = encoder(images, key, capture=names)
-    return [_as_map(captured[(level.of or level).name], level, images) for level in levels]
+    if not names:
+        return encoder(images, key), []
+    output, captured = encoder(images, key, capture=names)
+    return output, [_as_map(captured[(level.of or level).name], level, images) for level in levels]
 
 
 def named_levels(config: Any, levels: Chosen | None = None, resample: bool = False) -> tuple[Level, ...]:

@@ -15,6 +15,8 @@ from vit_jax.objectives.option_checks import is_number
 OBJECTIVES = {
     "classification": "vit_jax.objectives.classification.options:ClassificationOptions",
     "dino": "vit_jax.objectives.dino.options:DinoOptions",
+    "distillation": "vit_jax.objectives.distillation.options:DistillationOptions",
+    "feature_distillation": "vit_jax.objectives.feature_distillation.options:FeatureDistillationOptions",
     "ijepa": "vit_jax.objectives.ijepa.options:IJepaOptions",
     "mae": "vit_jax.objectives.mae.options:MaeOptions",
     "multi_label": "vit_jax.objectives.multi_label.options:MultiLabelOptions",

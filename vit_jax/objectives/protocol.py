@@ -87,11 +87,13 @@ class Constant:
     Attributes:
       config: its configuration; None for one that no family describes, made by `init`.
       source: the checkpoint that its parameters come from, whatever `vit_jax.load` takes.
+      options: what `weights.load.open_pretrained` is told beside, such as the classes of its head.
       init: `init(key) -> params`, for one that does not come from a checkpoint; its key follows from the seed.
     """
 
     config: Any = None
     source: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
     init: Callable[[jax.Array], Params] | None = None
 
 

@@ -126,6 +126,11 @@ def _idle(config: ViTConfig) -> frozenset[str]:
     return frozenset(activation if classes else activation | {"problem"})
 
 
+def _two_heads(config: ViTConfig) -> tuple[str, str] | None:
+    read = config.two_heads and config.pool == "cls" and config.num_classes
+    return ("class_logits", "distillation_logits") if read else None
+
+
 FAMILY = Family(
     name="vit",
     config=ViTConfig,
@@ -148,6 +153,7 @@ FAMILY = Family(
     headless=headless,
     head=("head", "head_distillation"),
     captures=CAPTURES,
+    two_heads=_two_heads,
     traced=("embedded", "blocks", "encoded", "pooled", "pre_logits"),
     explain=explanation,
     drawn="patch_sizes",

@@ -48,7 +48,7 @@ RULES: Rules = (
     (r"(^|/)(stem/\d+|patch_embed|embed|pre_logits|head|head_distillation)/(kernel|bias)$", "fsdp"),
     (r"(^|/)backbone/.*/kernel$", "fsdp"),
     (r"(^|/)(layers/\d+/(kernel|bias)|prototypes/kernel)$", "fsdp"),
-    (r"(^|/)(neck|decoder|auxiliary)/.*/kernel$", "fsdp"),
+    (r"(^|/)(neck|decoder|auxiliary|projectors)/.*/kernel$", "fsdp"),
     (r"(^|/)token_embed$", "fsdp"),
     (
         r"(^|/)((class|distillation|mask)_token|register_tokens|pos_embed|position_bias|pool/probe)$",

@@ -148,7 +148,7 @@ def check_same_networks(before: Mapping[str, str] | None, now: Mapping[str, str]
 
 
 def _from_checkpoint(name: str, constant: Constant) -> Network:
-    pretrained = open_as(constant.source, constant.config, f"frozen network {name!r}")
+    pretrained = open_as(constant.source, constant.config, f"frozen network {name!r}", constant.options)
     functions = model_functions(pretrained.config)  # batch statistics are frozen with the parameters
     abstract = trees.flatten(functions.abstract) | trees.flatten(functions.abstract_buffers)
     lines = tuple(pretrained.report.lines())

@@ -1,0 +1,1 @@
+"""Learning what a teacher says of images."""
