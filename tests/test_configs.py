@@ -14,6 +14,7 @@ from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
 from vit_jax.models.flops import parameter_count
+from vit_jax.objectives.base import Moment
 from vit_jax.training.config import load_config, validate
 from vit_jax.training.config.model import resolve_model
 from vit_jax.training.experiment import build
@@ -24,6 +25,9 @@ from vit_jax.trees import flatten
 CONFIGS = Path(__file__).parent.parent / "configs"
 CASES = [
     "digits.py",
+    "distill.py",
+    "distill.py:patient",
+    "distill_digits.py",
     "dino_digits.py",
     "dino_i1k.py",
     "dino_i1k.py:300",
@@ -91,6 +95,9 @@ CHECKPOINT = weights_file("vit_timm_token")
 def load(case):
     """The configuration; what has to come from the command line is made up."""
     given = [f"model.checkpoint={CHECKPOINT}", "data.path=images"] if from_checkpoint(case) else []
+    if case.startswith("distill"):
+        given = [f"objective.teacher{'s' * (case == 'distill.py')}={CHECKPOINT}"]
+        given += ["data.path=images"] * (case != "distill_digits.py")
     return load_config(str(CONFIGS / case), given)
 
 
@@ -235,6 +242,7 @@ def shrunk(case):
     "case",
     [
         "digits.py",
+        "distill.py",
         "dino_digits.py",
         "dino_i1k.py:300",
         "dinov2.py",
@@ -268,9 +276,11 @@ def test_toy_size_trains_a_step(case):
     experiment = build(shrunk(case))
     state = experiment.init() if experiment.task.pretrained else initial(experiment)
     batch = experiment.devices.put(next(experiment.data.train_batches(0)))
-    state, metrics = jax.jit(experiment.step)(state, batch)
+    constants = experiment.devices.constants
+    state, metrics = jax.jit(experiment.step)(state, batch, *constants.arguments)
     assert float(metrics["finite"]) == 1
-    sums = jax.jit(experiment.task.objective.evaluate)(
+    end = Moment(np.int32(40), 40, 4, constants.values)
+    sums = jax.jit(experiment.task.objective.at(end).evaluate)(
         state.params, state.buffers, next(experiment.eval_batches())
     )
     assert float(sums["count"]) == 16

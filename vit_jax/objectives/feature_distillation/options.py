@@ -36,7 +36,7 @@ class FeatureDistillationOptions:
 
     training: ClassVar[tuple[str, ...]] = ()
 
-    teachers: str | tuple[str, ...] = ()
+    teachers: str | tuple[str, ...] = ""
     teacher_weights: tuple[float, ...] = ()
     features: str = "both"
     level: str | int = ""
@@ -48,7 +48,7 @@ class FeatureDistillationOptions:
     teacher_size: int = 0
 
     def __post_init__(self) -> None:
-        given: Any = (self.teachers,) if isinstance(self.teachers, str) else self.teachers
+        given: Any = (self.teachers,) if isinstance(self.teachers, str) and self.teachers else self.teachers
         if not isinstance(given, list | tuple) or not given:
             raise ConfigError(
                 f"objective.teachers is {self.teachers!r}; it must be a checkpoint of an image encoder, or several: "
@@ -63,7 +63,8 @@ class FeatureDistillationOptions:
         if self.teacher_weights:
             weights = numbers(self, "teacher_weights", 0.0, "a number for each teacher, none below 0")
             object.__setattr__(self, "teacher_weights", weights)
-        object.__setattr__(self, "teacher_levels", tuple(self.teacher_levels))
+        object.__setattr__(self, "level", _asked(self.level))
+        object.__setattr__(self, "teacher_levels", tuple(map(_asked, self.teacher_levels)))
         for name in ("teacher_weights", "teacher_levels"):
             values = getattr(self, name)
             if values and len(values) != len(given):
@@ -81,3 +82,8 @@ class FeatureDistillationOptions:
         for name, low in (("measured_steps", 1), ("hidden_dim", 0), ("teacher_size", 0)):
             if getattr(self, name) < low:
                 raise ConfigError(f"objective.{name} is {getattr(self, name)}; it must be at least {low}.")
+
+
+def _asked(level: Any) -> Any:
+    """Return a level as it is asked for; a stride may come as text, from the command line."""
+    return int(level) if isinstance(level, str) and level.isdecimal() else level
