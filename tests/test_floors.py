@@ -26,15 +26,15 @@ FLOORS = {
     "checkpoints": 2,
     "data": 2,
     "evaluation.metrics": 2,  # which objectives name
-    "objectives": 3,
     "weights": 3,
-    "evaluation": 4,
-    "training": 5,
-    "inference": 6,
-    "planning": 6,
-    "commands": 7,
-    "cli": 8,
-    "": 8,  # vit_jax/__init__.py
+    "objectives": 4,
+    "evaluation": 5,
+    "training": 6,
+    "inference": 7,
+    "planning": 7,
+    "commands": 8,
+    "cli": 9,
+    "": 9,  # vit_jax/__init__.py
 }
 JAX_FREE = (
     "vit_jax",

@@ -15,8 +15,8 @@ from vit_jax.models.flops import forward_flops
 from vit_jax.objectives.classification.objective import Classification
 from vit_jax.objectives.distillation.losses import LOSSES
 from vit_jax.objectives.distillation.options import DistillationOptions
-from vit_jax.objectives.frozen_teacher import FrozenTeacher, open_classifier
 from vit_jax.objectives.protocol import Batch, Buffers, Constant, DataInfo, LossOutput, Moment, Params
+from vit_jax.objectives.teachers.frozen import FrozenTeacher, open_classifier
 
 TEACHER = "teacher"
 

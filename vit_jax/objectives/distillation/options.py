@@ -6,7 +6,7 @@ from typing import ClassVar
 from vit_jax.data.section import LABELS
 from vit_jax.errors import ConfigError, choose
 from vit_jax.objectives.classification.options import ClassificationOptions
-from vit_jax.objectives.frozen_options import check_source
+from vit_jax.objectives.teachers.options import check_source
 
 KINDS = ("kl", "soft", "hard")
 

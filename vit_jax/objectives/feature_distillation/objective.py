@@ -22,7 +22,6 @@ from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
 from vit_jax.objectives.feature_distillation import standard
 from vit_jax.objectives.feature_distillation.options import FeatureDistillationOptions
-from vit_jax.objectives.frozen_teacher import FrozenTeacher, open_encoder
 from vit_jax.objectives.images import normalise
 from vit_jax.objectives.protocol import (
     Batch,
@@ -35,6 +34,7 @@ from vit_jax.objectives.protocol import (
     Params,
     Sums,
 )
+from vit_jax.objectives.teachers.frozen import FrozenTeacher, open_encoder
 from vit_jax.random import fold
 
 ENCODER, STANDARDS = "encoder", "standards"

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vit_jax.errors import ConfigError, choose
-from vit_jax.objectives.frozen_options import check_source
 from vit_jax.objectives.option_checks import numbers
+from vit_jax.objectives.teachers.options import check_source
 
 FEATURES = ("pooled", "maps", "both")
 LOSSES = ("cosine", "smooth_l1", "mse")

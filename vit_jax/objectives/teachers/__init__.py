@@ -1,0 +1,1 @@
+"""Frozen networks that a student learns from."""
