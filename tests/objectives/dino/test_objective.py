@@ -501,6 +501,37 @@ def test_models_that_cannot_learn_so_are_refused():
         objective(model=replace(model_config(**MODEL), patch_drop_rate=0.5), **PATCHES)
 
 
+STAGES = dict(pooled_stages=2, windowed_stages=2)
+FAMILIES = {
+    "swin": dict(patch_size=2, width=8, depths=(1, 1), heads=(2, 2), window_size=4),
+    "hiera": dict(width=16, heads=2, depths=(1, 1, 1), mask_unit=4, patch_kernel=3, patch_stride=1) | STAGES,
+    "beit": dict(width=16, depth=1, heads=2, mlp_dim=32, patch_size=4),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("swin_tiny_patch4_window7_224", dict(koleo_weight=0.1)),
+        ("hiera_tiny_224", dict()),
+        ("beit_base_patch16_224", LATER),
+    ],
+)
+def test_families_learn_so_from_crops_of_two_sizes(name, options):
+    """Traced alone."""
+    model = model_config(name, image_size=16, in_channels=1, **FAMILIES[name.partition("_")[0]])
+    shapes = {"global_crops": (2, 16, 16, 1), "local_crops": (3, 8, 8, 1)}
+    task = at(objective(shapes, model, **options), 0)
+    batch = {field: jax.ShapeDtypeStruct((4, *shape), np.uint8) for field, shape in shapes.items()}
+
+    def step(batch, key):
+        return task.loss(*task.init(key), task.prepare(batch, key), key)
+
+    loss, _ = jax.eval_shape(step, batch, jax.random.key(0))
+    assert loss.shape == ()
+    assert task.train_flops > 16 * forward_macs(task.model)
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
@@ -31,7 +32,7 @@ def crops_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Crops, ...]:
 
 def check_model(model: Any, options: DinoOptions, crops: tuple[Crops, ...]) -> None:
     """Raise `ConfigError` unless a model can learn by these options from such crops, if there are any."""
-    family, kind = family_of(model), type(model).__name__.removesuffix("Config")
+    kind = type(model).__name__.removesuffix("Config")
     if model_functions(model).abstract_buffers:
         raise ConfigError(
             f"a {kind} has batch statistics, which a moving teacher would have to follow; choose a model without, "
@@ -64,19 +65,23 @@ def check_model(model: Any, options: DinoOptions, crops: tuple[Crops, ...]) -> N
                 f"multi_crop's local crops are {_by(one.size)}, larger than the model's images, "
                 f"{_by(model.image_size)}; choose a smaller local_size or a larger model.image_size."
             )
-        if one.size == model.image_size:
-            continue
-        steps = family.any_size(model)
-        if steps is None:
+        stride = family_of(model).levels(model)[0].stride
+        if any(side % step for side, step in zip(one.size, stride)):
             raise ConfigError(
-                f"a {kind} takes images of {_by(model.image_size)} alone, but multi_crop's local crops are "
-                f"{_by(one.size)}; give them this size, or choose local_count=0."
-            )
-        if any(side % step for side, step in zip(one.size, steps)):
-            raise ConfigError(
-                f"multi_crop's local crops are {_by(one.size)}, which patches of {_by(steps)} do not divide; choose a "
+                f"multi_crop's local crops are {_by(one.size)}, which patches of {_by(stride)} do not divide; choose a "
                 "multiple for local_size."
             )
+
+
+def check_sizes(model: Any, crops: tuple[Crops, ...]) -> None:
+    """Raise `ConfigError` unless a model takes images as large as local crops are; it is traced, not compiled."""
+    functions = model_functions(model)
+    for one in crops[1:]:
+        images = jax.ShapeDtypeStruct((1, *one.size, model.in_channels), jnp.float32)
+        try:
+            jax.eval_shape(functions.apply, functions.abstract, images)
+        except ConfigError as error:
+            raise ConfigError(f"multi_crop's local crops are {_by(one.size)}, but {error}") from None
 
 
 def _check_masks(model: Any, options: DinoOptions, crops: tuple[Crops, ...]) -> None:

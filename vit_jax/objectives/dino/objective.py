@@ -20,7 +20,7 @@ from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
 from vit_jax.objectives.dino import losses
-from vit_jax.objectives.dino.crops import Crops, as_maps, check_model, crops_of, flat, shrunk
+from vit_jax.objectives.dino.crops import Crops, as_maps, check_model, check_sizes, crops_of, flat, shrunk
 from vit_jax.objectives.dino.masks import draw_masks, most_masked
 from vit_jax.objectives.dino.options import DinoOptions
 from vit_jax.objectives.images import image_fields, inputs, normalise
@@ -442,4 +442,6 @@ def build(model: Any, options: DinoOptions, data: DataInfo) -> Dino:
         changes["dynamic_image_size"] = True
     if options.patch_weight and "mask_token" in known:
         changes["mask_token"] = True
-    return Dino(replace(family_of(model).headless(model), **changes), options, crops)
+    learned = Dino(replace(family_of(model).headless(model), **changes), options, crops)
+    check_sizes(learned.model, crops)
+    return learned
