@@ -15,6 +15,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
 from vit_jax.models.flops import parameter_count
 from vit_jax.objectives.base import Moment
+from vit_jax.objectives.options import OBJECTIVES
 from vit_jax.training.config import load_config, validate
 from vit_jax.training.config.model import resolve_model
 from vit_jax.training.experiment import build
@@ -32,7 +33,12 @@ CASES = [
     "dino_i1k.py",
     "dino_i1k.py:300",
     "dinov2.py",
+    "lejepa_digits.py",
+    "lejepa_digits.py:byol",
+    "lejepa_imagenette.py",
+    "lejepa_imagenette.py:visreg",
     "mae_digits.py",
+    "mocov3_i1k.py",
     "naflex_digits.py",
     "naflex_digits.py:square",
     "vit_s16_i1k.py",
@@ -214,7 +220,11 @@ def shrunk(case):
         config.objective.update(prototypes=64, hidden_dim=16, bottleneck_dim=8)
         if config.objective.get("patch_prototypes"):
             config.objective.update(patch_prototypes=32, patch_bottleneck_dim=8, mask_ratio=(0.3, 0.6))
-        small = "multi_crop(16, 8, local_count=2, global_scale=(0.5, 1.0)"
+    if ".views." in OBJECTIVES[config.objective.name]:
+        config.objective.update(hidden_dim=16, output_dim=8)
+    if "multi_crop" in config.data.train_transforms:
+        local = 0 if "local_count=0" in config.data.train_transforms else 2
+        small = f"multi_crop(16, 8, local_count={local}, global_scale=(0.5, 1.0)"
         config.data.train_transforms = f"{small}, global_transforms='flip_lr', local_transforms='flip_lr')"
     if config.objective.name == "ijepa":
         config.objective.update(
@@ -246,7 +256,9 @@ def shrunk(case):
         "dino_digits.py",
         "dino_i1k.py:300",
         "dinov2.py",
+        "lejepa_imagenette.py:visreg",
         "mae_digits.py",
+        "mocov3_i1k.py",
         "naflex_digits.py",
         "vit_s16_i1k.py",
         "augreg.py",

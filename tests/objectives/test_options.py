@@ -119,7 +119,7 @@ def test_wrong_options_get_one_clear_line(name, options, message):
     ("section", "message"),
     [
         (dict(name="clasification"), "objective.name is 'clasification'; .* Did you mean 'classification'"),
-        (dict(), "objective.name is None; it must be one of classification, "),
+        (dict(), "objective.name is None; it must be one of .*, classification, "),
         (dict(name=3), "objective.name is 3; it must be one of"),
     ],
 )

@@ -13,16 +13,24 @@ from vit_jax.objectives.option_checks import is_number
 
 # By the name that configurations call it: where the dataclass of its options is.
 OBJECTIVES = {
+    "barlow_twins": "vit_jax.objectives.views.options:BarlowTwinsOptions",
+    "byol": "vit_jax.objectives.views.options:ByolOptions",
     "classification": "vit_jax.objectives.classification.options:ClassificationOptions",
     "dino": "vit_jax.objectives.dino.options:DinoOptions",
     "distillation": "vit_jax.objectives.distillation.options:DistillationOptions",
     "feature_distillation": "vit_jax.objectives.feature_distillation.options:FeatureDistillationOptions",
     "ijepa": "vit_jax.objectives.ijepa.options:IJepaOptions",
+    "lejepa": "vit_jax.objectives.views.options:LejepaOptions",
     "mae": "vit_jax.objectives.mae.options:MaeOptions",
+    "moco_v3": "vit_jax.objectives.views.options:MocoV3Options",
     "multi_label": "vit_jax.objectives.multi_label.options:MultiLabelOptions",
     "regression": "vit_jax.objectives.regression.options:RegressionOptions",
     "segmentation": "vit_jax.objectives.segmentation.options:SegmentationOptions",
+    "simclr": "vit_jax.objectives.views.options:SimclrOptions",
     "simmim": "vit_jax.objectives.simmim.options:SimmimOptions",
+    "simsiam": "vit_jax.objectives.views.options:SimsiamOptions",
+    "vicreg": "vit_jax.objectives.views.options:VicregOptions",
+    "visreg": "vit_jax.objectives.views.options:VisregOptions",
 }
 
 

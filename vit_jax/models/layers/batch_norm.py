@@ -21,11 +21,21 @@ class BatchNorm(Module):
       epsilon: added to the variance.
       momentum: share of the running statistics that stays in a step; torch counts the other share.
       frozen: use the running statistics in training too, and leave them as they are.
+      affine: whether a scale and a shift are learned.
     """
 
-    def __init__(self, channels: int, epsilon: float = 1e-5, momentum: float = 0.9, *, frozen: bool = False):
+    def __init__(
+        self,
+        channels: int,
+        epsilon: float = 1e-5,
+        momentum: float = 0.9,
+        *,
+        frozen: bool = False,
+        affine: bool = True,
+    ):
         self.epsilon, self.momentum, self.frozen = epsilon, momentum, frozen
-        self.scale, self.bias = nnx.Param(jnp.ones((channels,))), nnx.Param(jnp.zeros((channels,)))
+        self.scale = nnx.Param(jnp.ones((channels,))) if affine else None
+        self.bias = nnx.Param(jnp.zeros((channels,))) if affine else None
         self.mean, self.variance = nnx.BatchStat(jnp.zeros((channels,))), nnx.BatchStat(jnp.ones((channels,)))
 
     def __call__(self, x: jax.Array, training: bool = False) -> jax.Array:
@@ -41,8 +51,10 @@ class BatchNorm(Module):
         else:
             mean, variance = (jax.lax.stop_gradient(value[...]) for value in (self.mean, self.variance))
             centred = centred - mean
-        scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...]
-        return (centred * scale + self.bias[...]).astype(x.dtype)
+        scale = jax.lax.rsqrt(variance + self.epsilon)
+        if self.scale is None or self.bias is None:
+            return (centred * scale).astype(x.dtype)
+        return (centred * (scale * self.scale[...]) + self.bias[...]).astype(x.dtype)
 
     def _keep(self, running: nnx.BatchStat, now: jax.Array) -> None:
         running[...] = self.momentum * running[...] + (1 - self.momentum) * jax.lax.stop_gradient(now)

@@ -1,33 +1,17 @@
-"""Crops of an image: how many and how large, whether a model takes them, and their pixels and maps at other sizes."""
+"""Whether a model can learn from crops by the options, and their pixels and maps at other sizes."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
 from vit_jax.models.family import Level
 from vit_jax.models.layers.positions.resample import resample_grid
 from vit_jax.models.registry import model_functions
+from vit_jax.objectives.crops import Crops, by, check_local, flat
 from vit_jax.objectives.dino.masks import most_masked
 from vit_jax.objectives.dino.options import DinoOptions
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Crops of an image of one size: how many, and height and width in pixels."""
-
-    count: int
-    size: tuple[int, int]
-
-
-def crops_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Crops, ...]:
-    """Return the crops among fields of these shapes, global ones first; nothing where there are none."""
-    found = [shapes[name] for name in ("global_crops", "local_crops") if name in shapes]
-    return tuple(Crops(count, (h, w)) for count, h, w, _ in found) if "global_crops" in shapes else ()
 
 
 def check_model(model: Any, options: DinoOptions, crops: tuple[Crops, ...]) -> None:
@@ -56,32 +40,10 @@ def check_model(model: Any, options: DinoOptions, crops: tuple[Crops, ...]) -> N
         )
     if options.gram_size and options.gram_size < max(model.image_size):
         raise ConfigError(
-            f"objective.gram_size is {options.gram_size}, but the model's images are {_by(model.image_size)}; it must "
+            f"objective.gram_size is {options.gram_size}, but the model's images are {by(model.image_size)}; it must "
             "be at least as large."
         )
-    for one in local:
-        if any(side > most for side, most in zip(one.size, model.image_size)):
-            raise ConfigError(
-                f"multi_crop's local crops are {_by(one.size)}, larger than the model's images, "
-                f"{_by(model.image_size)}; choose a smaller local_size or a larger model.image_size."
-            )
-        stride = family_of(model).levels(model)[0].stride
-        if any(side % step for side, step in zip(one.size, stride)):
-            raise ConfigError(
-                f"multi_crop's local crops are {_by(one.size)}, which patches of {_by(stride)} do not divide; choose a "
-                "multiple for local_size."
-            )
-
-
-def check_sizes(model: Any, crops: tuple[Crops, ...]) -> None:
-    """Raise `ConfigError` unless a model takes images as large as local crops are; it is traced, not compiled."""
-    functions = model_functions(model)
-    for one in crops[1:]:
-        images = jax.ShapeDtypeStruct((1, *one.size, model.in_channels), jnp.float32)
-        try:
-            jax.eval_shape(functions.apply, functions.abstract, images)
-        except ConfigError as error:
-            raise ConfigError(f"multi_crop's local crops are {_by(one.size)}, but {error}") from None
+    check_local(model, crops)
 
 
 def _check_masks(model: Any, options: DinoOptions, crops: tuple[Crops, ...]) -> None:
@@ -104,11 +66,6 @@ def _check_masks(model: Any, options: DinoOptions, crops: tuple[Crops, ...]) -> 
         )
 
 
-def flat(crops: jax.Array) -> jax.Array:
-    """Return crops of images `(b, v, ...)` one after the other, `(b*v, ...)`."""
-    return crops.reshape(-1, *crops.shape[2:])
-
-
 def shrunk(crops: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Return crops `(b, v, h, w, c)` at another size, bicubic with antialiasing."""
     small = jax.vmap(lambda grid: resample_grid(grid, size, "bicubic", antialias=True))(flat(crops))
@@ -122,7 +79,3 @@ def as_maps(features: jax.Array, level: Level, grid: tuple[int, int]) -> jax.Arr
         maps = features[:, level.prefix :].reshape(len(features), *level.grid, -1)
     found = jax.vmap(lambda one: resample_grid(one, grid, "bicubic"))(maps)
     return found.reshape(len(found), -1, found.shape[-1])
-
-
-def _by(size: tuple[int, int]) -> str:
-    return "x".join(map(str, size))

@@ -19,8 +19,9 @@ from vit_jax.models.heads.dino_head_config import DinoHeadConfig
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
+from vit_jax.objectives.crops import Crops, check_sizes, crops_of, flat, of_any_size
 from vit_jax.objectives.dino import losses
-from vit_jax.objectives.dino.crops import Crops, as_maps, check_model, check_sizes, crops_of, flat, shrunk
+from vit_jax.objectives.dino.crops import as_maps, check_model, shrunk
 from vit_jax.objectives.dino.masks import draw_masks, most_masked
 from vit_jax.objectives.dino.options import DinoOptions
 from vit_jax.objectives.images import image_fields, inputs, normalise
@@ -436,11 +437,8 @@ def _by_view(rows: jax.Array, views: int) -> jax.Array:
 def build(model: Any, options: DinoOptions, data: DataInfo) -> Dino:
     """Return the objective; see `objectives.registry`. Labels are not used."""
     crops = crops_of(data.shapes)
-    changes: dict[str, Any] = {}
-    known = {one.name for one in dataclasses.fields(model)}
-    if "dynamic_image_size" in known and any(one.size != model.image_size for one in crops[1:]):
-        changes["dynamic_image_size"] = True
-    if options.patch_weight and "mask_token" in known:
+    changes = of_any_size(model, crops)
+    if options.patch_weight and hasattr(model, "mask_token"):
         changes["mask_token"] = True
     learned = Dino(replace(family_of(model).headless(model), **changes), options, crops)
     check_sizes(learned.model, crops)
