@@ -63,7 +63,7 @@ def source_of(arguments: argparse.Namespace, *, encoder: bool = False) -> str | 
         if arguments.step is not None or arguments.best:
             given = "--best" if arguments.best else "--step"
             raise ConfigError(f"{given} selects one of a run's checkpoints; give its --workdir.")
-        return arguments.checkpoint
+        return str(arguments.checkpoint)
     if not os.path.isdir(arguments.workdir):
         raise CheckpointError(f"workdir {arguments.workdir!r} does not exist; give the --workdir of a run.")
     return Path(arguments.workdir)
