@@ -3,8 +3,8 @@
     python benchmarks/distillation.py --json distillation.json
 
 A teacher is trained on all of scikit-learn's training digits (`configs/digits.py`). Smaller students
-(`configs/distill_digits.py`) then see the same of them, a tenth or all, with labels alone and with the teacher's answers,
-once for each seed. All are evaluated on the 360 test digits.
+(`configs/distill_digits.py`) then see the same of them, a tenth or all, with labels alone and with the teacher's
+answers, once for each seed. All are evaluated on the 360 test digits.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 import pickle
 from pathlib import Path
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -201,6 +202,11 @@ def test_the_command_writes_maps(predictor, tmp_path):
         assert sorted(arrays) == ["blocks/2@16", "class_names", "encoded", "files", "labels"]
         (expected,) = predictor.features(arrays["files"].tolist(), 8)
         np.testing.assert_allclose(arrays["encoded"], expected, rtol=1e-4, atol=1e-5)
+    outcome = run(*command, "--levels", "8", "--pca", str(tmp_path / "pca.png"))
+    assert outcome.status == 0, outcome.err
+    assert f"picture: {tmp_path / 'pca.png'}" in outcome.out
+    assert cv2.imread(str(tmp_path / "pca.png")).std() > 10
+    assert "--pca is 'pca.jpg'; it must end with .png" in run(*command, "--pca", "pca.jpg").err
     outcome = run(*command, "--levels", "4,8")
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert "and --resample makes encoded@4 of encoded" in outcome.err

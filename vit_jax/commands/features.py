@@ -28,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resample", action="store_true", help="take of a stride that no map has the nearest map, resampled"
     )
+    parser.add_argument(
+        "--pca",
+        metavar="FILE.png",
+        help="also draw the principal components of the last of --levels (default: the coarsest map) as colours, of up "
+        "to 64 images together",
+    )
     parser.add_argument("--batch-size", type=int, default=64, metavar="B", help="batch size (default 64)")
     add_images(parser)
 
@@ -38,12 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--batch-size is {arguments.batch_size}; it must be at least 1.")
     if not arguments.output.endswith(".npz"):
         raise ConfigError(f"--output is {arguments.output!r}; it must end with .npz.")
-    arguments.output = str(check_output(arguments.output, "--output"))
-    folder = os.path.dirname(arguments.output) or "."
-    if not os.path.isdir(folder):
-        raise ResourceError(
-            f"--output is {arguments.output!r}, but folder {folder!r} does not exist; create it."
-        )
+    if arguments.pca is not None and not arguments.pca.endswith(".png"):
+        raise ConfigError(f"--pca is {arguments.pca!r}; it must end with .png.")
+    arguments.output = _checked("--output", arguments.output)
+    arguments.pca = arguments.pca and _checked("--pca", arguments.pca)
     levels = arguments.levels and [
         int(word) if word.isdecimal() else word for word in map(str.strip, arguments.levels.split(","))
     ]
@@ -54,9 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
     import dataclasses
 
     from vit_jax.inference.features import FeatureExtractor, write_features
+    from vit_jax.inference.pca import LIMIT, draw_components
+    from vit_jax.models.maps import named_levels
 
     extractor = FeatureExtractor.load(source, **which_of(arguments))
     extractor = dataclasses.replace(extractor, batch_size=arguments.batch_size)
+    if levels is None and arguments.pca:
+        levels = [named_levels(extractor.model)[-1].name]
     if levels is not None:
         extractor = extractor.at(levels, arguments.resample)
     with kept_programs(arguments):
@@ -75,8 +83,21 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         maps = ", ".join(f"{name} {'x'.join(map(str, arrays[name].shape[1:]))}" for name in extractor.levels)
         print(f"{arguments.output}: maps of {count} images: {maps}{classes}")
+    if arguments.pca:
+        level, files = extractor.levels[-1], [str(file) for file in arrays["files"][:LIMIT]]
+        images = extractor.pixels(files, max_megapixels=arguments.max_megapixels)
+        print(f"picture: {draw_components(images, arrays[level][:LIMIT], files, level, arguments.pca)}")
     left_out, reasons = LeftOut(), arrays.get("reasons", ())
     for reason in reasons:
         left_out.tell(reason)
     left_out.check(count + len(reasons))
     return 0
+
+
+def _checked(option: str, path: str) -> str:
+    """Return where a file may be written."""
+    path = str(check_output(path, option))
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise ResourceError(f"{option} is {path!r}, but folder {folder!r} does not exist; create it.")
+    return path

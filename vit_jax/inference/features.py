@@ -176,6 +176,10 @@ class FeatureExtractor:
         options = prediction_options(jax.default_backend(), self.model.dtype)
         return jit(compute, options)
 
+    def pixels(self, images: Pictures, *, max_megapixels: float | None = None) -> np.ndarray:
+        """Return images as the encoder sees them, uint8 `(n, h, w, c)`, see `features`."""
+        return self._preprocessor.limited(max_megapixels).pixels(images)
+
     def __getstate__(self) -> dict[str, Any]:
         return without_cached(self)
 
