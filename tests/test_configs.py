@@ -1,5 +1,6 @@
 """Every shipped configuration is valid, and trains a step at toy size."""
 
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.objectives.test_beit import dalle_file
 from tests.reference.cases import weights_file
 from tests.starts import initial
 from vit_jax.data.transforms.spec import parse
@@ -84,8 +86,11 @@ CASES = [
     "scenes_segmentation.py",
     "segmentation_folder.py",
     "segmentation_folder.py:upernet",
+    "beit_digits.py",
+    "beit_i1k.py",
     "ijepa_digits.py",
     "ijepa_i1k.py",
+    "vq_tokenizer_digits.py",
     "simmim_digits.py",
     "simmim_i1k.py",
     "simmim_i1k.py:vit_base",
@@ -226,6 +231,10 @@ def shrunk(case):
         local = 0 if "local_count=0" in config.data.train_transforms else 2
         small = f"multi_crop(16, 8, local_count={local}, global_scale=(0.5, 1.0)"
         config.data.train_transforms = f"{small}, global_transforms='flip_lr', local_transforms='flip_lr')"
+    if config.objective.name == "beit":
+        config.objective.tokenizer = dalle_file(Path(tempfile.mkdtemp()) / "encoder.safetensors")
+        config.data.train_transforms = "token_crop(16, 16)|block_mask(2, most=2, min_area=1)"
+        config.data.eval_transforms = "token_image(16)|block_mask(2, most=2, min_area=1)"
     if config.objective.name == "ijepa":
         config.objective.update(
             predictor_width=16, predictor_depth=1, predictor_heads=2, targets=1, target_scale=(0.25, 0.5)
@@ -275,6 +284,7 @@ def shrunk(case):
         "regression.py",
         "vit_g_jft_style.py",
         "ijepa_i1k.py",
+        "beit_i1k.py",
         "simmim_i1k.py",
         "simmim_i1k.py:vit_base",
         "swin_i1k.py",

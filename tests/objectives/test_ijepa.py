@@ -200,7 +200,7 @@ def test_features_are_the_moving_encoders_mean_over_all_patches(ours, state):
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [
-        (SwinConfig(), {}, "family 'swin' does not take some patches alone, .*; choose one of vit"),
+        (SwinConfig(), {}, "family 'swin' does not take single patches, .*; choose one of vit"),
         (
             tiny(rope="dinov3", position="none"),
             {},

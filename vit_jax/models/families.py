@@ -20,6 +20,8 @@ FAMILIES: dict[str, str | Family] = {
     "mvit": "vit_jax.models.mvit.family:FAMILY",
     "pyramid": "vit_jax.models.pyramid.family:FAMILY",
     "dino_head": "vit_jax.models.heads.dino_head_family:FAMILY",
+    "vq_tokenizer": "vit_jax.models.tokenizers.vq_family:FAMILY",
+    "dalle_encoder": "vit_jax.models.tokenizers.dalle_family:FAMILY",
     "upernet": "vit_jax.models.heads.upernet_family:FAMILY",
     "linear_segmenter": "vit_jax.models.heads.linear_seg_family:FAMILY",
 }

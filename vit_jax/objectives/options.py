@@ -15,6 +15,7 @@ from vit_jax.objectives.option_checks import is_number
 OBJECTIVES = {
     "barlow_twins": "vit_jax.objectives.views.options:BarlowTwinsOptions",
     "byol": "vit_jax.objectives.views.options:ByolOptions",
+    "beit": "vit_jax.objectives.beit.options:BeitOptions",
     "classification": "vit_jax.objectives.classification.options:ClassificationOptions",
     "dino": "vit_jax.objectives.dino.options:DinoOptions",
     "distillation": "vit_jax.objectives.distillation.options:DistillationOptions",
@@ -31,6 +32,7 @@ OBJECTIVES = {
     "simsiam": "vit_jax.objectives.views.options:SimsiamOptions",
     "vicreg": "vit_jax.objectives.views.options:VicregOptions",
     "visreg": "vit_jax.objectives.views.options:VisregOptions",
+    "vq_tokenizer": "vit_jax.objectives.vq_tokenizer.options:VqTokenizerOptions",
 }
 
 

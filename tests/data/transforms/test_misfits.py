@@ -21,6 +21,8 @@ NEEDED = {
     "mae_mask": "4",
     "block_mask": "14",
     "multi_crop": "8, 8",
+    "token_crop": "8, 4",
+    "token_image": "4",
     **dict.fromkeys(
         ("resize", "resize_short", "resize_long", "random_resized_crop", "inception_crop", "random_crop"), "8"
     ),

@@ -1,17 +1,25 @@
-"""Which patches of an image are hidden from the model, for masked image modelling.
+"""What masked image modelling needs of an image beside its pixels.
 
-They add `patch_mask` to the example: bool `(n,)`, row by row, True where a patch is hidden.
+Masks add `patch_mask` to the example: bool `(n,)`, row by row, True where a patch is hidden from the model. What a
+tokenizer sees of the same part of the record, in another size, is `token_image`, `(h, w, c)` uint8 (BEiT, Bao et al.
+2021, arXiv 2106.08254): transforms that move pixels stand before it, and those of colours that stand after it change
+`image` alone.
 """
 
+import copy
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from vit_jax.data.base import Example
-from vit_jax.data.images.resizing import Size, check_integer, pair
-from vit_jax.data.transforms.base import Transform, check_interval, is_number
-from vit_jax.errors import ConfigError
+from vit_jax.data.fields.table import PLANE
+from vit_jax.data.images.resizing import INTERPOLATIONS, Size, check_integer, pair, resize
+from vit_jax.data.transforms.base import Transform, check_interval, checked_image, is_number
+from vit_jax.data.transforms.crops import RandomResizedCrop
+from vit_jax.errors import ConfigError, choose
 
 
 @dataclass(frozen=True)
@@ -88,3 +96,60 @@ class BlockMask(Transform):
                 rectangle[:] = True
                 return added
         return 0
+
+
+@dataclass(frozen=True)
+class TokenCrop(Transform):
+    """A random resized crop as `image`, and the same crop of another size as `token_image`.
+
+    Arguments are those of `random_resized_crop`; the tokenizer's image has its own size and interpolation.
+    """
+
+    size: Size
+    token_size: Size
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: str = "bicubic"
+    token_interpolation: str = "lanczos"
+    antialias: str = "fast"
+
+    def __post_init__(self) -> None:
+        pair(self.token_size, "token_crop: token_size")
+        _ = self._crops  # which check their arguments
+
+    @cached_property
+    def _crops(self) -> tuple[RandomResizedCrop, RandomResizedCrop]:
+        return (
+            RandomResizedCrop(self.size, self.scale, self.ratio, self.interpolation, self.antialias),
+            RandomResizedCrop(
+                self.token_size, self.scale, self.ratio, self.token_interpolation, self.antialias
+            ),
+        )
+
+    def refusal(self, fields: Collection[str]) -> str:
+        """Return that something lies in the plane of the image, of which there will be two."""
+        odd = ", ".join(sorted(PLANE.intersection(fields)))
+        return odd and f"token_crop makes two images of one, which {odd} cannot follow; leave it out."
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        """Return the example with both images."""
+        crop, token_crop = self._crops
+        again = copy.deepcopy(rng)  # draws the same box
+        return {**crop(example, rng), "token_image": token_crop(example, again)["image"]}
+
+
+@dataclass(frozen=True)
+class TokenImage(Transform):
+    """The image as it is, resized to `size`, as `token_image`: for evaluation, where nothing is cropped at random."""
+
+    size: Size
+    interpolation: str = "lanczos"
+
+    def __post_init__(self) -> None:
+        pair(self.size, "token_image: size")
+        choose(self.interpolation, INTERPOLATIONS, "token_image: interpolation")
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        """Return the example with the tokenizer's image."""
+        size = pair(self.size, "token_image: size")
+        return {**example, "token_image": resize(checked_image(example), size, self.interpolation)}

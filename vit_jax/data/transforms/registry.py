@@ -33,6 +33,8 @@ TRANSFORMS = _Table(
         "resize_long": "sizes:ResizeLong",
         "center_crop": "sizes:CenterCrop",
         "random_resized_crop": "crops:RandomResizedCrop",
+        "token_crop": "masks:TokenCrop",
+        "token_image": "masks:TokenImage",
         "flip_lr": "crops:FlipLeftRight",
         "pad_crop": "crops:PadCrop",
         "inception_crop": "recipe_crops:InceptionCrop",

@@ -8,7 +8,7 @@ import numpy as np
 from vit_jax.data.base import Example
 from vit_jax.data.fields.following import FOLLOWING, followed
 from vit_jax.data.geometry import Geometry
-from vit_jax.data.transforms.base import ImageTransform, checked_image
+from vit_jax.data.transforms.base import ImageTransform, MisfitError, checked_image
 from vit_jax.errors import DataError
 
 
@@ -18,6 +18,10 @@ class SpatialTransform(ImageTransform):
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Return the example with another image and what follows it; an error names the record."""
         image = checked_image(example, self.takes_files)
+        if "token_image" in example:
+            raise MisfitError(
+                f"{type(self).__name__} would move image and not token_image; put it before token_crop or token_image."
+            )
         try:
             if FOLLOWING.isdisjoint(example):
                 return {**example, "image": self.image(image, rng)}

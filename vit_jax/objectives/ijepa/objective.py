@@ -12,7 +12,6 @@ import numpy as np
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.arithmetic import blocks_macs
-from vit_jax.models.families import families, family_of
 from vit_jax.models.flops import forward_macs
 from vit_jax.models.functional import ModelFunctions, functions
 from vit_jax.models.heads.predictor import Predictor
@@ -25,6 +24,7 @@ from vit_jax.objectives.ijepa.losses import normalised, smooth_l1, spread_of
 from vit_jax.objectives.ijepa.masks import Masks, block_sizes, draw_masks
 from vit_jax.objectives.ijepa.options import IJepaOptions
 from vit_jax.objectives.images import denormalise, normalise, on_host
+from vit_jax.objectives.masked.model import patchwise_model
 from vit_jax.objectives.protocol import (
     Batch,
     Buffers,
@@ -258,22 +258,6 @@ class IJepa(Objective):
         return smooth_l1(predicted, wanted), spread_of(target)
 
 
-def patchwise(model: Any) -> Any:
-    """Return the configuration of a model's encoder that takes any patches and has no other token.
-
-    Raises:
-      ConfigError: there is none.
-    """
-    family = family_of(model)
-    if family.patchwise is None:
-        able = ", ".join(other.name for other in families() if other.patchwise)
-        raise ConfigError(
-            f"a model of family {family.name!r} does not take some patches alone, which I-JEPA's encoder must; choose "
-            f"one of {able}, or another objective."
-        )
-    return family.patchwise(model)
-
-
 def build(model: Any, options: IJepaOptions, data: DataInfo) -> IJepa:
     """Return the objective; see `objectives.registry`. Labels are not used."""
-    return IJepa(patchwise(model), options)
+    return IJepa(patchwise_model(model, "I-JEPA"), options)

@@ -38,3 +38,23 @@ def masked_model(model: Any, whose: str, outputs: int = 0) -> Any:
 def last_level(model: Any) -> Level:
     """Return the map whose places have the outputs of `masked_model`."""
     return family_of(model).levels(model)[-1]
+
+
+def patchwise_model(model: Any, whose: str) -> Any:
+    """Return the configuration of a model's encoder that takes any patches and has no other token.
+
+    Args:
+      model: the configuration of an image encoder.
+      whose: what trains it, for messages.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    family = family_of(model)
+    if family.patchwise is None:
+        able = ", ".join(other.name for other in families() if other.patchwise)
+        raise ConfigError(
+            f"a model of family {family.name!r} does not take single patches, which the encoder of {whose} must; "
+            f"choose one of {able}, or another objective."
+        )
+    return family.patchwise(model)

@@ -1,0 +1,1 @@
+"""Tokenizers: images to a code for each patch, which masked image modelling predicts."""

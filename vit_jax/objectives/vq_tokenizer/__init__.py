@@ -1,0 +1,1 @@
+"""A tokenizer for masked image modelling: a vector-quantised autoencoder."""
