@@ -109,6 +109,8 @@ def load(case):
     if case.startswith("distill"):
         given = [f"objective.teacher{'s' * (case == 'distill.py')}={CHECKPOINT}"]
         given += ["data.path=images"] * (case != "distill_digits.py")
+    if case == "beit_i1k.py":
+        given = ["objective.tokenizer=encoder.pth"]
     return load_config(str(CONFIGS / case), given)
 
 
