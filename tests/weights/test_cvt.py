@@ -97,7 +97,7 @@ def test_what_transformers_cannot_say_is_refused(tmp_path):
         write(AUTHORS, tmp_path / "one", "hf")
     with pytest.raises(ConfigError, match=r"depths is \(1, 1, 2\), and transformers makes no CvT"):
         write(replace(TINY, depths=(1, 1, 2)), tmp_path / "two", "hf")
-    with pytest.raises(ConfigError, match="timm has no Cvt; choose 'hf' or 'orbax'"):
+    with pytest.raises(ConfigError, match="timm has no Cvt; choose 'hf' or 'pth' or 'orbax'"):
         write(TINY, tmp_path / "three", "timm")
 
 

@@ -67,7 +67,7 @@ def test_what_is_written_is_read_again(format, name, tmp_path):
         (dict(level_norms=(1,)), "timm", "timm has no place for level_norms"),
         (dict(pool_norm=False), "timm", "timm cannot express pool_norm"),
         (dict(norm_epsilon=1e-5), "timm", "timm cannot express norm_epsilon"),
-        (dict(), "npz", "has no Hiera; choose 'timm' or 'hf' or 'orbax'"),
+        (dict(), "npz", "has no Hiera; choose 'timm' or 'hf' or 'pth' or 'orbax'"),
     ],
 )
 def test_what_a_library_does_not_have_is_refused(changes, format, message, tmp_path):

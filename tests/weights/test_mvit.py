@@ -99,7 +99,7 @@ def test_what_changes_when_weights_are_loaded(tmp_path):
 def test_what_cannot_be_written_or_read_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"timm has no MViTv2 of width 8 and depths"):
         write(TINY, tmp_path / "one", "timm")
-    with pytest.raises(ConfigError, match="transformers has no Mvit; choose 'timm' or 'orbax'"):
+    with pytest.raises(ConfigError, match="transformers has no Mvit; choose 'timm' or 'pth' or 'orbax'"):
         write(TINY, tmp_path / "two", "hf")
     arrays = timm_arrays(TINY)
     del arrays["stages.0.blocks.0.mlp.fc1.weight"]

@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         required=True,
-        choices=("timm", "hf", "npz", "torchvision", "orbax"),
-        help="format to write; hf is the layout of transformers",
+        choices=("timm", "hf", "npz", "torchvision", "pth", "orbax"),
+        help="format to write; hf is the layout of transformers, pth the PyTorch file of a model's authors",
     )
     parser.add_argument(
         "--weights",

@@ -30,7 +30,7 @@ def convert(
     Args:
       source: see `weights.load.load`.
       target: the folder or file to write.
-      format: `timm`, `hf`, `npz` or `orbax`, see `weights.save.save`.
+      format: `timm`, `hf`, `npz`, `torchvision`, `pth` or `orbax`, see `weights.save.save`.
       ignore: fields of the configuration that the format may lose, and patterns of arrays of the source that may be
         unknown or missing.
       eval_transforms: what readers shall do to images, as configurations write it; None for what the checkpoint says,

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -321,6 +322,22 @@ def norm(ours: str, theirs: str, bias: bool = True) -> list[Rule]:
     """Return the rules of a norm: `OURS/scale` is `THEIRS.weight`, `OURS/bias` is `THEIRS.bias` if it has one."""
     rules = [rule(f"{ours}/scale", f"{theirs}.weight")]
     return rules + [rule(f"{ours}/bias", f"{theirs}.bias")] * bias
+
+
+def batch_counts(rules: Sequence[Rule], params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return how many batches torch's batch norms have seen, which nothing is computed from: 0 for each, by name.
+
+    Args:
+      rules: of all arrays.
+      params: what they are about, by path.
+    """
+    averaged = [
+        name.removesuffix("running_mean")
+        for rule in rules
+        if rule.theirs[0].endswith("running_mean")
+        for name in rule.names(len(params[rule.ours[0]]))
+    ]
+    return {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in averaged}
 
 
 def batch_norm(ours: str, theirs: str) -> list[Rule]:

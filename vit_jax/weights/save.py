@@ -15,7 +15,7 @@ from vit_jax.models.functional import buffers_of, parameters
 from vit_jax.models.registry import ModelConfig
 from vit_jax.paths import check_output
 from vit_jax.weights.differences import differences
-from vit_jax.weights.formats import npz_format, safetensors_format
+from vit_jax.weights.formats import npz_format, safetensors_format, torch_writing
 from vit_jax.weights.formats.arrays import Arrays
 from vit_jax.weights.formats.tensors import RawCheckpoint, replacing
 from vit_jax.weights.layouts.layout import Written
@@ -23,7 +23,7 @@ from vit_jax.weights.layouts.table import formats_of, writing
 from vit_jax.weights.native import save_native
 from vit_jax.weights.understand import understand
 
-FORMATS = ("timm", "hf", "npz", "torchvision", "orbax")
+FORMATS = ("timm", "hf", "npz", "torchvision", "pth", "orbax")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}
 # Files without a description say nothing of preprocessing and outputs.
 _UNSAID = {
@@ -31,8 +31,12 @@ _UNSAID = {
     "torchvision": (
         "image_size", "problem", ".mean", ".std", ".interpolation", ".crop", ".crop_mode", ".transforms",
     ),
+    "pth": ("problem", ".mean", ".std", ".interpolation", ".crop", ".crop_mode", ".transforms"),
 }  # fmt: skip
-LIBRARIES = {"timm": "timm", "hf": "transformers", "npz": "Google's npz", "torchvision": "torchvision"}
+LIBRARIES = {
+    "timm": "timm", "hf": "transformers", "npz": "Google's npz", "torchvision": "torchvision",
+    "pth": "the authors' format",
+}  # fmt: skip
 
 
 def save(
@@ -48,10 +52,11 @@ def save(
 
     Args:
       model: a model of this library, for example from `load` or `create_model`.
-      path: the folder to write (`timm`, `hf`, `orbax`) or the file (`npz`).
+      path: the folder to write (`timm`, `hf`, `torchvision`, `orbax`) or the file (`npz`, `pth`).
       format: `timm` (`model.safetensors` and `config.json`, as on its hub), `hf` (transformers: also
         `preprocessor_config.json`), `npz` (vision_transformer's names, or big_vision's where only they will do),
-        `torchvision` (the state of its module as `model.safetensors`) or `orbax` (ours).
+        `torchvision` (the state of its module as `model.safetensors`), `pth` (the file of PyTorch that the model's
+        authors publish and load) or `orbax` (ours).
       dtype: of the arrays: `float32`, or `bfloat16` or `float16`, which lose digits and are not for `orbax`.
       class_names: in order of logits.
       ignore: fields of the configuration and parameters that the format may lose, for example `norm_epsilon`.
@@ -86,6 +91,8 @@ def save_parameters(
     if class_names and len(class_names) != classes:
         raise ConfigError(f"class_names has {len(class_names)} names; the model has {classes} classes.")
     target = check_output(path, "the folder or file to write")
+    if format == "pth" and target.suffix != ".pth":
+        raise ConfigError(f"{target} is to be a file of PyTorch; give it a name that ends with .pth.")
     if format == "orbax":
         for name, given in (("dtype", dtype != "float32"), ("ignore", bool(ignore))):
             if given:
@@ -104,8 +111,11 @@ def save_parameters(
             )
     held = {path: params[path] for path in covered & params.keys()}
     arrays = Arrays(held, rules, np.dtype(DTYPES[dtype]), said.constants)
-    written = RawCheckpoint(str(target), format, arrays.tensors(), documents)
-    lost = {path: f"{path}, which is left out" for path in homeless} | _lost(config, written, format, ignore)
+    weights = said.inside if format == "pth" else ""
+    written = RawCheckpoint(str(target), format, arrays.tensors(), documents, weights)
+    unsaid = (*_UNSAID.get(format, ()), *said.unsaid)
+    lost = {path: f"{path}, which is left out" for path in homeless}
+    lost |= _lost(config, written, format, unsaid, ignore)
     if format in _UNSAID and class_names:
         lost["class_names"] = f"class_names {class_names[0]!r} to {class_names[-1]!r}, which become numbers"
     for word in ignore:
@@ -116,6 +126,8 @@ def save_parameters(
             )
     if format == "npz":
         npz_format.write(target, arrays.specs(), arrays.read)
+    elif format == "pth":
+        torch_writing.write(target, arrays.specs(), arrays.read, said.inside)
     else:
         safetensors_format.write(target / "model.safetensors", arrays.specs(), arrays.read, {"format": "pt"})
         for name, document in documents.items():
@@ -143,7 +155,9 @@ def _said(config: ModelConfig, params: Mapping[str, Any], format: str, class_nam
     return write(config, params, class_names)
 
 
-def _lost(config: ModelConfig, written: RawCheckpoint, format: str, ignore: Sequence[str]) -> dict[str, str]:
+def _lost(
+    config: ModelConfig, written: RawCheckpoint, format: str, unsaid: tuple[str, ...], ignore: Sequence[str]
+) -> dict[str, str]:
     """Return what a reader of the files would take to be otherwise: field -> in words.
 
     Raises:
@@ -157,7 +171,7 @@ def _lost(config: ModelConfig, written: RawCheckpoint, format: str, ignore: Sequ
     for name, ours, theirs in differences(config, read):
         line = f"{name} {ours}, which becomes {theirs}"
         # What such a file says nothing of, its readers take as they do; that they resize otherwise is worth a note.
-        note = name.endswith(_UNSAID.get(format, ()))
+        note = name.endswith(unsaid)
         if not note and not _named(name, ignore):
             remedy = _said_otherwise(config) if "preprocessing." in name else ""
             raise ConfigError(

@@ -63,6 +63,8 @@ class Written:
       rules: where each goes.
       documents: what lies beside the arrays, by file name.
       constants: arrays that the library has and does not predict with, by name.
+      unsaid: fields of which its files say nothing where it has no description, and which no array depends on.
+      inside: of PyTorch's files, the key that holds the arrays; empty where they are the whole file.
     """
 
     config: ModelConfig
@@ -70,6 +72,8 @@ class Written:
     rules: Sequence[Rule]
     documents: Mapping[str, Any] = field(default_factory=dict)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    unsaid: Sequence[str] = ()
+    inside: str = "model"
 
 
 # `write(config, params by path, class names) -> Written`; ConfigError for what the library cannot say.

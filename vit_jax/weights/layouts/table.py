@@ -43,6 +43,13 @@ WRITINGS: dict[tuple[str, str], str | Writing] = {
     ("hf", "hiera_mae"): "vit_jax.weights.layouts.transformers.hiera:write_mae",
     ("hf", "hiera"): "vit_jax.weights.layouts.transformers.hiera:write",
     ("hf", "cvt"): "vit_jax.weights.layouts.transformers.cvt:write",
+    ("pth", "vit"): "vit_jax.weights.layouts.meta.vit:write",
+    ("pth", "mae"): "vit_jax.weights.layouts.meta.vit:write",
+    ("pth", "swin"): "vit_jax.weights.layouts.microsoft.swin:write",
+    ("pth", "cvt"): "vit_jax.weights.layouts.microsoft.cvt:write",
+    ("pth", "mvit"): "vit_jax.weights.layouts.meta.mvit:write",
+    ("pth", "hiera"): "vit_jax.weights.layouts.meta.hiera:write",
+    ("pth", "hiera_mae"): "vit_jax.weights.layouts.meta.hiera:write",
     ("npz", "vit"): "vit_jax.weights.layouts.google.writing:write_vit",
     ("npz", "image_text"): "vit_jax.weights.layouts.google.writing:write_pair",
 }

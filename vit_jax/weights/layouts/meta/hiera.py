@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError
@@ -10,7 +11,7 @@ from vit_jax.models.hiera.mae_config import HieraMaeConfig
 from vit_jax.models.hiera.names import AUTHORS
 from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
-from vit_jax.weights.layouts.layout import Layout, Reading, check_model
+from vit_jax.weights.layouts.layout import Layout, Reading, Written, check_model
 from vit_jax.weights.layouts.timm import hiera as timm
 from vit_jax.weights.layouts.timm.hiera_arguments import with_arguments
 from vit_jax.weights.rules import ROW, Rule, affine, norm, rule
@@ -31,6 +32,41 @@ def renamed(raw: RawCheckpoint) -> RawCheckpoint:
             name = re.sub(pattern, replacement, name)
         tensors[name] = tensor
     return dataclasses.replace(raw, tensors=tensors)
+
+
+def write(
+    config: HieraConfig | HieraMaeConfig, params: Mapping[str, Any], class_names: Sequence[str]
+) -> Written:
+    """Return a model as the authors' file has it.
+
+    Raises:
+      ConfigError: the authors' code has no such model.
+    """
+    mae = isinstance(config, HieraMaeConfig)
+    image = config.encoder if mae else config
+    plain = image.position == "learned" and image.shortcut == "project" and image.layer_scale is None
+    if not plain or not image.pool_norm:
+        raise ConfigError(
+            "the authors' Hiera has a position for each token, a dense layer in its shortcuts, a norm after the mean "
+            "and no layer scale; choose 'timm' or 'hf'."
+        )
+    if image.image_size[0] != image.image_size[1]:
+        raise ConfigError(
+            f"image_size is {image.image_size}, and the authors' file says nothing of images that are not square; "
+            "choose 'timm' or 'hf'."
+        )
+    words = {"head.norm.": "encoder_norm." if mae else "norm.", "head.fc.": "head.projection."}
+    rules = mae_rules(config) if mae else timm.rules(config)
+    found = [dataclasses.replace(item, theirs=tuple(_named(n, words) for n in item.theirs)) for item in rules]
+    return Written(config, params, found, inside="model_state")
+
+
+def _named(name: str, words: Mapping[str, str]) -> str:
+    """Return the authors' name for timm's, what `renamed` undoes; words begin names."""
+    for word, theirs in words.items():
+        if name.startswith(word):
+            return theirs + name.removeprefix(word)
+    return name
 
 
 def _config(raw: RawCheckpoint) -> HieraConfig:

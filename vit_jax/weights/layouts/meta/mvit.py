@@ -2,17 +2,21 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from vit_jax.errors import CheckpointError
-from vit_jax.models.mvit.config import STAGES
+from vit_jax.models.mvit.config import STAGES, MvitConfig
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
-from vit_jax.weights.layouts.layout import Layout, Reading
+from vit_jax.weights.layouts.layout import Layout, Reading, Written
 from vit_jax.weights.layouts.timm import mvit as timm
+from vit_jax.weights.rules import Rule
 
 PREPROCESSING = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, "bicubic", 0.875)
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.*)")
+_STAGED = re.compile(r"stages\.(\d+)\.blocks\.\{l\}\.(.*)")
 _FIRST = "blocks.0.attn.pool_q.weight"
 
 
@@ -43,6 +47,22 @@ def renamed(raw: RawCheckpoint) -> RawCheckpoint:
             name = f"stages.{stage}.blocks.{int(match[1]) - starts[stage]}.{inner}"
         tensors[name.replace("head.projection.", "head.fc.")] = tensor
     return dataclasses.replace(raw, tensors=tensors)
+
+
+def write(config: MvitConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
+    """Return a model as the authors' file has it."""
+    rules = [_counted(item, config.depths) for item in timm.rules(config)]
+    return Written(config, params, rules, inside="model_state")
+
+
+def _counted(item: Rule, depths: Sequence[int]) -> Rule:
+    """Return a rule under the authors' names, its blocks counted over all stages: what `renamed` undoes."""
+    if match := _STAGED.fullmatch(item.theirs[0]):
+        name = re.sub(r"^shortcut_proj_(attn|mlp)\.", "proj.", match[2])
+        first = item.first + sum(depths[: int(match[1])])
+        return dataclasses.replace(item, theirs=(f"blocks.{{l}}.{name}",), first=first)
+    (name,) = item.theirs
+    return dataclasses.replace(item, theirs=(name.replace("head.fc.", "head.projection."),))
 
 
 def _read(raw: RawCheckpoint, model: ModelConfig | None) -> tuple[RawCheckpoint, Layout]:

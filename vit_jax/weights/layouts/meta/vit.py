@@ -5,12 +5,17 @@ Sources: facebookresearch's deit, mae, dino, dinov2, dinov3 and ijepa, Microsoft
 
 import dataclasses
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
+from vit_jax.errors import ConfigError
 from vit_jax.models.mae.config import MaeConfig
-from vit_jax.models.vit.config import ViTConfig
+from vit_jax.models.names import timm_names
+from vit_jax.models.vit.config import ViTConfig, replace
+from vit_jax.weights.differences import differences
 from vit_jax.weights.formats.tensors import RawCheckpoint, Tensor
 from vit_jax.weights.layouts.blocks import FROM_HEADS, TO_HEADS, norms
+from vit_jax.weights.layouts.layout import Written
 from vit_jax.weights.layouts.timm import vit as timm
 from vit_jax.weights.rules import FLAT, ROW, Rule, affine, norm, rule
 
@@ -27,6 +32,36 @@ RENAMED = (
     (r"^pre_logits\.(?!fc\.)", "pre_logits.fc."),
     (r"^head\.fc\.", "head."),
 )
+
+
+# In what models may differ from DeiT-B and still be of the same code.
+_FREE = (
+    "image_size", "patch_size", "in_channels", "num_classes", "problem", "width", "depth", "heads", "mlp_dim",
+    "qkv_bias", "distillation_token", "pool", "pool_norm", "resample", "resample_antialias", "resample_offset",
+    "preprocessing",
+)  # fmt: skip
+
+
+def write(config: ViTConfig | MaeConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
+    """Return a Vision Transformer as DeiT's authors have it, or a masked autoencoder as MAE's have it.
+
+    Raises:
+      ConfigError: their code has no such model.
+    """
+    mae = isinstance(config, MaeConfig)
+    image, base = config.encoder if mae else config, timm_names.resolve("deit_base_patch16_224")
+    assert base is not None
+    plain = replace(base, **{name: getattr(image, name) for name in _FREE})
+    for name, value, _ in differences(image, plain):
+        raise ConfigError(
+            f"DeiT's and MAE's code, whose files 'pth' is for, have no {name} {value}; choose 'timm', 'hf' or 'orbax'."
+        )
+    if image.image_size[0] != image.image_size[1]:
+        raise ConfigError(
+            f"image_size is {image.image_size}, and the authors' file says nothing of images that are not square; "
+            "choose 'timm' or 'hf'."
+        )
+    return Written(config, params, mae_rules(config) if mae else timm.rules(config))
 
 
 def renamed(raw: RawCheckpoint) -> RawCheckpoint:

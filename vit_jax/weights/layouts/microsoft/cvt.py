@@ -1,15 +1,16 @@
 """Names of the authors' CvT, github.com/microsoft/CvT; its files are torch's and describe nothing."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.cvt.config import STAGES, CvtConfig
 from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.blocks import FROM_HEADS, norms
-from vit_jax.weights.layouts.layout import Layout, Reading, check_model
-from vit_jax.weights.rules import CONV, DEPTHWISE, ROW, Rule, affine, batch_norm, norm, rule
+from vit_jax.weights.layouts.layout import Layout, Reading, Written, check_model
+from vit_jax.weights.rules import CONV, DEPTHWISE, ROW, Rule, affine, batch_counts, batch_norm, norm, rule
 
 COMPUTED = ("*.num_batches_tracked",)
 _FIRST = "stage0.patch_embed.proj.weight"
@@ -67,6 +68,19 @@ def describe(raw: RawCheckpoint) -> CvtConfig:
         raise CheckpointError(
             f"{raw.origin} holds no CvT of a published kind: {error} Give its configuration, load(..., model=)."
         ) from None
+
+
+def write(config: CvtConfig, params: Mapping[str, Any], class_names: Sequence[str]) -> Written:
+    """Return a model as the authors' file has it: the state alone, and how many batches its norms have seen.
+
+    Raises:
+      ConfigError: the authors' code has no such model.
+    """
+    if not config.final_norm:
+        raise ConfigError("the authors' CvT has a norm after its last stage; choose 'hf' or 'orbax'.")
+    own = rules(config)
+    counts = batch_counts(own, params)
+    return Written(config, params, own, constants=counts, unsaid=("image_size",), inside="")
 
 
 def _depth(names: Iterable[str], index: int) -> int:

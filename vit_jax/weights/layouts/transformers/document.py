@@ -14,7 +14,7 @@ from vit_jax.weights.layouts.transformers import towers_document as transformers
 from vit_jax.weights.layouts.transformers import upernet as transformers_upernet
 from vit_jax.weights.layouts.transformers import vit as transformers
 from vit_jax.weights.layouts.transformers.config import HIDDEN_ACTS, PREFIXES
-from vit_jax.weights.rules import Rule
+from vit_jax.weights.rules import Rule, batch_counts
 
 PROCESSORS = {
     "vit": "ViTImageProcessor",
@@ -118,13 +118,7 @@ def constants(
     if about["architectures"] == ["CLIPForImageClassification"]:
         width, last = about["vision_config"]["hidden_size"], "vision_model.post_layernorm"
         return {f"{last}.weight": np.ones(width, np.float32), f"{last}.bias": np.zeros(width, np.float32)}
-    averaged = [
-        name.removesuffix("running_mean")
-        for rule in rules
-        if rule.theirs[0].endswith("running_mean")
-        for name in rule.names(len(params[rule.ours[0]]))
-    ]
-    return {f"{norm}num_batches_tracked": np.zeros((), np.int64) for norm in averaged}
+    return batch_counts(rules, params)
 
 
 def _labels(config: ViTConfig, class_names: Sequence[str]) -> dict[str, Any]:
