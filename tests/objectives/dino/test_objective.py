@@ -56,7 +56,7 @@ def crops(rows=3, seed=0):
 
 
 def at(task, step, total=10, per_epoch=5, **constants):
-    return task.at(Moment(jnp.int32(step), total, per_epoch, constants))
+    return task.at(Moment(jnp.asarray(step, jnp.int32), total, per_epoch, constants))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_the_loss_is_that_of_single_crops(options):
     batch = now.prepare(crops(), jax.random.key(3))
     loss, out = jax.jit(now.loss)(params, buffers, batch, jax.random.key(4))
     # Each crop, of each image, by itself.
-    apply = jax.jit(task.functions.apply, static_argnames="capture")
+    apply = jax.jit(task.networks.encoder.apply, static_argnames="capture")
     sinkhorn, patches = options.get("targets") == "sinkhorn", "patch_weight" in options
     sharp = 0.04 if sinkhorn else 0.08 + 2 / 5 * (0.06 - 0.08)
 
@@ -82,7 +82,7 @@ def test_the_loss_is_that_of_single_crops(options):
         return pooled[0], captured["encoded"][0, 1:]
 
     def score(tree, rows, head="head"):
-        return model_functions(task._heads[head]).apply(tree[head], rows)
+        return model_functions(task.networks.heads[head]).apply(tree[head], rows)
 
     whole, near = batch["global_crops"], batch["local_crops"]
     student, teacher, pooled, tokens = [], [], [], []
@@ -167,11 +167,13 @@ def test_schedules_and_what_the_teacher_gets():
 
 def test_training_counts_all_crops_and_the_teachers():
     plain = objective()
-    model, head = plain.model, forward_macs(plain._heads["head"])
+    model, head = plain.model, forward_macs(plain.networks.heads["head"])
     whole, near = forward_macs(model), forward_macs(replace(model, image_size=4))
     views = 2 * (whole + head)
     assert plain.train_flops == 2 * (3 * (views + 3 * (near + head)) + views)
-    patches = int(16 * 0.6) * forward_macs(objective(**LATER, patch_prototypes=12)._heads["patch_head"])
+    patches = int(16 * 0.6) * forward_macs(
+        objective(**LATER, patch_prototypes=12).networks.heads["patch_head"]
+    )
     more = objective(**LATER, patch_prototypes=12).train_flops
     assert more == plain.train_flops + 2 * 4 * patches
     anchored = objective({"global_crops": (2, 16, 16, 1)}, gram_weight=1.0, gram_teacher="x", gram_size=16)
@@ -414,16 +416,18 @@ def test_similarities_are_compared_with_those_of_larger_crops(anchor):
     config = anchored(anchor)
     experiment = build(config)
     task, constants = experiment.task.objective, experiment.devices.constants.values
-    assert task.functions.abstract["mask_token"].shape == (1, 16)
+    assert task.networks.encoder.abstract["mask_token"].shape == (1, 16)
     params, buffers = state(task)
     images = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16, 1), np.uint8)
     batch = {"global_crops": images, "local_crops": crops(2)["local_crops"]}
-    found = []
-    for step in (0, 1):
-        now = at(task, step, **constants)
-        prepared = now.prepare(batch, jax.random.key(0))
-        loss, out = now.loss(params, buffers, prepared, jax.random.key(1))
-        found.append((loss, out.metrics["gram_loss"]))
+    prepared = task.prepare(batch, jax.random.key(0))
+
+    @jax.jit
+    def losses_at(step):
+        loss, out = at(task, step, **constants).loss(params, buffers, prepared, jax.random.key(1))
+        return loss, out.metrics["gram_loss"]
+
+    found = [losses_at(step) for step in (0, 1)]
     (before, gram), (after, again) = found
     assert gram == again
     np.testing.assert_allclose(after - before, 2 * gram, rtol=1e-4)
@@ -431,7 +435,7 @@ def test_similarities_are_compared_with_those_of_larger_crops(anchor):
     # By hand, of one crop: eight rows of larger patches become four, and only directions count.
     large = model_functions(replace(task.model, image_size=16))
     _, teacher = large.apply(constants["gram"], prepared["gram_crops"][0, :1], capture=("encoded",))
-    _, student = task.functions.apply(
+    _, student = task.networks.encoder.apply(
         params["encoder"],
         prepared["global_crops"][0, :1],
         capture=("encoded",),

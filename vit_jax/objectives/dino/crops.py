@@ -23,11 +23,12 @@ def check_model(model: Any, options: DinoOptions, crops: tuple[Crops, ...]) -> N
             "such as a Vision Transformer or a Swin Transformer."
         )
     maps = [name for name in ("patch_weight", "gram_weight") if getattr(options, name)]
-    if maps and getattr(model, "patch_drop_rate", 0):
-        raise ConfigError(
-            f"model.patch_drop_rate is {model.patch_drop_rate}, but objective.{maps[0]} compares all patches; set one "
-            "of them to 0."
-        )
+    for field in ("patch_drop_rate", "merge_tokens"):
+        if maps and getattr(model, field, None):
+            raise ConfigError(
+                f"model.{field} is {getattr(model, field)}, but objective.{maps[0]} compares all patches; leave one of "
+                "them out."
+            )
     if options.patch_weight:
         _check_masks(model, options, crops)
     if not crops:

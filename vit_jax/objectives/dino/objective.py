@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +14,14 @@ import numpy as np
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
 from vit_jax.models.flops import forward_macs
-from vit_jax.models.functional import ModelFunctions
-from vit_jax.models.heads.dino_head_config import DinoHeadConfig
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
 from vit_jax.objectives.crops import Crops, check_sizes, crops_of, flat, of_any_size
 from vit_jax.objectives.dino import losses
 from vit_jax.objectives.dino.crops import as_maps, check_model, shrunk
-from vit_jax.objectives.dino.masks import draw_masks, most_masked
+from vit_jax.objectives.dino.masks import draw_masks
+from vit_jax.objectives.dino.networks import Networks
 from vit_jax.objectives.dino.options import DinoOptions
 from vit_jax.objectives.images import image_fields, inputs, normalise
 from vit_jax.objectives.protocol import (
@@ -42,14 +41,6 @@ from vit_jax.random import fold
 
 # Shares of the entropy that uniform targets have, and of prototypes, where there is nothing left to learn from.
 UNIFORM, CONSTANT = 0.98, 1.5
-
-
-class Views(NamedTuple):
-    """What a network says of crops: pooled features `(b*v, d)`, patches `(b*v, n, d)` if asked for, and scores."""
-
-    pooled: jax.Array
-    patches: jax.Array | None
-    scores: jax.Array
 
 
 @dataclass(frozen=True)
@@ -112,16 +103,10 @@ class Dino(Objective):
         """Floating-point operations for one image: the student forward and backward, its teachers forward."""
         if not self.crops:
             return super().train_flops
-        options, whole = self.options, self.crops[0]
-        head, patches = forward_macs(self._heads["head"]), 0
-        if options.patch_weight:
-            rows = options.masked_crops * most_masked(self._grid, options.mask_ratio)
-            patches = rows * forward_macs(self._heads.get("patch_head", self._heads["head"]))
-        near = [replace(self.model, image_size=crops.size) for crops in self.crops[1:]]
-        seen = zip(self.crops, (self.model, *near))
-        each = [crops.count * (forward_macs(model) + head) for crops, model in seen]
-        gram = forward_macs(replace(self.model, image_size=self._global_size)) if options.gram_weight else 0
-        return 2.0 * (3 * (sum(each) + patches) + each[0] + patches + whole.count * gram)
+        student, teacher = self.networks.macs(self.crops)
+        large = replace(self.model, image_size=self._global_size)
+        gram = self.crops[0].count * forward_macs(large) if self.options.gram_weight else 0
+        return 2.0 * (3 * student + teacher + gram)
 
     def constants(self) -> Mapping[str, Constant]:
         """The teacher whose similarities are kept, if any."""
@@ -133,14 +118,11 @@ class Dino(Objective):
     def refuses(self, config: Any) -> None:
         """Raise `ConfigError` where a loss needs more images at once."""
         options, rows = self.options, config.data.batch_size
-        whole = [
-            name
-            for name, used in (
-                ("targets 'sinkhorn'", options.targets == "sinkhorn"),
-                ("koleo_weight", options.koleo_weight),
-            )
-            if used
-        ]
+        across = {
+            "targets 'sinkhorn'": options.targets == "sinkhorn",
+            "koleo_weight": options.koleo_weight,
+        }
+        whole = [name for name, used in across.items() if used]
         if whole and config.accumulation > 1:
             raise ConfigError(
                 f"accumulation is {config.accumulation}, but objective.{whole[0]} compares the images of the whole "
@@ -157,23 +139,9 @@ class Dino(Objective):
         return dataclasses.replace(self, moment=moment)
 
     @cached_property
-    def functions(self) -> ModelFunctions:
-        """The encoder."""
-        return model_functions(self.model)
-
-    @cached_property
-    def _heads(self) -> dict[str, DinoHeadConfig]:
-        width, options = self.model.output_width, self.options
-        own = {"patch_head": options.patch_head(self._level.channels)} if options.patch_prototypes else {}
-        return {"head": options.head(width), **own}
-
-    @property
-    def _level(self) -> Any:
-        return family_of(self.model).levels(self.model)[-1]
-
-    @property
-    def _grid(self) -> tuple[int, int]:
-        return self._level.grid
+    def networks(self) -> Networks:
+        """Student and teacher."""
+        return Networks(self.model, self.options)
 
     @property
     def _global_size(self) -> tuple[int, int]:
@@ -184,15 +152,8 @@ class Dino(Objective):
 
     def init(self, key: jax.Array) -> tuple[Params, Buffers]:
         """Return fresh parameters, and a teacher that is `begin`'s to make."""
-        params = {"encoder": self.functions.init(fold(key, "encoder"))}
-        for name, head in self._heads.items():
-            params[name] = model_functions(head).init(fold(key, name))
-        buffers: Buffers = {"teacher": params}
-        if self.options.targets == "centre":
-            buffers["centre"] = jnp.zeros(self._heads["head"].output_dim)
-            if self.options.patch_weight:
-                buffers["patch_centre"] = jnp.zeros(self._patch_head[1].output_dim)
-        return params, buffers
+        params = self.networks.init(key)
+        return params, {"teacher": params, **self.networks.centres()}
 
     def begin(self, params: Params, buffers: Buffers) -> Buffers:
         """Return the buffers with a teacher that is the student."""
@@ -211,7 +172,9 @@ class Dino(Objective):
             prepared |= {"global_crops": shrunk(whole, self.model.image_size), "gram_crops": whole}
         if options.patch_weight:
             images, views = whole.shape[:2]
-            drawn = draw_masks(key, images, views, options.masked_crops, self._grid, options.mask_ratio)
+            drawn = draw_masks(
+                key, images, views, options.masked_crops, self.networks.level.grid, options.mask_ratio
+            )
             prepared |= drawn._asdict()
         return prepared
 
@@ -223,11 +186,11 @@ class Dino(Objective):
         whole, masks = batch["global_crops"], batch.get("masks")
         rows, views = whole.shape[:2]
         patches = bool(options.patch_weight or options.gram_weight)
-        seen = self._views(params, whole, fold(key, "global"), patches=patches, masks=masks)
-        taught = self._views(teacher, whole, None, patches=bool(options.patch_weight))
+        seen = self.networks.views(params, whole, fold(key, "global"), patches=patches, masks=masks)
+        taught = self.networks.views(teacher, whole, patches=bool(options.patch_weight))
         scores = [_by_view(seen.scores, views)]
         if "local_crops" in batch:
-            near = self._views(params, batch["local_crops"], fold(key, "local"))
+            near = self.networks.views(params, batch["local_crops"], fold(key, "local"))
             scores.append(_by_view(near.scores, batch["local_crops"].shape[1]))
         targets = self._targets(taught.scores, buffers.get("centre"))
         temperature = options.student_temperature
@@ -243,7 +206,7 @@ class Dino(Objective):
         if options.patch_weight:
             weights = batch["weights"]
             both = (params, seen), (teacher, taught)
-            said, known = (self._patch_scores(tree, of.patches, batch["places"]) for tree, of in both)
+            said, known = (self.networks.patch_scores(tree, of.patches, batch["places"]) for tree, of in both)
             valid = weights.reshape(-1) > 0
             wanted = self._targets(known, buffers.get("patch_centre"), valid)
             patch = losses.patch_loss(said, wanted, weights.reshape(-1), rows * views, temperature)
@@ -290,7 +253,9 @@ class Dino(Objective):
         names = family_of(self.model).names_traced(self.model)
         mask = {"mask": flat(batch["masks"])} if "masks" in batch else {}
         images = flat(batch["global_crops"])
-        call = self.functions.apply(params["encoder"], images, fold(key, "global"), capture=names, **mask)
+        call = self.networks.encoder.apply(
+            params["encoder"], images, fold(key, "global"), capture=names, **mask
+        )
         return call[1]
 
     def concerns(self, metrics: Mapping[str, float]) -> Mapping[str, str]:
@@ -331,7 +296,7 @@ class Dino(Objective):
     def evaluate(self, params: Params, buffers: Buffers, batch: Batch) -> Sums:
         """Return sums of losses, agreements, entropies and of targets `(k,)`, of the same whole images."""
         images, counted = inputs(batch, self.model)[:, None], batch["mask"]
-        student, teacher = (self._views(tree, images, None).scores for tree in (params, buffers["teacher"]))
+        student, teacher = (self.networks.views(tree, images).scores for tree in (params, buffers["teacher"]))
         centre = buffers.get("centre", 0.0)
         targets = losses.teacher_targets(teacher, centre, self._temperature)
         said = jax.nn.log_softmax(student / self.options.student_temperature)
@@ -369,46 +334,6 @@ class Dino(Objective):
         steps = options.temperature_epochs * moment.per_epoch
         return linear(moment.step, options.first_temperature, options.teacher_temperature, steps)
 
-    @property
-    def _patch_head(self) -> tuple[str, DinoHeadConfig]:
-        """The head of patches, by its name among parameters."""
-        name = "patch_head" if "patch_head" in self._heads else "head"
-        return name, self._heads[name]
-
-    def _views(
-        self,
-        params: Params,
-        crops: jax.Array,
-        key: jax.Array | None,
-        *,
-        patches: bool = False,
-        masks: jax.Array | None = None,
-    ) -> Views:
-        """Return what a network says of crops `(b, v, h, w, c)`, some of whose patches may be masked `(b, v, n)`."""
-        images, level = flat(crops), self._level
-        mask = {} if masks is None else {"mask": flat(masks)}
-        capture = (level.name,) if patches else ()
-        found = self.functions.apply(params["encoder"], images, key, capture=capture, **mask)
-        pooled, captured = found if capture else (found, {})
-        scores = model_functions(self._heads["head"]).apply(params["head"], pooled)
-        if not patches:
-            return Views(pooled, None, scores)
-        tokens = captured[level.name]
-        tokens = (
-            tokens[:, level.prefix :]
-            if tokens.ndim == 3
-            else tokens.reshape(len(tokens), -1, tokens.shape[-1])
-        )
-        return Views(pooled, tokens, scores)
-
-    def _patch_scores(self, params: Params, patches: jax.Array | None, places: jax.Array) -> jax.Array:
-        """Return scores `(b*m, k)` of the patches at `places` `(b, m)` of an image's `(b*v, n, d)`."""
-        assert patches is not None
-        name, head = self._patch_head
-        rows = patches.reshape(len(places), -1, patches.shape[-1])
-        chosen = jnp.take_along_axis(rows, places[..., None], axis=1)
-        return flat(model_functions(head).apply(params[name], chosen))
-
     def _targets(
         self, scores: jax.Array, centre: jax.Array | None, valid: jax.Array | None = None
     ) -> jax.Array:
@@ -419,14 +344,12 @@ class Dino(Objective):
     def _gram_loss(self, patches: jax.Array | None, batch: Batch) -> jax.Array:
         assert patches is not None
         assert self.moment is not None
-        level, crops = self._level, batch.get("gram_crops", batch["global_crops"])
         seen = replace(self.model, image_size=self._global_size)
-        images = flat(crops)
+        level = family_of(seen).levels(seen)[-1]
+        images = flat(batch.get("gram_crops", batch["global_crops"]))
         frozen = self.moment.constants["gram"]
         _, captured = model_functions(seen).apply(frozen, images, capture=(level.name,))
-        return losses.gram_loss(
-            patches, as_maps(captured[level.name], family_of(seen).levels(seen)[-1], self._grid)
-        )
+        return losses.gram_loss(patches, as_maps(captured[level.name], level, self.networks.level.grid))
 
 
 def _by_view(rows: jax.Array, views: int) -> jax.Array:
