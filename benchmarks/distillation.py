@@ -35,7 +35,8 @@ def student(overrides: Sequence[str], teacher: str) -> Any:
         str(CONFIGS / "distill_digits.py"), [*QUIET, *overrides, f"objective.teacher={teacher}"]
     )
     if not teacher:
-        config.objective = {"name": "classification", "mixup": config.objective.mixup}
+        options: Any = config.objective
+        config.objective = {"name": "classification", "mixup": options.mixup}
     return config
 
 
