@@ -21,6 +21,7 @@ from vit_jax.models.maps import named_levels, output_and_maps
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
 from vit_jax.objectives.feature_distillation import standard
+from vit_jax.objectives.feature_distillation.losses import row_cosines, row_losses, same_grid
 from vit_jax.objectives.feature_distillation.options import FeatureDistillationOptions
 from vit_jax.objectives.images import normalise
 from vit_jax.objectives.protocol import (
@@ -248,9 +249,9 @@ class FeatureDistillation(Objective):
                     target = standard.layer_normed(target)
                 target, projected = target.astype(jnp.float32), projected.astype(jnp.float32)
                 if kind == "maps":
-                    projected, target = _same_grid(projected, target)
-                losses[name] = _losses(projected, target, self.options.loss)
-                cosines[name] = _per_row(_cosine(projected, target))
+                    projected, target = same_grid(projected, target)
+                losses[name] = row_losses(projected, target, self.options.loss)
+                cosines[name] = row_cosines(projected, target)
         return losses, cosines, sums, state
 
     def _sums(self, target: jax.Array) -> Any:
@@ -299,38 +300,6 @@ def _projected(layers: Mapping[str, Any], x: jax.Array) -> jax.Array:
         x = ACTIVATIONS["gelu"](x) if number else x
         x = dense(x, layer["kernel"], layer["bias"])
     return x
-
-
-def _same_grid(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return maps `(b, h, w, d)` on the coarser grid of both, bilinear."""
-    grid = tuple(map(min, one.shape[1:3], other.shape[1:3]))
-    return tuple(  # pyright: ignore[reportReturnType]
-        x
-        if x.shape[1:3] == grid
-        else jax.image.resize(x, (len(x), *grid, x.shape[-1]), "bilinear", antialias=True)
-        for x in (one, other)
-    )
-
-
-def _losses(student: jax.Array, target: jax.Array, kind: str) -> jax.Array:
-    """Return the loss of each row `(b,)`: the mean over its places and, but for cosines, over its numbers."""
-    if kind == "cosine":
-        return 1 - _per_row(_cosine(student, target))
-    gap = student - target
-    if kind == "mse":
-        return _per_row(jnp.square(gap))
-    size = jnp.abs(gap)
-    return _per_row(jnp.where(size < 1, 0.5 * jnp.square(gap), size - 0.5))
-
-
-def _cosine(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Return the cosine of vectors `(..., d)`, 0 where one is shorter than 1e-6."""
-    lengths = jnp.square(one).sum(-1) * jnp.square(other).sum(-1)
-    return (one * other).sum(-1) * jax.lax.rsqrt(jnp.maximum(lengths, 1e-12))
-
-
-def _per_row(x: jax.Array) -> jax.Array:
-    return x.reshape(len(x), -1).mean(-1)
 
 
 def build(model: Any, options: FeatureDistillationOptions, data: DataInfo) -> FeatureDistillation:
