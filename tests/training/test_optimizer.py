@@ -305,7 +305,7 @@ def test_layer_decay_scales_the_rate_only():
         np.testing.assert_allclose(scaled[path], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lamb", "adafactor"])  # The others treat each number alone.
+@pytest.mark.parametrize("name", ["lamb", "lars", "adafactor"])  # The others treat each number alone.
 def test_stacked_blocks_are_tensors_of_their_own(name):
     section = _section(name=name, weight_decay=0.1, b2=0.99, clip_norm=1.0)
 
@@ -352,6 +352,27 @@ def test_lamb_adapts_what_decays_only():
     for path, leaf in trees.flatten(lamb).items():
         same = np.allclose(leaf, trees.flatten(adam)[path], rtol=1e-6)
         assert same != path.endswith("kernel")
+
+
+def test_lars_is_that_of_maes_linear_probing():
+    params, *gradients = (_part(_tree(seed), "head", "blocks") for seed in range(4))
+    ours, _ = _run(_section(name="lars", weight_decay=0.1, momentum=0.9), params, gradients, rate=0.5)
+
+    def expected(param, path):
+        velocity = np.zeros_like(param)
+        for gradient in (np.asarray(trees.flatten(tree)[path], np.float64) for tree in gradients):
+            if path.endswith("kernel"):
+                gradient = gradient + 0.1 * param
+                axes = tuple(range(path.startswith("blocks/"), param.ndim))  # of each block on its own
+                norms = [np.sqrt(np.square(x).sum(axes, keepdims=True)) for x in (param, gradient)]
+                gradient = gradient * 0.001 * norms[0] / norms[1]
+            velocity = 0.9 * velocity + gradient
+            param = param - 0.5 * velocity
+        return param
+
+    for path, leaf in trees.flatten(ours).items():
+        start = np.asarray(trees.flatten(params)[path], np.float64)
+        np.testing.assert_allclose(leaf, expected(start, path), rtol=2e-5, atol=1e-6, err_msg=path)
 
 
 def test_weight_decay_multipliers_first_match_wins():

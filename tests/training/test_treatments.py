@@ -258,7 +258,7 @@ def test_low_rank_factors_of_the_first_blocks_are_frozen():
         assert moved == [False, False, True], path
 
 
-@pytest.mark.parametrize("name", ["sgd", "lamb", "lion", "adafactor", "muon"])
+@pytest.mark.parametrize("name", ["sgd", "lamb", "lars", "lion", "adafactor", "muon"])
 def test_every_update_rule_freezes(name):
     params, settings = (
         shapes(TINY),

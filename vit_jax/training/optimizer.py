@@ -23,6 +23,8 @@ Update rules:
   others, decay is added to the gradient before the momentum.
 - `lamb`: You et al. 2019, arXiv 1904.00962. As in timm and apex, which DeiT-III used, only parameters that
   decay get the trust ratio. Their epsilon is 1e-6.
+- `lars`: You et al. 2017, arXiv 1708.03888, as in MoCo v3's and MAE's linear probing: where parameters decay, decay is
+  added to the gradient, and both are scaled to a thousandth of the parameter's norm; then comes the momentum.
 - `lion`: Chen et al. 2023, arXiv 2302.06675. Its paper uses `b2=0.99`.
 - `adafactor`: the variant of Zhai et al. 2021, arXiv 2106.04560, section 3.4, that big_vision trains with:
   factored second moments (Shazeer and Stern 2018, arXiv 1804.04235) whose decay `1 - t ** -0.8` stays below
@@ -51,7 +53,7 @@ from vit_jax.training.devices.sharding import matching
 from vit_jax.training.muon import is_depthwise, scale_by_muon
 from vit_jax.training.parts.treatments import Treatment, frozen_blocks, stack_of, treatments
 
-NAMES = ("adamw", "sgd", "lamb", "lion", "adafactor", "muon")
+NAMES = ("adamw", "sgd", "lamb", "lars", "lion", "adafactor", "muon")
 
 # Dimensions below this are not worth factoring (big_vision's choice; optax's is 128).
 _FACTORED_FROM = 32
@@ -207,11 +209,10 @@ def _update_rule(
                 optax.trace(momentum, section["nesterov"], dtype) if momentum else optax.identity(),
             ]
         case "lamb":
-            ratio = optax.masked(
-                optax.scale_by_trust_ratio(),
-                lambda tree: trees.map_named(lambda path, _: table[path].decay > 0, tree),
-            )
-            return [optax.scale_by_adam(b1, b2, epsilon, mu_dtype=dtype), decay, _per_block(ratio, table)]
+            return [optax.scale_by_adam(b1, b2, epsilon, mu_dtype=dtype), decay, _trust_ratio(table)]
+        case "lars":
+            average = optax.trace(momentum, section["nesterov"], dtype) if momentum else optax.identity()
+            return [decay, _trust_ratio(table, 1e-3), average]
         case "lion":
             return [optax.scale_by_lion(b1, b2, mu_dtype=dtype), decay]
         case "adafactor":
@@ -237,6 +238,15 @@ def _update_rule(
             return [muon, decay]
         case name:
             raise ConfigError(f"optimizer.name is {name!r}; it must be one of {', '.join(NAMES)}.")
+
+
+def _trust_ratio(table: Mapping[str, Treatment], coefficient: float = 1.0) -> optax.GradientTransformation:
+    """Return the scaling of what decays to its parameter's norm, each block's on its own."""
+    ratio = optax.masked(
+        optax.scale_by_trust_ratio(trust_coefficient=coefficient),
+        lambda tree: trees.map_named(lambda path, _: table[path].decay > 0, tree),
+    )
+    return _per_block(ratio, table)
 
 
 def _matrices(section: Mapping[str, Any], table: Mapping[str, Treatment]) -> set[str]:

@@ -33,7 +33,7 @@ CHOICES = {
     "data.cache": CACHES,
     "data.bad_records": POLICIES,
     "data.eval_bad_records": POLICIES,
-    "optimizer.name": ("adamw", "sgd", "lamb", "lion", "adafactor", "muon"),
+    "optimizer.name": ("adamw", "sgd", "lamb", "lars", "lion", "adafactor", "muon"),
     "optimizer.first_moment_dtype": ("float32", "bfloat16"),
     "optimizer.layer_decay_rule": LAYER_RULES,
     "optimizer.weight_decay_schedule": ("constant", "linear", "cosine"),
