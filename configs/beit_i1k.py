@@ -3,7 +3,7 @@
     vit-jax train --config configs/beit_i1k.py --workdir DIR --config.data.path=TFDS_DIR \
         --config.objective.tokenizer=FILE
 
-FILE is the encoder of DALL-E's tokenizer (see docs/self-supervised.md), or the workdir of a tokenizer trained by
+FILE is `encoder.pkl`, the tokenizer of DALL-E (see docs/self-supervised.md), or the workdir of a tokenizer trained by
 `objective.name=vq_tokenizer` for 14x14 codes of 112 pixels.
 Hardware: published, 16 V100 GPUs of 32 GB.
 Result: published top-1 after fine-tuning, 83.2 % (with the tokenizer of DALL-E); not reproduced by this project.

@@ -10,7 +10,7 @@ import pytest
 import vit_jax
 from tests.objectives.steps import assert_divided_steps_are_whole_ones, configuration
 from tests.parity.sources import prepare
-from tests.reference.cases import assert_close, load_case, nhwc, tolerance, weights_file
+from tests.reference.cases import HERE, assert_close, load_case, nhwc, tolerance, weights_file
 from tests.tiny import labelled, randomised, tiny
 from vit_jax.data.images.resizing import resize
 from vit_jax.data.transforms.base import MisfitError
@@ -138,6 +138,19 @@ def test_dalles_encoder_computes_what_openais_module_does(tokenizers):
     np.testing.assert_array_equal(ours[1][0], logits.argmax(0).reshape(-1))
     with pytest.raises(ConfigError, match=r"images are \(12, 16\); the sides .* multiples of 8"):
         model(jnp.zeros((1, 12, 16, 3)))
+
+
+@pytest.mark.parametrize("name", ["dalle_module.pkl", "dalle_module_legacy.pkl"])
+def test_a_module_saved_whole_is_read_as_openai_publishes_it(name):
+    # Written by PyTorch 2.13: a module of classes called as those of the package dall_e, with 4 channels.
+    folder = HERE / "torch"
+    case = np.load(folder / "dalle_module.npz")
+    model = load(folder / name, verbose=False)
+    assert model.config == DalleEncoderConfig(hidden=4, blocks=1, vocabulary=9)
+    about = model.config.preprocessing
+    mapped = (case["image"] - np.asarray(about.mean)) / np.asarray(about.std)
+    logits = jax.jit(lambda x: model(x))(jnp.asarray(mapped, jnp.float32))
+    np.testing.assert_allclose(logits, case["logits"], atol=2e-5 * np.abs(case["logits"]).max())
 
 
 def test_both_images_are_the_same_crop():

@@ -360,7 +360,7 @@ def test_what_training_leaves_beside_the_weights(tmp_path):
     same(tensors(save_zip(tmp_path / "x", content, storages)), {"a": EIGHT})
 
 
-@pytest.mark.parametrize("name", ["zip.pth", "legacy.pth", "dino.pth"])
+@pytest.mark.parametrize("name", ["zip.pth", "legacy.pth", "dino.pth", "dalle_module.pkl"])
 def test_every_damage_is_refused_or_read(tmp_path, name):
     for damaged in damages((FILES / name).read_bytes(), 100):
         (tmp_path / "x").write_bytes(damaged)

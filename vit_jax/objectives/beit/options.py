@@ -19,5 +19,5 @@ class BeitOptions:
         if not isinstance(self.tokenizer, str) or not self.tokenizer:
             raise ConfigError(
                 f"objective.tokenizer is {self.tokenizer!r}; BEiT predicts the codes of a frozen tokenizer: name the "
-                "workdir of a run with configs/vq_tokenizer_digits.py or your own, or a file of DALL-E's encoder."
+                "workdir of a run with configs/vq_tokenizer_digits.py or your own, or the file encoder.pkl of DALL-E."
             )

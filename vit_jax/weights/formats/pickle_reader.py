@@ -4,12 +4,14 @@ A pickle is a program that names Python functions and calls them. This is an int
 instructions that `torch.save` writes. It builds plain values; a name of a function is only a text, accepted if it
 is in a short list and never looked up. Of the listed ones, those that rebuild tensors give `TensorRecord`s,
 dictionaries stay dictionaries, and everything else (arguments of the training, numbers of numpy) gives `OPAQUE`.
+Of a module that was saved whole, made of a few listed classes, it gives what its state dict would be.
 """
 
 import io
 import pickletools
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,7 +50,20 @@ HARMLESS = (
     "torch.Size",
     "torch.device",
     "torch.serialization._get_layout",
+    "__builtin__.set",
+    "builtins.set",
 )
+# Classes of modules that were saved whole: those of OpenAI's `encoder.pkl`.
+MODULES = (
+    "torch.nn.modules.container.Sequential",
+    "torch.nn.modules.activation.ReLU",
+    "torch.nn.modules.pooling.MaxPool2d",
+    "torch.nn.modules.linear.Identity",
+    "dall_e.encoder.Encoder",
+    "dall_e.encoder.EncoderBlock",
+    "dall_e.utils.Conv2d",
+)
+MAX_NESTED = 50  # modules within modules
 # Types of elements, and the classes of storages that hold them.
 KINDS = {
     "float32": "Float",
@@ -67,7 +82,15 @@ KINDS = {
 }
 STORAGES = {f"{m}.{kind}Storage": name for m in ("torch", "torch.cuda") for name, kind in KINDS.items()}
 STORAGES |= {"torch.storage.UntypedStorage": "uint8", "torch.UntypedStorage": "uint8"}
-_KNOWN = {DICTIONARY, *TENSORS, *PARAMETERS, *HARMLESS, *STORAGES, *(f"torch.{name}" for name in KINDS)}
+_KNOWN = {
+    DICTIONARY,
+    *TENSORS,
+    *PARAMETERS,
+    *HARMLESS,
+    *MODULES,
+    *STORAGES,
+    *(f"torch.{name}" for name in KINDS),
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +132,24 @@ class TensorRecord:
     offset: Any
     shape: Any
     strides: Any
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module that was saved whole: its attributes, as plain values."""
+
+    attributes: dict[Any, Any] = field(default_factory=dict)
+
+    def state(self, prefix: str = "", depth: int = MAX_NESTED) -> Iterator[tuple[str, TensorRecord]]:
+        """Yield its tensors, and those of the modules in it, by the names that its state dict has."""
+        if not depth:
+            raise ValueError
+        for kind in ("_parameters", "_buffers", "_modules"):
+            for name, value in (self.attributes.get(kind) or {}).items():
+                if isinstance(value, TensorRecord):
+                    yield f"{prefix}{_text(name)}", value
+                elif isinstance(value, Module):
+                    yield from value.state(f"{prefix}{_text(name)}.", depth - 1)
 
 
 class _Opaque:
@@ -161,7 +202,8 @@ def read_pickle(stream: BinaryIO, path: Path, storages: list[Storage] | None = N
         with warnings.catch_warnings():
             # Text with escapes that there are not, which Python complains of and reads all the same.
             warnings.simplefilter("error", DeprecationWarning)
-            return _Interpreter(_Bounded(stream), [] if storages is None else storages).run()
+            content = _Interpreter(_Bounded(stream), [] if storages is None else storages).run()
+            return dict(content.state()) if isinstance(content, Module) else content
     except _Refused as refused:
         raise CheckpointError(
             f"{path} is not read: {refused}. Nothing in it was executed; if its source is trusted, save the weights "
@@ -241,10 +283,18 @@ class _Interpreter:
             function, arguments = self._pop(2)
             stack.append(_call(function, arguments))
         elif name == "BUILD":
-            self._pop(1)  # attributes: of dictionaries only `_metadata`, of other objects not needed
-            self._top((dict, _Opaque, TensorRecord))
+            (state,) = self._pop(
+                1
+            )  # attributes: of dictionaries only `_metadata`, of most objects not needed
+            built = self._top((dict, _Opaque, TensorRecord, Module))
+            if isinstance(built, Module):
+                built.attributes.update(_dictionary(state))
         elif name == "BINPERSID":
-            stack.append(_storage(*self._pop(1)))
+            (identity,) = self._pop(1)
+            if isinstance(identity, tuple) and len(identity) == 4 and identity[0] == "module":
+                stack.append(identity[1])  # a class, which files before torch 1.6 keep with its source
+                return
+            stack.append(_storage(identity))
             self._storages.append(stack[-1])
         else:  # the numbers, texts and bytes
             stack.append(argument)
@@ -289,6 +339,12 @@ def _text(value: Any) -> str:
     return value
 
 
+def _dictionary(value: Any) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
 def _key(value: Any) -> Any:
     """A key of a dictionary; nested tuples are left out because hashing them can exhaust the stack."""
     if not isinstance(value, str | int | float | bytes | None):
@@ -321,6 +377,8 @@ def _call(function: Any, arguments: Any) -> Any:
         return arguments[0]
     if function.text in HARMLESS:
         return OPAQUE
+    if function.text in MODULES:
+        return Module()
     raise _Refused(f"its pickle calls {short(function.text)}")
 
 
