@@ -1,6 +1,5 @@
 """Every shipped configuration is valid, and trains a step at toy size."""
 
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.objectives.test_beit import dalle_file
-from tests.reference.cases import weights_file
+from tests.reference.cases import HERE, weights_file
 from tests.starts import initial
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
@@ -101,6 +99,7 @@ CASES = [
 ]
 # Three blocks of width 32 for images of 32 pixels, as timm writes them.
 CHECKPOINT = weights_file("vit_timm_token")
+TOKENIZER = HERE / "torch" / "dalle_module.pkl"
 
 
 def load(case):
@@ -109,8 +108,8 @@ def load(case):
     if case.startswith("distill"):
         given = [f"objective.teacher{'s' * (case == 'distill.py')}={CHECKPOINT}"]
         given += ["data.path=images"] * (case != "distill_digits.py")
-    if case == "beit_i1k.py":
-        given = ["objective.tokenizer=encoder.pth"]
+    if case.startswith("beit"):
+        given = [f"objective.tokenizer={TOKENIZER}"]
     return load_config(str(CONFIGS / case), given)
 
 
@@ -234,7 +233,6 @@ def shrunk(case):
         small = f"multi_crop(16, 8, local_count={local}, global_scale=(0.5, 1.0)"
         config.data.train_transforms = f"{small}, global_transforms='flip_lr', local_transforms='flip_lr')"
     if config.objective.name == "beit":
-        config.objective.tokenizer = dalle_file(Path(tempfile.mkdtemp()) / "encoder.safetensors")
         config.data.train_transforms = "token_crop(16, 16)|block_mask(2, most=2, min_area=1)"
         config.data.eval_transforms = "token_image(16)|block_mask(2, most=2, min_area=1)"
     if config.objective.name == "ijepa":
