@@ -2,7 +2,7 @@
 
     vit-jax train --config configs/dino_digits.py --workdir runs/dino_digits
 
-Hardware: two CPU cores. Recipe: ours. The loss says little; `knn_top1` and the effective rank say how good the
+Hardware: two CPU cores. Recipe: ours. The loss says little; `knn20_accuracy` and the effective rank say how good the
 teacher's features are, beside a linear classifier on them.
 """
 

@@ -17,6 +17,7 @@ COLABS = Path(__file__).parent.parent / "colabs"
 NOTEBOOKS = {
     "finetune.ipynb": ("accuracy on held-out images", 1),
     "quickstart.ipynb": ("accuracy on held-out digits", 2),
+    "self_supervised.ipynb": ("accuracy with 5% of the labels", 1),
 }
 # Stands for the hub's: three blocks of width 32 for 32 pixels, as timm writes them.
 CHECKPOINT = weights_file("vit_timm_token")
