@@ -3,8 +3,8 @@
     vit-jax train --config configs/lejepa_digits.py:lejepa --workdir runs/lejepa_digits
 
 The argument is the method: lejepa (default), visreg, vicreg, barlow_twins, simclr, simsiam, byol or moco_v3.
-Hardware: two CPU cores. Recipe: ours. The losses of different methods cannot be compared; `knn20_accuracy`, `linear_accuracy` and
-the effective rank say how good the features are.
+Hardware: two CPU cores. Recipe: ours. The losses of different methods cannot be compared; `knn20_accuracy`,
+`linear_accuracy` and the effective rank say how good the features are.
 """
 
 from vit_jax.training.config import default_config
