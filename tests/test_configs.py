@@ -57,6 +57,8 @@ CASES = [
     "mae_i1k.py",
     "mae_i1k.py:base",
     "mae_i1k.py:huge",
+    "mae_finetune_i1k.py",
+    "mae_finetune_i1k.py:base",
     "cvt_i1k.py",
     "cvt_i1k.py:21",
     "mvitv2_i1k.py",
@@ -116,7 +118,7 @@ def load(case):
 def from_checkpoint(case):
     """Whether a case starts from a checkpoint."""
     started = ("multi_label.py:images", "regression.py:images")
-    return case.startswith(("finetune", "segmentation_folder")) or case in started
+    return case.startswith(("finetune", "mae_finetune", "segmentation_folder")) or case in started
 
 
 def test_every_config_is_listed():
@@ -209,7 +211,7 @@ SMALL = {
 def shrunk(case):
     """The configuration with everything kept but size: same kinds of model, loss, optimizer and schedule."""
     config = load(case)
-    if not case.startswith("finetune"):
+    if not case.startswith(("finetune", "mae_finetune")):
         config.model.update(SMALL[family_of(resolve_model(config.model)[0]).name])
     config.model.update(image_size=16)
     if config.model.get("representation_size"):
@@ -292,6 +294,7 @@ def shrunk(case):
         "finetune.py:layer_decay",
         "finetune.py:linear_probe",
         "finetune.py:lora",
+        "mae_finetune_i1k.py",
     ],
 )
 def test_toy_size_trains_a_step(case):
