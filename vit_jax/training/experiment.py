@@ -22,7 +22,7 @@ from vit_jax.training.parts.optimisation import Optimisation, make_optimisation
 from vit_jax.training.parts.records import data_classes, open_records
 from vit_jax.training.parts.task import Task, make_task
 from vit_jax.training.state import TrainState, init_state
-from vit_jax.training.step import Step, make_step
+from vit_jax.training.step import Augment, Step, make_step
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def build(
         optimisation=optimisation,
         devices=placed,
         init=partial(_first_state, init, task, placed.state_shardings),
-        step=_step(config.seed, task, optimisation, placed),
-        inspection=_inspection(config.seed, task, optimisation, placed),
+        step=_step(config.seed, task, optimisation, placed, data.augment),
+        inspection=_inspection(config.seed, task, optimisation, placed, data.augment),
         abstract_state=jax.tree.map(_with_sharding, state, placed.state_shardings),
     )
 
@@ -159,7 +159,7 @@ def _first_state(init: Callable[..., TrainState], task: Task, shardings: TrainSt
     return start(loaded=task.load(shardings.params, shardings.buffers))
 
 
-def _step(seed: int, task: Task, optimisation: Optimisation, devices: Devices) -> Step:
+def _step(seed: int, task: Task, optimisation: Optimisation, devices: Devices, augment: Augment) -> Step:
     return make_step(
         task.objective,
         optimisation.optimizer,
@@ -170,13 +170,16 @@ def _step(seed: int, task: Task, optimisation: Optimisation, devices: Devices) -
         per_epoch=optimisation.epoch_steps,
         ema=optimisation.ema,
         frozen=optimisation.frozen,
+        augment=augment,
         placement=devices.placement,
         gradient_shardings=devices.gradient_shardings,
         spikes=optimisation.spikes,
     )
 
 
-def _inspection(seed: int, task: Task, optimisation: Optimisation, devices: Devices) -> Inspection:
+def _inspection(
+    seed: int, task: Task, optimisation: Optimisation, devices: Devices, augment: Augment
+) -> Inspection:
     return make_inspection(
         task.objective,
         seed=seed,
@@ -184,6 +187,7 @@ def _inspection(seed: int, task: Task, optimisation: Optimisation, devices: Devi
         total=optimisation.total_steps,
         per_epoch=optimisation.epoch_steps,
         frozen=optimisation.frozen,
+        augment=augment,
         placement=devices.placement,
     )
 

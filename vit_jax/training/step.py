@@ -26,7 +26,13 @@ Metrics = dict[str, jax.Array]
 Constants = Mapping[str, Any]  # parameters of frozen networks, by their names
 Step = Callable[..., tuple[TrainState, Metrics]]
 NO_CONSTANTS: Constants = {}
+Augment = Callable[[Batch, jax.Array], Batch]
 Gradients = Callable[[Any, Any, Batch, Any], tuple[dict[str, jax.Array], LossOutput]]
+
+
+def unchanged(batch: Batch, key: jax.Array) -> Batch:
+    """Return a batch as it is: what is done to one that was augmented before."""
+    return batch
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ def make_step(
     accumulation: int = 1,
     ema: Ema | None = None,
     frozen: Frozen = NOTHING_FROZEN,
+    augment: Augment = unchanged,
     placement: Placement | None = None,
     gradient_shardings: Mapping[str, NamedSharding] | None = None,
     spikes: SpikeRule | None = None,
@@ -86,6 +93,7 @@ def make_step(
       ema: the moving average, if any.
       frozen: what the optimizer leaves as it is; no gradient of it is computed, and none of blocks below the trained
         ones.
+      augment: `augment(batch, key)`, what is done to a batch before the objective prepares it; by default nothing.
       placement: where the step runs; None leaves to the compiler what moves between devices.
       gradient_shardings: where the gradient of each parameter lies, by path; None leaves it to the compiler.
       spikes: what a loss spike is; None looks for none, and there is no such metric.
@@ -96,7 +104,7 @@ def make_step(
         now = objective.at(Moment(state.step, total, per_epoch, gather_beside(constants, "constants")))
         compute = partial(gradients_of, now, frozen, gradient_shardings)
         prepare_key, loss_key = step_keys(seed, state.step)
-        batch = now.prepare(batch, prepare_key)
+        batch = now.prepare(augment(batch, fold(prepare_key, "augment")), prepare_key)
 
         def gradients_of_batch() -> tuple[dict[str, jax.Array], LossOutput]:
             if accumulation == 1:

@@ -79,7 +79,8 @@ class RandomResizedCrop(Crop):
         choose(self.antialias, ANTIALIASING, "random_resized_crop: antialias")
 
     @cached_property
-    def _size(self) -> tuple[int, int]:
+    def target(self) -> tuple[int, int]:
+        """Height and width of the result."""
         return pair(self.size, "random_resized_crop: size")
 
     @cached_property
@@ -103,7 +104,7 @@ class RandomResizedCrop(Crop):
 
     def reduction(self, height: int, width: int) -> int:
         """Return the largest reduction that leaves a part at least as large as the result."""
-        wanted = self._size
+        wanted = self.target
         if self.antialias == "pillow" or self.interpolation == "nearest":
             return 1
         return max(
@@ -112,11 +113,11 @@ class RandomResizedCrop(Crop):
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
         """Return the wanted size."""
-        return self._size
+        return self.target
 
     def finished(self, part: np.ndarray) -> np.ndarray:
         """Return a part at the wanted size."""
-        height, width = self._size
+        height, width = self.target
         if self.antialias == "pillow":
             return resize(part, (height, width), self.interpolation)
         return resize_fast(part, (height, width), self.interpolation, self.antialias == "fast")

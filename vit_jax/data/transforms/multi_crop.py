@@ -59,7 +59,7 @@ class MultiCrop(Transform):
                 raise ConfigError(
                     f"multi_crop: the transforms {text!r} must be a string such as 'flip_lr|grayscale(0.2)'."
                 )
-        for view in (*self._views[0], *self._views[1]):
+        for view in (*self.views[0], *self.views[1]):
             for transform in view:
                 if not isinstance(transform, ImageTransform):
                     raise ConfigError(
@@ -68,8 +68,8 @@ class MultiCrop(Transform):
                     )
 
     @functools.cached_property
-    def _views(self) -> tuple[list[list[Transform]], list[list[Transform]]]:
-        """Return what makes each global and each local crop."""
+    def views(self) -> tuple[list[list[Transform]], list[list[Transform]]]:
+        """What makes each global and each local crop."""
         texts = self.global_transforms
         texts = (texts,) * self.global_count if isinstance(texts, str) else texts
         of_global = RandomResizedCrop(self.global_size, self.global_scale, interpolation=self.interpolation)
@@ -92,7 +92,7 @@ class MultiCrop(Transform):
         """Return the example with crops instead of its image."""
         checked_image(example)
         result = {name: value for name, value in example.items() if name not in ("image", "geometry")}
-        for kind, views in zip(("global", "local"), self._views):
+        for kind, views in zip(("global", "local"), self.views):
             crops = [_view(example, view, rng) for view in views]
             if crops:
                 result[f"{kind}_crops"] = np.stack([crop["image"] for crop in crops])

@@ -53,6 +53,7 @@ def default_config() -> Config:
                 eval_split="test",
                 train_transforms="",  # empty: what the source needs and no more
                 eval_transforms="",
+                augment_on="cpu",  # or "device": where multi_crop, the last of train_transforms, is done
                 batch_size=64,  # over all devices and hosts
                 eval_batch_size=0,  # 0: as batch_size
                 balanced=False,

@@ -31,6 +31,7 @@ CHOICES = {
     "compute_dtype": ("auto", "float32", "bfloat16"),
     "data.source": tuple(SOURCES),
     "data.cache": CACHES,
+    "data.augment_on": ("cpu", "device"),
     "data.bad_records": POLICIES,
     "data.eval_bad_records": POLICIES,
     "optimizer.name": ("adamw", "sgd", "lamb", "lars", "lion", "adafactor", "muon"),

@@ -16,7 +16,16 @@ from vit_jax.objectives.base import Batch, Moment, Objective
 from vit_jax.random import fold
 from vit_jax.training.parts.treatments import NOTHING_FROZEN, Frozen
 from vit_jax.training.state import TrainState
-from vit_jax.training.step import NO_CONSTANTS, Constants, as_drawn, gradients_of, microbatches, step_keys
+from vit_jax.training.step import (
+    NO_CONSTANTS,
+    Augment,
+    Constants,
+    as_drawn,
+    gradients_of,
+    microbatches,
+    step_keys,
+    unchanged,
+)
 
 Inspection = Callable[..., dict[str, Any]]
 
@@ -27,6 +36,7 @@ def make_inspection(
     seed: int,
     accumulation: int = 1,
     frozen: Frozen = NOTHING_FROZEN,
+    augment: Augment = unchanged,
     placement: Placement | None = None,
     total: int = 0,
     per_epoch: int = 1,
@@ -43,13 +53,13 @@ def make_inspection(
     - `gradients`: by path, `(m,)`, or `(m, l)` for stacked blocks.
 
     Args:
-      objective, seed, accumulation, frozen, placement, total, per_epoch: as in `make_step`.
+      objective, seed, accumulation, frozen, augment, placement, total, per_epoch: as in `make_step`.
     """
 
     def inspect(state: TrainState, batch: Batch, constants: Constants) -> dict[str, Any]:
         now = objective.at(Moment(state.step, total, per_epoch, gather_beside(constants, "constants")))
         prepare_key, loss_key = step_keys(seed, state.step)
-        prepared = now.prepare(batch, prepare_key)
+        prepared = now.prepare(augment(batch, fold(prepare_key, "augment")), prepare_key)
 
         def look(indexed: tuple[Batch, jax.Array]) -> dict[str, Any]:
             micro, index = indexed

@@ -16,9 +16,11 @@ from vit_jax.data.reader import SKIPPED, Batch, batch_records
 from vit_jax.data.transforms.base import ImageTransform
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
+from vit_jax.training.augmentation.views import device_views, on_host
 from vit_jax.training.config.defaults import Config
 from vit_jax.training.parts.identity import data_identity
 from vit_jax.training.parts.records import Records, first_batch, transform_specs
+from vit_jax.training.step import Augment, unchanged
 
 Report = Callable[[str], None]
 Fields = Mapping[str, jax.ShapeDtypeStruct]
@@ -40,6 +42,8 @@ class Data:
       bank_transforms: what happens to records to train on where their features are probed.
       input_shape: of an image as the model takes it, `(h, w, c)`; of any rank.
       fields, eval_fields: what the transforms leave of a record, by name, without the batch's axis.
+      augment: what is done to a batch on the devices.
+      made: what that leaves of a record to train on, as `fields`.
     """
 
     section: Config
@@ -54,6 +58,8 @@ class Data:
     input_shape: tuple[int, ...]
     fields: Fields
     eval_fields: Fields
+    augment: Augment
+    made: Fields
 
     @property
     def num_classes(self) -> int | None:
@@ -166,6 +172,9 @@ def make_data(section: Config, seed: int, records: Records, model: Any) -> Data:
     classes = train_source.num_classes or None
     transforms = transform_specs(section, model, train_source, eval_source)
     _check_colours(*transforms)
+    augment: Augment = unchanged
+    if section.augment_on == "device":
+        transforms, augment = (on_host(transforms[0]), transforms[1]), device_views(transforms[0])
     if section.balanced and "label" not in train_source.fields:
         raise ConfigError(
             f"data.balanced is on, but the training data has {', '.join(train_source.fields)} and no label; turn "
@@ -196,7 +205,16 @@ def make_data(section: Config, seed: int, records: Records, model: Any) -> Data:
         input_shape=model.input_shape,
         fields=fields,
         eval_fields=eval_fields,
+        augment=augment,
+        made=_made(augment, fields),
     )
+
+
+def _made(augment: Augment, fields: Fields) -> Fields:
+    """Return what is left of the fields of a record."""
+    batch = {name: jax.ShapeDtypeStruct((1, *field.shape), field.dtype) for name, field in fields.items()}
+    made = jax.eval_shape(augment, batch, jax.random.key(0))
+    return {name: jax.ShapeDtypeStruct(rows.shape[1:], rows.dtype) for name, rows in made.items()}
 
 
 def _image_shape(fields: Fields) -> tuple[int, ...] | None:

@@ -106,7 +106,7 @@ def make_task(
       ConfigError: model, objective and data do not go together.
     """
     options = parse_options(config.objective.to_dict())
-    shapes = {name: field.shape for name, field in data.fields.items()} if training else {}
+    shapes = {name: field.shape for name, field in data.made.items()} if training else {}
     info = replace(data_info(data.opened[0]), shapes=shapes)
     learned: Objective = build_objective(options, model, info, objective)
     kind = type(learned).__qualname__
@@ -179,7 +179,7 @@ def _check_fields(name: str, objective: Objective, data: Data, training: bool) -
             f"{whose} needs images of one shape, but model.max_patches lets them keep their own; set max_patches to 0."
         )
     both = (
-        ("train", data.train_source, objective.fields, data.fields),
+        ("train", data.train_source, objective.fields, data.made),
         ("eval", data.eval_source, objective.eval_fields, data.eval_fields),
     )
     for work, source, needed, fields in both if training else both[1:]:

@@ -53,7 +53,7 @@ class ColorJitter(ImageTransform):
     probability: float = 1.0
 
     def __post_init__(self) -> None:
-        self._changes()
+        self.changes()
         check_probability(self.probability, "color_jitter: probability")
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -61,23 +61,22 @@ class ColorJitter(ImageTransform):
         check_pixels(image, "color_jitter")
         if rng.random() >= self.probability:
             return image
-        changes = self._changes()
+        changes = self.changes()
         for index in rng.permutation(len(changes)):
-            function, low, high = changes[index]
-            image = function(image, rng.uniform(low, high))
+            name, low, high = changes[index]
+            image = getattr(p, name)(image, rng.uniform(low, high))
         return image
 
-    def _changes(self) -> list:
-        """Return functions with the intervals of their arguments, without those that change nothing."""
+    def changes(self) -> list[tuple[str, float, float]]:
+        """Return names of functions in `photometric` with the intervals of their arguments, without those that change
+        nothing."""
         changes = [
-            (p.brightness, *_factors(self.brightness, "color_jitter: brightness")),
-            (p.contrast, *_factors(self.contrast, "color_jitter: contrast")),
-            (p.color, *_factors(self.saturation, "color_jitter: saturation")),
-            (p.hue, *_shifts(self.hue, "color_jitter: hue")),
+            ("brightness", *_factors(self.brightness, "color_jitter: brightness")),
+            ("contrast", *_factors(self.contrast, "color_jitter: contrast")),
+            ("color", *_factors(self.saturation, "color_jitter: saturation")),
+            ("hue", *_shifts(self.hue, "color_jitter: hue")),
         ]
-        return [
-            (function, low, high) for function, low, high in changes if (low, high) not in ((1, 1), (0, 0))
-        ]
+        return [(name, low, high) for name, low, high in changes if (low, high) not in ((1, 1), (0, 0))]
 
 
 @dataclass(frozen=True)
