@@ -9,8 +9,9 @@ The argument is the stage: `pretrain` (default), `gram` (DINOv3's anchoring, to 
 Hardware: published, 3.3 days on 96 A100 GPUs (pretrain, on ImageNet-22k).
 Result: published top-1 of the teacher's features, k-NN and linear, on ImageNet-1k: 82.0 and 84.5 % (pretrain); not
 reproduced by this project.
-Published: `pretrain` (but for the norm of clipping, which is there that of each network, and drop path by samples), the
-weight of Gram anchoring and that its teacher sees crops twice as large. The later stages' lengths and rates are ours.
+Published: `pretrain`, but for registers (Darcet et al. 2023, arXiv 2309.16588), where that run has a gated MLP, for
+clipping, there of each network by itself, and for drop path by samples; the weight of Gram anchoring, and that its
+teacher sees crops twice as large. Lengths and rates of the later stages are ours.
 """
 
 from vit_jax.errors import ConfigError
@@ -41,7 +42,7 @@ def get_config(arg="pretrain"):
     config.objective.bottleneck_dim = 384
     config.objective.targets = "sinkhorn"
     config.objective.teacher_temperature = 0.07
-    config.objective.temperature_epochs = 8 if first else 0
+    config.objective.temperature_epochs = 10 if first else 0  # 37,500 steps
     config.objective.first_temperature = 0.04 if first else 0.07
     config.objective.momentum = 0.994
     config.objective.patch_weight = 1.0

@@ -316,7 +316,7 @@ def test_a_stage_goes_on_from_all_that_was_learned(whole, anchor, tmp_path):
     assert any("centre, patch_centre, teacher, head, patch_head" in line for line in beginning(experiment))
     with pytest.raises(ConfigError, match=r"has not, or of another shape: buffers/centre; .*; give"):
         build(staged(workdir, prototypes=25))
-    with pytest.raises(ConfigError, match=r"was trained as None and this is Dino; leave weights out"):
+    with pytest.raises(ConfigError, match=r"is no training run, which alone has heads and teachers"):
         build(staged(anchor))
     with pytest.raises(CheckpointError, match=r"nowhere"):
         build(staged(tmp_path / "nowhere"))

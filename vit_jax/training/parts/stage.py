@@ -77,20 +77,18 @@ def open_stage(section: Config, objective: Objective, kind: str, params: Any, bu
 
     source, whose = section.checkpoint, f"model.weights is {ALL!r}"
     path = fetch(source)
-    if not is_native(path):
+    folder, step = locate(path)
+    checkpoints = Checkpoints(folder, read_only=True) if is_native(path) else None
+    metadata = None if checkpoints is None else _metadata(checkpoints, step, source)
+    if checkpoints is None or metadata is None or metadata.get("objective") is None:
         raise ConfigError(
             f"{whose}, but model.checkpoint {source!r} is no training run, which alone has heads and teachers; "
             "leave weights out."
         )
-    folder, step = locate(path)
-    checkpoints = Checkpoints(folder, read_only=True)
-    metadata = checkpoints.newest_metadata() if step is None else checkpoints.metadata(step)
-    if metadata is None:
-        raise CheckpointError(f"{source} holds no checkpoint yet; train the earlier stage first.")
-    if metadata.get("objective") != kind or not objective.encoders:
+    if metadata["objective"] != kind or not objective.encoders:
         raise ConfigError(
-            f"{whose}, but the run {source!r} was trained as {metadata.get('objective')} and this is {kind}; leave "
-            "weights out, so that the model alone is taken."
+            f"{whose}, but the run {source!r} was trained as {metadata['objective']} and this is {kind}; leave weights "
+            "out, so that the model alone is taken."
         )
     state = trees.flatten({"params": params, "buffers": buffers})
     below = tuple(f"{place}/" for place in objective.encoders.values())
@@ -112,3 +110,10 @@ def open_stage(section: Config, objective: Objective, kind: str, params: Any, bu
         for name, place in objective.encoders.items()
     }
     return Stage(networks, checkpoints.directory / str(metadata["step"]), metadata, tuple(rest))
+
+
+def _metadata(checkpoints: Checkpoints, step: int | None, source: str) -> dict[str, Any]:
+    found = checkpoints.newest_metadata() if step is None else checkpoints.metadata(step)
+    if found is None:
+        raise CheckpointError(f"{source} holds no checkpoint yet; train the earlier stage first.")
+    return found
