@@ -28,6 +28,7 @@ class DataInfo:
       label_counts: of several labels an image, how many have each class and how many have it not, or None.
       value_scale: mean and standard deviation of each value, or None.
       shapes: of what the transforms leave of a record to train on, by name; empty where nothing is trained.
+      records: how many there are to train on; 0 where it is not known.
     """
 
     num_classes: int
@@ -36,6 +37,7 @@ class DataInfo:
     label_counts: tuple[tuple[int, int], ...] | None = None
     value_scale: tuple[tuple[float, float], ...] | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    records: int = 0
 
 
 @dataclass(frozen=True)

@@ -315,7 +315,7 @@ def test_a_stage_goes_on_from_all_that_was_learned(whole, anchor, tmp_path):
     assert experiment.task.fresh == []
     assert any("centre, patch_centre, teacher, head, patch_head" in line for line in beginning(experiment))
     with pytest.raises(ConfigError, match=r"has not, or of another shape: buffers/centre; .*; give"):
-        build(staged(workdir, prototypes=25))
+        build(staged(workdir, prototypes=23))
     with pytest.raises(ConfigError, match=r"is no training run, which alone has heads and teachers"):
         build(staged(anchor))
     with pytest.raises(CheckpointError, match=r"nowhere"):
@@ -559,6 +559,11 @@ def test_families_learn_so_from_crops_of_two_sizes(name, options):
             dict(data__train_transforms="multi_crop(16, 4)"),
             {},
             r"turn global_crops of .* into \(2, 16, 16, 1\) uint8, but objective 'dino' needs \(any, 8, 8, 1\)",
+        ),
+        (
+            {},
+            dict(prototypes=25),
+            "objective.prototypes is 25, but there are 24 images to train on, and a prototype",
         ),
         (dict(lora__rank=2), {}, "lora.rank is 2, but objective 'dino' trains its model within"),
     ],

@@ -359,6 +359,13 @@ def _by_view(rows: jax.Array, views: int) -> jax.Array:
 
 def build(model: Any, options: DinoOptions, data: DataInfo) -> Dino:
     """Return the objective; see `objectives.registry`. Labels are not used."""
+    for name in ("prototypes", "patch_prototypes"):
+        count = getattr(options, name)
+        if 0 < data.records < count:
+            raise ConfigError(
+                f"objective.{name} is {count}, but there are {data.records} images to train on, and a prototype "
+                f"stands for several of them; choose at most {data.records}."
+            )
     crops = crops_of(data.shapes)
     changes = of_any_size(model, crops)
     if options.patch_weight and hasattr(model, "mask_token"):

@@ -107,7 +107,7 @@ def make_task(
     """
     options = parse_options(config.objective.to_dict())
     shapes = {name: field.shape for name, field in data.made.items()} if training else {}
-    info = replace(data_info(data.opened[0]), shapes=shapes)
+    info = replace(data_info(data.opened[0]), shapes=shapes, records=len(data.opened[0]) if training else 0)
     learned: Objective = build_objective(options, model, info, objective)
     kind = type(learned).__qualname__
     if config.lora.rank:
