@@ -8,6 +8,7 @@ FILE is `encoder.pkl`, the tokenizer of DALL-E (see docs/self-supervised.md), or
 Hardware: published, 16 V100 GPUs of 32 GB.
 Result: published top-1 after fine-tuning, 83.2 % (with the tokenizer of DALL-E); not reproduced by this project.
 Published: everything below: an image and its half-sized twin of the same crop, blocks of at most 75 of 196 patches.
+Ours: the weights of later blocks do not start smaller, as the authors' do.
 """
 
 from vit_jax.training.config import default_config
