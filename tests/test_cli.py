@@ -156,7 +156,7 @@ MISTAKES = [
     ),
     (
         f"{TRAIN} --config.objective.name=clasification",
-        "must be one of classification, mae, multi_label, regression, segmentation. Did you mean 'classification'?",
+        "objective.name is 'clasification'; it must be one of",
     ),
     (
         f"{TRAIN} --config.model.image_size=10",

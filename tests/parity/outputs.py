@@ -16,6 +16,7 @@ from vit_jax.models.mae.model import MaskedAutoencoder
 from vit_jax.models.patches import Patches
 from vit_jax.models.text.model import ImageTextModel
 from vit_jax.objectives.dino import losses as dino_losses
+from vit_jax.objectives.views import losses as views_losses
 from vit_jax.training.devices.mesh import batch_sharding, make_mesh
 
 CAPTURE = ("embedded", "blocks", "attention", "encoded", "pooled", "pre_logits")
@@ -125,8 +126,47 @@ def probes(inputs, config):
     return {name: np.asarray(value) for name, value in found.items()}
 
 
+@compiled
+def joint_embedding(inputs, config):
+    """Losses of views along random directions, with gradients; `closed` are those of formulas."""
+    whole, local = inputs["global_proj"], inputs["local_proj"]
+    directions = views_losses.unit(inputs["directions"].T).T
+    everything = jnp.concatenate([whole, local])
+
+    def visreg(views):
+        both = jnp.concatenate([views, local])
+        return views_losses.visreg_loss(both, views, directions, 0.9, (1.0, 1.0, 1.0))
+
+    functions = {
+        "sigreg": lambda views: views_losses.sigreg(jnp.concatenate([views, local]), directions),
+        "lejepa": lambda views: views_losses.lejepa_loss(
+            jnp.concatenate([views, local]), views, directions, config["lambda_lejepa"]
+        )[0],
+        "visreg_total": lambda views: visreg(views)[0],
+        "visreg_shape": lambda views: visreg(views)[1]["shape"],
+    }
+    found = {}
+    for name, function in functions.items():
+        found[name], found[f"grad_{name}_global"] = jax.value_and_grad(function)(whole)
+    collapsed = jax.value_and_grad(lambda views: views_losses.sigreg(views, directions))
+    found["sigreg_collapsed"], found["grad_sigreg_collapsed_collapsed"] = collapsed(inputs["collapsed"])
+    terms = visreg(whole)[1]
+    found |= {f"visreg_{name}": terms[name] for name in ("scale",)}
+    found |= {"visreg_pred": terms["invariance"], "visreg_center": terms["centre"]}
+    around = views_losses.invariance(everything, whole)
+    minimal, of_all = views_losses.lejepa_loss(everything, everything, directions, 0.02)
+    return found | {
+        "invariance": around,
+        "closed.invariance_global_mean": around,
+        "closed.invariance_all_mean": of_all["invariance"],
+        "closed.lejepa_minimal": minimal,
+        "closed.sigreg": found["sigreg"],
+    }
+
+
 FUNCTIONS = {
     "dino_losses_lightly": self_distillation,
+    "lejepa_sigreg": joint_embedding,
     "probe_knn_fewshot": probes,
     "ssl_losses_lightly": without_labels,
 }

@@ -30,6 +30,12 @@ NEAR = {"hybrid": 3e-7, "swin": 6e-8}
 # Of these, what is not our models' is left out.
 PARTLY = {
     "gradcam_swin": ("logits",),
+    "lejepa_sigreg": (
+        "sigreg", "lejepa", "sigreg_collapsed", "visreg_total", "visreg_pred", "visreg_scale", "visreg_shape",
+        "visreg_center", "invariance", "grad_sigreg_global", "grad_lejepa_global", "grad_visreg_total_global",
+        "grad_visreg_shape_global", "grad_sigreg_collapsed_collapsed", "closed.sigreg",
+        "closed.invariance_global_mean", "closed.invariance_all_mean", "closed.lejepa_minimal",
+    ),
     "ssl_losses_lightly": (
         "sinkhorn_dinov2", "ibot_sinkhorn", "ibot_center0", "grad_ibot_center0_sp", "koleo_dup", "koleo_scaled",
         "grad_koleo_dup_others", "grad_koleo_scaled_others",

@@ -61,7 +61,8 @@ class Distillation(Classification):
     @property
     def train_flops(self) -> float:
         """Floating-point operations of the student's forward and backward and the teacher's forward for one image."""
-        return super().train_flops + forward_flops(self.teacher.config)
+        taught = forward_flops(self.teacher.config) if self.options.teacher else 0
+        return super().train_flops + taught
 
     def constants(self) -> Mapping[str, Constant]:
         """Return the teacher; nothing where none is needed."""
