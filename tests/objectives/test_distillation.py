@@ -274,7 +274,7 @@ def test_sharded_and_accumulated_are_one(name, teacher):
             kernel = next(iter(constants.values.values()))["blocks"]["mlp"]["fc1"]["kernel"]
             assert kernel.addressable_shards[0].data.size == kernel.size / 4  # divided, and not whole on each
     (alone, expected), (sharded, found) = states
-    assert found == pytest.approx(expected, rel=2e-5)
+    assert found == pytest.approx(expected, rel=2e-5, abs=1e-6)  # a cosine is a sum that may cancel
     assert_trees_close(sharded, alone, rtol=2e-5, atol=1e-6)
 
 
