@@ -7,8 +7,8 @@ import pytest
 
 from tests.tiny import functions, parameters
 from vit_jax.errors import ConfigError
-from vit_jax.models.heads.dino_head import unit
 from vit_jax.models.heads.dino_head_config import DinoHeadConfig
+from vit_jax.models.layers.norm import unit
 
 HEAD = DinoHeadConfig(input_dim=8, hidden_dim=12, bottleneck_dim=6, output_dim=10)
 FEATURES = jnp.asarray(np.random.default_rng(0).standard_normal((5, 8)), jnp.float32)

@@ -11,6 +11,7 @@ import vit_jax
 from tests.reference.cases import load_case
 from tests.tiny import assert_trees_close
 from vit_jax.errors import ConfigError, VitError
+from vit_jax.inference.features import FeatureExtractor
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.objectives.base import DataInfo, Moment
@@ -292,6 +293,8 @@ def test_a_run_resumes_bitwise_and_its_student_needs_no_teacher(name, teacher, c
     shutil.rmtree(there)
     model = vit_jax.load(tmp_path / "run", verbose=False)
     assert model.config.width == 16
+    extractor = FeatureExtractor.load(tmp_path / "run")
+    assert extractor.features([np.zeros((SIZE, SIZE, 3), np.uint8)]).shape == (1, 16)
     if name == "distillation":
         predictor = vit_jax.Predictor.load(tmp_path / "run")
         image = np.zeros((SIZE, SIZE, 3), np.uint8)

@@ -14,10 +14,11 @@ from vit_jax.models.functional import parameters as parameters_of
 from vit_jax.models.layers.positions.absolute import sincos2d
 from vit_jax.models.swin.config import SwinConfig
 from vit_jax.objectives.base import DataInfo, Moment
-from vit_jax.objectives.ijepa.losses import normalised, smooth_l1, spread_of
+from vit_jax.objectives.ijepa.losses import spread_of
 from vit_jax.objectives.ijepa.masks import Masks, block_sizes, draw_masks
 from vit_jax.objectives.ijepa.objective import build
 from vit_jax.objectives.ijepa.options import IJepaOptions
+from vit_jax.objectives.losses import normalised, smooth_l1
 from vit_jax.trees import flatten
 from vit_jax.weights.load import load
 

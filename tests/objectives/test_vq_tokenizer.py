@@ -10,7 +10,7 @@ from tests.tiny import labelled, randomised, tiny
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import parameter_count
 from vit_jax.models.hiera.config import HieraConfig
-from vit_jax.models.tokenizers.vq import unit
+from vit_jax.models.layers.norm import unit
 from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.vq_tokenizer.codebook import followed, offered, perplexity, usage
 from vit_jax.objectives.vq_tokenizer.objective import build

@@ -83,14 +83,14 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         maps = ", ".join(f"{name} {'x'.join(map(str, arrays[name].shape[1:]))}" for name in extractor.levels)
         print(f"{arguments.output}: maps of {count} images: {maps}{classes}")
-    if arguments.pca:
-        level, files = extractor.levels[-1], [str(file) for file in arrays["files"][:LIMIT]]
-        images = extractor.pixels(files, max_megapixels=arguments.max_megapixels)
-        print(f"picture: {draw_components(images, arrays[level][:LIMIT], files, level, arguments.pca)}")
     left_out, reasons = LeftOut(), arrays.get("reasons", ())
     for reason in reasons:
         left_out.tell(reason)
     left_out.check(count + len(reasons))
+    if arguments.pca:
+        level, files = extractor.levels[-1], [str(file) for file in arrays["files"][:LIMIT]]
+        images = extractor.pixels(files, max_megapixels=arguments.max_megapixels)
+        print(f"picture: {draw_components(images, arrays[level][:LIMIT], files, level, arguments.pca)}")
     return 0
 
 

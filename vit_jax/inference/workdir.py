@@ -8,14 +8,16 @@ from typing import Any
 
 import jax
 
+from vit_jax import trees
 from vit_jax.checkpoints.checkpoints import Checkpoints
 from vit_jax.checkpoints.files import check_described, locate
 from vit_jax.data.classes import are_counted
 from vit_jax.errors import CheckpointError
 from vit_jax.models.layers.lora import ROOT, Lora
+from vit_jax.models.registry import model_functions
 from vit_jax.objectives.adapted import Adapted
 from vit_jax.objectives.base import Objective
-from vit_jax.objectives.encoder import encoder_paths, encoder_state, part_of
+from vit_jax.objectives.encoder import encoder_paths, encoder_state
 from vit_jax.objectives.options import parse_options, training_options
 from vit_jax.objectives.protocol import DataInfo
 from vit_jax.objectives.registry import build_objective
@@ -106,12 +108,14 @@ class Saved:
         """
         if self.adapted:
             return encoder_state(objective, *self.state(objective), name)
-        own, state = encoder_paths(objective, name)
-        whole = dict(zip(("params", "buffers"), jax.eval_shape(objective.init, jax.random.key(0))))
-        params, buffers = self._part(part_of(whole, own), own), {}
-        if state != own:
-            buffers = self._part(part_of(whole, state), state)
-        return params, buffers or params
+        # Not what `init` makes: it may ask for the teachers that a student learned from, and no longer needs.
+        functions, (own, state) = model_functions(objective.model), encoder_paths(objective, name)
+        if own == state:  # a moving one, which holds both
+            both = trees.flatten(functions.abstract) | trees.flatten(functions.abstract_buffers)
+            params = self._part(trees.unflatten(both), own)
+            return params, params
+        params = self._part(functions.abstract, own)
+        return params, self._part(functions.abstract_buffers, state) if functions.abstract_buffers else {}
 
     def _part(self, abstract: Any, path: str) -> Any:
         kind, _, part = path.partition("/")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
 from vit_jax.models.registry import model_functions
+from vit_jax.objectives.protocol import Field
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ def crops_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[Crops, ...]:
     """Return the crops among fields of these shapes, global ones first; nothing where there are none."""
     found = [shapes[name] for name in ("global_crops", "local_crops") if name in shapes]
     return tuple(Crops(count, (h, w)) for count, h, w, _ in found) if "global_crops" in shapes else ()
+
+
+def crop_fields(model: Any, size: tuple[int, int], crops: tuple[Crops, ...]) -> dict[str, Field]:
+    """Return the fields that are crops for a model: global ones of a size, and local ones if there are any."""
+    local = {"local_crops": Field((None, None, None, model.in_channels), "uint8")} if len(crops) > 1 else {}
+    return {"global_crops": Field((None, *size, model.in_channels), "uint8"), **local}
 
 
 def check_local(model: Any, crops: tuple[Crops, ...]) -> None:

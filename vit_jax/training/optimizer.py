@@ -200,18 +200,15 @@ def _update_rule(
     """Return the rule with decay in its place."""
     b1, b2, epsilon = section["b1"], section["b2"], section["epsilon"]
     momentum, dtype = section["momentum"], section["first_moment_dtype"]
+    average = optax.trace(momentum, section["nesterov"], dtype) if momentum else optax.identity()
     match section["name"]:
         case "adamw":
             return [optax.scale_by_adam(b1, b2, epsilon, mu_dtype=dtype), decay]
         case "sgd":
-            return [
-                decay,
-                optax.trace(momentum, section["nesterov"], dtype) if momentum else optax.identity(),
-            ]
+            return [decay, average]
         case "lamb":
             return [optax.scale_by_adam(b1, b2, epsilon, mu_dtype=dtype), decay, _trust_ratio(table)]
         case "lars":
-            average = optax.trace(momentum, section["nesterov"], dtype) if momentum else optax.identity()
             return [decay, _trust_ratio(table, 1e-3), average]
         case "lion":
             return [optax.scale_by_lion(b1, b2, mu_dtype=dtype), decay]

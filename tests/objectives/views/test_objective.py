@@ -13,7 +13,7 @@ from tests.objectives.steps import after_two_steps, configuration
 from tests.tiny import assert_trees_close, randomised
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import forward_macs
-from vit_jax.models.heads.dino_head import unit
+from vit_jax.models.layers.norm import unit
 from vit_jax.models.registry import model_config
 from vit_jax.models.vit.config import replace
 from vit_jax.objectives.options import OBJECTIVES, parse_options

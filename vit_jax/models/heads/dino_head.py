@@ -10,13 +10,7 @@ from vit_jax.models.heads.dino_head_config import DinoHeadConfig
 from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.dense import Dense, dense
 from vit_jax.models.layers.module import Module
-
-
-def unit(x: jax.Array, axis: int = -1) -> jax.Array:
-    """Return `x` divided by its length along an axis, or by 1e-12 where it is shorter; computed in float32."""
-    wide = x.astype(jnp.float32)
-    squares = jnp.square(wide).sum(axis, keepdims=True)
-    return (wide * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))).astype(x.dtype)
+from vit_jax.models.layers.norm import unit
 
 
 class Prototypes(Module):

@@ -99,6 +99,13 @@ class RmsNorm(Module):
 NORMS = {"layer": LayerNorm, "rms": RmsNorm}
 
 
+def unit(x: jax.Array, axis: int = -1) -> jax.Array:
+    """Return `x` divided by its length along an axis, or by 1e-12 where it is shorter; computed in float32."""
+    wide = x.astype(jnp.float32)
+    squares = jnp.square(wide).sum(axis, keepdims=True)
+    return (wide * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))).astype(x.dtype)
+
+
 def norm_of(config: Any, width: int) -> Any:
     """Return the norm of an `EncoderConfig`'s kind over an axis of `width`."""
     return NORMS[config.norm](width, config.norm_epsilon)

@@ -10,18 +10,13 @@ from flax import nnx
 from vit_jax.models.layers.dense import Dense, spread
 from vit_jax.models.layers.encoder import apply_blocks, make_blocks
 from vit_jax.models.layers.module import Module
-from vit_jax.models.layers.norm import LayerNorm
+from vit_jax.models.layers.norm import LayerNorm, unit
 from vit_jax.models.layers.pixels.patches import unpatchify
 from vit_jax.models.layers.positions.absolute import sincos2d
 from vit_jax.models.tokenizers.vq_config import VqTokenizerConfig
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.models.vit.model import VisionTransformer
 from vit_jax.random import fold
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """Return rows `(..., d)` of length 1; rows of zeros stay zeros."""
-    return x * jax.lax.rsqrt(jnp.square(x).sum(axis=-1, keepdims=True) + 1e-12)
 
 
 class VqDecoder(Module):

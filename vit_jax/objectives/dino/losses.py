@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.errors import ConfigError
-from vit_jax.models.heads.dino_head import unit
+from vit_jax.models.layers.norm import unit
 from vit_jax.objectives.losses import softmax_cross_entropy
 
 

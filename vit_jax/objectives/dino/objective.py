@@ -17,7 +17,7 @@ from vit_jax.models.flops import forward_macs
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
-from vit_jax.objectives.crops import Crops, check_sizes, crops_of, flat, of_any_size
+from vit_jax.objectives.crops import Crops, check_sizes, crop_fields, crops_of, flat, of_any_size
 from vit_jax.objectives.dino import losses
 from vit_jax.objectives.dino.crops import as_maps, check_model, shrunk
 from vit_jax.objectives.dino.masks import draw_masks
@@ -70,9 +70,7 @@ class Dino(Objective):
     @property
     def fields(self) -> Mapping[str, Field]:
         """Crops: global ones of the model's size, local ones of theirs."""
-        size, channels = self._global_size, self.model.in_channels
-        local = {"local_crops": Field((None, None, None, channels), "uint8")} if len(self.crops) > 1 else {}
-        return {"global_crops": Field((None, *size, channels), "uint8"), **local}
+        return crop_fields(self.model, self._global_size, self.crops)
 
     @property
     def eval_fields(self) -> Mapping[str, Field]:

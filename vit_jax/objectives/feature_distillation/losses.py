@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from vit_jax.objectives.losses import smooth_l1
+
 
 def same_grid(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return maps `(b, h, w, d)` on the coarser grid of both, bilinear."""
@@ -19,11 +21,9 @@ def row_losses(student: jax.Array, target: jax.Array, kind: str) -> jax.Array:
     """Return the loss of each row `(b,)`: the mean over its places and, but for cosines, over its numbers."""
     if kind == "cosine":
         return 1 - row_cosines(student, target)
-    gap = student - target
-    if kind == "mse":
-        return _per_row(jnp.square(gap))
-    size = jnp.abs(gap)
-    return _per_row(jnp.where(size < 1, 0.5 * jnp.square(gap), size - 0.5))
+    if kind == "smooth_l1":
+        return _per_row(smooth_l1(student, target))
+    return _per_row(jnp.square(student - target))
 
 
 def row_cosines(one: jax.Array, other: jax.Array) -> jax.Array:

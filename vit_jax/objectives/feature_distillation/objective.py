@@ -24,6 +24,7 @@ from vit_jax.objectives.feature_distillation import standard
 from vit_jax.objectives.feature_distillation.losses import row_cosines, row_losses, same_grid
 from vit_jax.objectives.feature_distillation.options import FeatureDistillationOptions
 from vit_jax.objectives.images import normalise
+from vit_jax.objectives.losses import normalised
 from vit_jax.objectives.protocol import (
     Batch,
     Buffers,
@@ -246,7 +247,7 @@ class FeatureDistillation(Objective):
                     sums[name] = self._sums(target)
                     target = standard.standardised(target, buffers[STANDARDS][name])
                 elif self.options.standard == "layer_norm":
-                    target = standard.layer_normed(target)
+                    target = normalised(target)
                 target, projected = target.astype(jnp.float32), projected.astype(jnp.float32)
                 if kind == "maps":
                     projected, target = same_grid(projected, target)

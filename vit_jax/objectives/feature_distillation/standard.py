@@ -69,13 +69,6 @@ def standardised(features: jax.Array, known: Measured) -> jax.Array:
     return jnp.matmul(centred, known["turn"], precision=jax.lax.Precision.HIGHEST) * known["scale"]
 
 
-def layer_normed(features: jax.Array) -> jax.Array:
-    """Return each row of `(..., d)` with mean 0 and variance 1, in float32 (Wei et al. 2022, arXiv 2205.14141)."""
-    rows = features.astype(jnp.float32)
-    centred = rows - rows.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPSILON)
-
-
 @cache
 def hadamard(order: int) -> np.ndarray:
     """Return a Hadamard matrix, `(order, order)` of ones and minus ones with orthogonal rows, int8.

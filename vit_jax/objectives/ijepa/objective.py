@@ -20,10 +20,11 @@ from vit_jax.models.layers.pixels.patches import patchify, unpatchify
 from vit_jax.models.registry import model_functions
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.objectives.base import Objective
-from vit_jax.objectives.ijepa.losses import normalised, smooth_l1, spread_of
+from vit_jax.objectives.ijepa.losses import spread_of
 from vit_jax.objectives.ijepa.masks import Masks, block_sizes, draw_masks
 from vit_jax.objectives.ijepa.options import IJepaOptions
 from vit_jax.objectives.images import denormalise, normalise, on_host
+from vit_jax.objectives.losses import normalised, smooth_l1
 from vit_jax.objectives.masked.model import patchwise_model
 from vit_jax.objectives.protocol import (
     Batch,

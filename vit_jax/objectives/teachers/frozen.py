@@ -59,15 +59,14 @@ class FrozenTeacher:
             return images
         return jax.image.resize(images, (b, *own, c), "bicubic", antialias=True)
 
-    def __call__(self, params: Any, images: jax.Array, **options: Any) -> Any:
+    def __call__(self, params: Any, images: jax.Array) -> jax.Array:
         """Return what the teacher says of images, see `sees`; no gradient flows back.
 
         Args:
           params: its parameters and batch statistics, as the step is given them.
           images: as it takes them.
-          **options: of the model's call, such as `capture`.
         """
-        return jax.lax.stop_gradient(self.functions.apply(params, images, **options))
+        return jax.lax.stop_gradient(self.functions.apply(params, images))
 
 
 def renormalised(images: jax.Array, was: Preprocessing, becomes: Preprocessing) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.models.heads.dino_head import unit
+from vit_jax.models.layers.norm import unit
 
 KNOTS, FARTHEST = 17, 3.0  # of the quadrature that SIGReg is published with
 

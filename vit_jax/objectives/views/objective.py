@@ -14,12 +14,12 @@ from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
 from vit_jax.models.flops import forward_macs
 from vit_jax.models.functional import ModelFunctions
-from vit_jax.models.heads.dino_head import unit
 from vit_jax.models.heads.projector import projector_functions
 from vit_jax.models.layers.encoder_config import replace
+from vit_jax.models.layers.norm import unit
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
-from vit_jax.objectives.crops import Crops, check_local, check_sizes, crops_of, flat, of_any_size
+from vit_jax.objectives.crops import Crops, check_local, check_sizes, crop_fields, crops_of, flat, of_any_size
 from vit_jax.objectives.images import image_fields, inputs, normalise
 from vit_jax.objectives.protocol import Batch, Buffers, DataInfo, Field, LossOutput, Moment, Params, Sums
 from vit_jax.objectives.schedules import cosine
@@ -62,9 +62,7 @@ class Views(Objective):
     @property
     def fields(self) -> Mapping[str, Field]:
         """Crops: global ones of the model's size, local ones of theirs."""
-        channels = self.model.in_channels
-        local = {"local_crops": Field((None, None, None, channels), "uint8")} if len(self.crops) > 1 else {}
-        return {"global_crops": Field((None, *self.model.image_size, channels), "uint8"), **local}
+        return crop_fields(self.model, self.model.image_size, self.crops)
 
     @property
     def eval_fields(self) -> Mapping[str, Field]:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from vit_jax.models.tokenizers.vq import unit
+from vit_jax.models.layers.norm import unit
 
 
 def usage(codes: jax.Array, vectors: jax.Array, count: int) -> dict[str, jax.Array]:

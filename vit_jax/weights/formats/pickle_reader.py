@@ -283,9 +283,8 @@ class _Interpreter:
             function, arguments = self._pop(2)
             stack.append(_call(function, arguments))
         elif name == "BUILD":
-            (state,) = self._pop(
-                1
-            )  # attributes: of dictionaries only `_metadata`, of most objects not needed
+            # Attributes: of dictionaries only `_metadata`, of most objects not needed.
+            (state,) = self._pop(1)
             built = self._top((dict, _Opaque, TensorRecord, Module))
             if isinstance(built, Module):
                 built.attributes.update(_dictionary(state))
