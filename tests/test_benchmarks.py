@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from statistics import median
 
+import cv2
+import numpy as np
 import pytest
 
 from tests.runs import on_one_device
@@ -239,3 +241,43 @@ def test_fewer_tokens_are_counted_measured_and_judged(tmp_path, monkeypatch, cap
     assert all(0 <= row["accuracy"] <= 1 and row["images_per_second"] > 0 for row in found["digits"])
     assert "| prediction | `merge_tokens=2` |" in said
     assert "| plain | `merge_tokens=8` |" in said
+
+
+def test_features_learned_without_labels_are_compared(tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("compared", ROOT / "benchmarks" / "self_supervised.py")
+    compared = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(compared)
+    images, labels = np.random.default_rng(0).integers(0, 256, (900, 32, 32, 3), np.uint8), np.arange(900) % 2
+    files = [cv2.imencode(".jpg", image)[1].ravel() for image in images]
+    ends = np.cumsum([0, *map(len, files)])
+    for split in ("train", "test"):
+        np.savez(tmp_path / f"{split}.npz", jpeg=np.concatenate(files), offsets=ends, labels=labels)
+    small = [
+        "model.width=16",
+        "model.mlp_dim=16",
+        "model.depth=1",
+        "data.batch_size=16",
+        "data.eval_batch_size=40",
+    ]
+    options = ["--data", str(tmp_path), "--results", str(tmp_path / "runs"), "--flops", "3e9", "--seeds", "2"]
+    compared.main([*options, "--methods", "untrained", "mae", "--override", *small])
+    lines = capsys.readouterr().out.splitlines()
+    untrained, mae = (
+        next(line for line in lines if line.startswith(f"| {name} |")) for name in ("untrained", "mae")
+    )
+    assert untrained.startswith("| untrained | 1 |")
+    steps = int(mae.split("|")[2])
+    found = json.loads((tmp_path / "runs" / "mae-1" / "found.json").read_text())
+    assert 1 < steps == found["steps"] == round(3e9 / 16 / found["flops_per_image"])
+    assert mae.count("±") == 4
+    report = tmp_path / "few.json"
+    compared.main([
+        *options, "--few-labels", "--pretrained", "mae", "--only-seed", "1", "--json", str(report), "--override",
+        *small[:3], "data.batch_size=8", small[4],
+    ])  # fmt: skip
+    rows = json.loads(report.read_text())
+    assert [row["name"] for row in rows] == [
+        f"{who}-{share}" for share in (1, 10, 100) for who in ("scratch", "mae")
+    ]
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    assert rows[0]["steps"] == pytest.approx(5 * rows[1]["steps"], abs=5)

@@ -30,8 +30,8 @@ CASES = [
     "distill.py:patient",
     "distill_digits.py",
     "dino_digits.py",
-    "dino_i1k.py",
-    "dino_i1k.py:300",
+    "dino.py",
+    "dino.py:300",
     "dinov2.py",
     "lejepa_digits.py",
     "lejepa_digits.py:byol",
@@ -70,6 +70,11 @@ CASES = [
     "hiera_mae_i1k.py:huge",
     "cifar10.py",
     "cifar10.py:tiny",
+    *(
+        f"cifar10_self_supervised.py:{name}"
+        for name in ("dino", "ibot", "lejepa", "byol", "mae", "simmim", "ijepa")
+    ),
+    *(f"cifar10_self_supervised.py:{name}" for name in ("vq_tokenizer", "beit", "supervised")),
     "folder.py:images",
     "multi_label.py",
     "multi_label.py:images",
@@ -110,7 +115,7 @@ def load(case):
     if case.startswith("distill"):
         given = [f"objective.teacher{'s' * (case == 'distill.py')}={CHECKPOINT}"]
         given += ["data.path=images"] * (case != "distill_digits.py")
-    if case.startswith("beit"):
+    if "beit" in case:
         given = [f"objective.tokenizer={TOKENIZER}"]
     return load_config(str(CONFIGS / case), given)
 
@@ -191,6 +196,7 @@ def test_recipes_have_the_augmentation_of_their_papers():
         "mae_i1k.py:small",
         "hiera_mae_i1k.py:giant",
         "cifar10.py:huge",
+        "cifar10_self_supervised.py:dinov9",
         "cvt_i1k.py:w24",
         "mvitv2_i1k.py:huge",
     ):
@@ -265,7 +271,7 @@ def shrunk(case):
         "digits.py",
         "distill.py",
         "dino_digits.py",
-        "dino_i1k.py:300",
+        "dino.py:300",
         "dinov2.py",
         "lejepa_imagenette.py:visreg",
         "mae_digits.py",

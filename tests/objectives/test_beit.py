@@ -16,7 +16,7 @@ from vit_jax.data.images.resizing import resize
 from vit_jax.data.transforms.base import MisfitError
 from vit_jax.data.transforms.spec import parse
 from vit_jax.errors import ConfigError
-from vit_jax.models.flops import parameter_count
+from vit_jax.models.flops import forward_macs, parameter_count, training_flops
 from vit_jax.models.functional import buffers_of
 from vit_jax.models.functional import parameters as parameters_of
 from vit_jax.models.registry import model_functions
@@ -36,6 +36,7 @@ from vit_jax.weights.native import save_native
 DALLE = DalleEncoderConfig(hidden=4, blocks=2, vocabulary=9)
 VIT = tiny(depth=1, class_token=False, num_classes=0, pool="mean", position="sincos2d_mae")
 VQ = VqTokenizerConfig(VIT, VIT, vocabulary=7, code_width=4)
+VQ_MACS = forward_macs(VIT) + 16 * 4 * (VIT.width + 7)
 
 
 def dalle_arrays(config=DALLE, seed=0):
@@ -188,8 +189,10 @@ def images(tokens, rows=4):
     }
 
 
-@pytest.mark.parametrize(("kind", "tokens"), [("dalle", 32), ("vq", 16)])
-def test_codes_are_those_of_the_frozen_tokenizer(tokenizers, kind, tokens):
+@pytest.mark.parametrize(
+    ("kind", "tokens", "macs"), [("dalle", 32, DALLE.code_macs(16)), ("vq", 16, VQ_MACS)]
+)
+def test_codes_are_those_of_the_frozen_tokenizer(tokenizers, kind, tokens, macs):
     ours = build(tiny(depth=1), BeitOptions(tokenizers[kind]), DataInfo(5))
     assert ours.fields["token_image"].shape == (tokens, tokens, 3)
     assert ours.model.num_classes == ours.tokenizer.vocabulary
@@ -200,13 +203,27 @@ def test_codes_are_those_of_the_frozen_tokenizer(tokenizers, kind, tokens):
     prepared = jax.jit(now.prepare)(batch, jax.random.key(0))
     pixels = np.asarray(batch["token_image"], np.float32) / 255
     about = ours.tokenizer.preprocessing
-    expected = frozen.codes(jnp.asarray((pixels - about.mean) / about.std, jnp.float32))
+    expected_images = jnp.asarray((pixels - about.mean) / about.std, jnp.float32)
+    expected = frozen.codes(expected_images)
     np.testing.assert_array_equal(prepared["codes"], expected)
     assert prepared["codes"].max() < ours.tokenizer.vocabulary
     params = randomised(jax.eval_shape(now.init, jax.random.key(0))[0])
     sums = jax.jit(now.evaluate)(params, {}, batch)
-    assert (float(sums["count"]), sums.keys()) == (3, {"loss", "token_accuracy", "count"})
-    assert np.isfinite(float(sums["loss"]))  # though nothing of the first image is hidden
+    # Of four rows the last is padding, and nothing of the first is hidden.
+    assert (float(sums["count"]), sums.keys()) == (2, {"loss", "token_accuracy", "count"})
+    assert 0 < float(sums["loss"]) < 100
+    assert now.train_flops - training_flops(now.model) == 2 * macs
+
+
+def test_operations_of_dalles_encoder():
+    """Those of a kernel are its values, times the places of its output: 32, 16, 8 and 4 to each side."""
+    side, inputs = {0: 32, 1: 16, 2: 8, 3: 4}, (4, 4, 8, 16)
+    count = 32**2 * 49 * 3 * 4 + 4**2 * 32 * 9
+    for group, outputs in enumerate((4, 8, 16, 32)):
+        inner = outputs // 4
+        first = 9 * inputs[group] * inner + (inputs[group] != outputs) * inputs[group] * outputs
+        count += side[group] ** 2 * (first + 9 * outputs * inner + 2 * (18 * inner**2 + inner * outputs))
+    assert DALLE.code_macs(16) == count
 
 
 def test_divided_steps_are_whole_ones(tokenizers):

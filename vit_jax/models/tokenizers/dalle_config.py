@@ -51,3 +51,25 @@ class DalleEncoderConfig:
         """Channels that go into each block, and that come out."""
         outputs = [self.hidden * 2**group for group in range(GROUPS) for _ in range(self.blocks)]
         return tuple(zip([self.hidden, *outputs], outputs))
+
+    @property
+    def kernels(self) -> list[tuple[int, int, int]]:
+        """Side, inputs and outputs of every convolution; those that change the number of channels are last."""
+        sizes = [(7, self.in_channels, self.hidden), (1, self.widths[-1][1], self.vocabulary)]
+        for inputs, outputs in self.widths:
+            inner = outputs // 4
+            sizes += [(3, inputs, inner), (3, inner, inner), (3, inner, inner), (1, inner, outputs)]
+        return sizes + [(1, inputs, outputs) for inputs, outputs in self.widths if inputs != outputs]
+
+    def code_macs(self, codes: int) -> int:
+        """Return the multiply-adds of an image that has so many codes."""
+        first, last, *_ = self.kernels
+        pixels = codes * self.stride[0] * self.stride[1]
+        count = pixels * first[0] ** 2 * first[1] * first[2] + codes * last[1] * last[2]
+        for block, (inputs, outputs) in enumerate(self.widths):
+            inner, smaller = outputs // 4, 4 ** (block // self.blocks)
+            each = (
+                9 * inputs * inner + 18 * inner**2 + inner * outputs + inputs * outputs * (inputs != outputs)
+            )
+            count += pixels // smaller * each
+        return count

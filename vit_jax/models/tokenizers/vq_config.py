@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from vit_jax.errors import ConfigError
 from vit_jax.models.layers.encoder_config import check_at_least, check_parts
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.vit import arithmetic as vit
 from vit_jax.models.vit.config import ViTConfig
 
 
@@ -57,3 +58,7 @@ class VqTokenizerConfig:
     def dtype(self) -> str:
         """What it computes in."""
         return self.encoder.dtype
+
+    def code_macs(self, codes: int) -> int:
+        """Return the multiply-adds of an image that has so many codes."""
+        return vit.macs(self.encoder) + codes * self.code_width * (self.encoder.width + self.vocabulary)

@@ -8,11 +8,9 @@ from vit_jax.models.vit.family import FAMILY as VIT
 
 
 def _macs(config: VqTokenizerConfig, visible: float | None = 1.0) -> int:
-    encoder, decoder, n = config.encoder, config.decoder, config.encoder.num_patches
-    dense = config.code_width * (encoder.width + config.vocabulary + decoder.width)
-    return (
-        vit.macs(encoder) + blocks_macs(decoder, n) + n * (dense + decoder.width * vit.patch_values(decoder))
-    )
+    decoder, n = config.decoder, config.encoder.num_patches
+    dense = config.code_width + vit.patch_values(decoder)
+    return config.code_macs(n) + blocks_macs(decoder, n) + n * dense * decoder.width
 
 
 def _parameters(config: VqTokenizerConfig) -> int:

@@ -92,6 +92,11 @@ class Beit(Objective):
         """The loss, and how many codes of hidden patches are the most probable ones."""
         return {"loss": "min", "token_accuracy": "max"}
 
+    @property
+    def train_flops(self) -> float:
+        """Floating-point operations for one image: the model forward and backward, the tokenizer forward."""
+        return super().train_flops + 2.0 * self.tokenizer.code_macs(self.model.num_patches)
+
     def constants(self) -> Mapping[str, Constant]:
         """Return the tokenizer."""
         return {"tokenizer": Constant(self.tokenizer, self.options.tokenizer)}
@@ -123,8 +128,8 @@ class Beit(Objective):
         return loss, LossOutput({"loss": loss, "token_accuracy": accuracy}, buffers, count)
 
     def evaluate(self, params: Params, buffers: Buffers, batch: Batch) -> Sums:
-        """Return sums of each image's means over its hidden patches."""
-        rows = batch["mask"]
+        """Return sums of each image's means over its hidden patches; one without any does not count."""
+        rows = batch["mask"] & batch["patch_mask"].any(axis=1)
         prepared = self.prepare(batch, jax.random.key(0))
         losses, right, _ = self._losses(params, buffers, prepared, None)
         hidden = prepared["hidden"].astype(jnp.float32)

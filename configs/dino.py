@@ -1,6 +1,6 @@
 """DINO of a ViT-S/16 on ImageNet-1k: Caron et al. 2021 (arXiv 2104.14294).
 
-    vit-jax train --config configs/dino_i1k.py:100 --workdir DIR --config.data.path=TFDS_DIR
+    vit-jax train --config configs/dino.py:100 --workdir DIR --config.data.path=TFDS_DIR
 
 The argument is the number of epochs, 100 (default) or 300, each with its recipe.
 Hardware: published, 1.75 days on 8 V100 GPUs (100), 2.6 days on 16 (300).
@@ -19,7 +19,7 @@ EPOCHS = ("100", "300")
 def get_config(arg="100"):
     """Return the configuration for a number of epochs."""
     if arg not in EPOCHS:
-        raise ConfigError(f"dino_i1k.py:{arg} is no recipe; choose one of {', '.join(EPOCHS)}.")
+        raise ConfigError(f"dino.py:{arg} is no recipe; choose one of {', '.join(EPOCHS)}.")
     config = default_config()
     config.duration = f"{arg} epochs"
 
