@@ -39,7 +39,7 @@ QUIET = ["log.progress=false", "log.tensorboard=false", "checkpoint.every=100%",
 
 
 def train(
-    name: str, method: str, seed: int, flops: float, told: Sequence[str], place: Path
+    name: str, method: str, seed: int, flops: float, told: Sequence[str], place: Path, start: str = ""
 ) -> dict[str, Any]:
     """Return what a run found that takes as many operations, as soon as there is one.
 
@@ -50,16 +50,20 @@ def train(
       flops: operations of all steps.
       told: further overrides.
       place: folder of all runs.
+      start: the run in it whose encoder it starts with, if any.
     """
     workdir = place / f"{name}-{seed}"
     found = workdir / "found.json"
     if found.is_file():
         return json.loads(found.read_text())
-    overrides = [*QUIET, *told, f"seed={seed}"]
-    config = vit_jax.load_config(f"{CONFIG}:{method}", overrides)
+    if start:  # whose model has what is told
+        told = [word for word in told if not word.startswith("model.")]
+    config: Any = vit_jax.load_config(f"{CONFIG}:{method}", [*QUIET, *told, f"seed={seed}"])
+    if start:
+        config.model = {"checkpoint": str(place / start), "pool": "mean"}
     each = build(config).task.objective.train_flops
     steps = max(round(flops / each / config.data.batch_size), 1)
-    config = vit_jax.load_config(f"{CONFIG}:{method}", [*overrides, f"duration={steps}"])
+    config.duration = steps
     result = vit_jax.train(config, str(workdir))
     row = {"name": name, "seed": seed, "steps": steps, "flops_per_image": each, **result.metrics}
     found.write_text(json.dumps(row, indent=1) + "\n")
@@ -111,8 +115,8 @@ def with_few_labels(
     told = [*told, f"data.train_split=train[:{share}%]", "evaluation.probes=()"]
     if not method:
         return train(f"scratch-{share}", "supervised", seed, sum(flops), told, place)
-    start = ["model={}", f"model.checkpoint={place / f'{method}-{seed}'}", "model.pool=mean"]
-    return train(f"{method}-{share}", "supervised", seed, flops[1], [*told, *start], place)
+    start = f"{method}-{seed}"
+    return train(f"{method}-{share}", "supervised", seed, flops[1], told, place, start)
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
