@@ -59,6 +59,7 @@ CASES = [
     "mae_i1k.py:huge",
     "mae_finetune_i1k.py",
     "mae_finetune_i1k.py:base",
+    "mae_linear_i1k.py",
     "cvt_i1k.py",
     "cvt_i1k.py:21",
     "mvitv2_i1k.py",
@@ -123,7 +124,9 @@ def load(case):
 def from_checkpoint(case):
     """Whether a case starts from a checkpoint."""
     started = ("multi_label.py:images", "regression.py:images")
-    return case.startswith(("finetune", "mae_finetune", "segmentation_folder")) or case in started
+    return (
+        case.startswith(("finetune", "mae_finetune", "mae_linear", "segmentation_folder")) or case in started
+    )
 
 
 def test_every_config_is_listed():
@@ -194,6 +197,7 @@ def test_recipes_have_the_augmentation_of_their_papers():
         "swinv2_i1k.py:tiny,7",
         "deit3_i1k.py:tiny",
         "mae_i1k.py:small",
+        "mae_linear_i1k.py:small",
         "hiera_mae_i1k.py:giant",
         "cifar10.py:huge",
         "cifar10_self_supervised.py:dinov9",
@@ -217,7 +221,7 @@ SMALL = {
 def shrunk(case):
     """The configuration with everything kept but size: same kinds of model, loss, optimizer and schedule."""
     config = load(case)
-    if not case.startswith(("finetune", "mae_finetune")):
+    if not case.startswith(("finetune", "mae_finetune", "mae_linear")):
         config.model.update(SMALL[family_of(resolve_model(config.model)[0]).name])
     config.model.update(image_size=16)
     if config.model.get("representation_size"):
@@ -301,6 +305,7 @@ def shrunk(case):
         "finetune.py:linear_probe",
         "finetune.py:lora",
         "mae_finetune_i1k.py",
+        "mae_linear_i1k.py",
     ],
 )
 def test_toy_size_trains_a_step(case):
@@ -326,6 +331,22 @@ def test_finetune_names_its_methods_and_what_it_needs():
         load_config(str(CONFIGS / "finetune.py:loras"))
     with pytest.raises(ConfigError, match="model has neither name nor checkpoint"):
         load_config(str(CONFIGS / "finetune.py"), ["data.path=images"])
+
+
+def test_a_linear_classifier_on_frozen_features_learns_nothing_else():
+    experiment = build(shrunk("mae_linear_i1k.py"))
+    state, constants = experiment.init(), experiment.devices.constants
+    assert 0.005 < float(state.params["head"]["kernel"].std()) < 0.015
+    batch = experiment.devices.put(next(experiment.data.train_batches(0)))
+    step = jax.jit(experiment.step)
+    after, _ = step(step(state, batch, *constants.arguments)[0], batch, *constants.arguments)
+    before, after = (flatten({"p": state.params, "b": state.buffers}) for state in (state, after))
+    changed = {path for path in before if (before[path] != after[path]).any()}
+    assert changed == {"p/head/kernel", "p/head/bias", "b/head_norm/mean", "b/head_norm/variance"}
+    config = shrunk("mae_linear_i1k.py")
+    config.model.num_classes = 0
+    with pytest.raises(ConfigError, match=r"model\.head_std is 0\.01, but no head is new in this run"):
+        build(config)
 
 
 @pytest.mark.parametrize(

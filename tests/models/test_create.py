@@ -49,6 +49,10 @@ from vit_jax.models.vit.resnet_config import ResNetConfig
         (dict(heads=3), "heads is 3, which does not divide width 32"),
         (dict(width=34, position="sincos2d_mae"), "width is 34; sincos2d_mae needs a multiple of 4"),
         (dict(class_token=False), "pool is 'cls' but class_token is False"),
+        (
+            dict(head_batch_norm=True, distillation_token=True),
+            "head_batch_norm stands before one head; set it, or distillation_head, to False",
+        ),
         (dict(pool="avg"), "pool is 'avg'; it must be one of cls, mean, cls_mean, map, patches, none"),
         (dict(pool_norm="middle"), "pool_norm is 'middle'; it must be one of before, after, none"),
         (dict(position="sincos"), "position is 'sincos'; .* Did you mean 'sincos2d_mae'"),

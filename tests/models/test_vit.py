@@ -16,6 +16,7 @@ from vit_jax.models.vit.config import CHOICES, replace
 from vit_jax.models.vit.embedding import drop_patches, kept_patches
 from vit_jax.models.vit.model import CAPTURES, DROPPED, VisionTransformer
 from vit_jax.random import fold
+from vit_jax.trees import flatten
 
 DEEP = tiny(depth=3, drop_path_rate=0.3, attention_dropout_rate=0.1)
 KEY = jax.random.key(3)
@@ -187,6 +188,25 @@ def test_representation_layer_is_a_tanh_before_the_head():
     expected = np.tanh(values["pooled"] @ layer["kernel"] + layer["bias"])
     np.testing.assert_allclose(values["pre_logits"], expected, atol=1e-6)
     assert (values["pre_logits"].shape, logits.shape) == ((2, 24), (2, 5))
+
+
+def test_a_batch_norm_before_the_head_takes_statistics_of_features():
+    config = tiny(head_batch_norm=True)
+    model, params, images = functions(config), parameters(config), pixels(6)
+    head, statistics = params["head"], params["head_norm"]
+    logits, values = run(config, images, capture=("pooled",))
+    x = values["pooled"]
+    expected = (x - statistics["mean"]) / np.sqrt(statistics["variance"] + 1e-6)
+    np.testing.assert_allclose(logits, expected @ head["kernel"] + head["bias"], atol=5e-6)
+    buffers = {"head_norm": params.pop("head_norm")}
+    assert flatten(model.abstract_buffers).keys() == flatten(buffers).keys()
+    logits, changed = jax.jit(model.apply_state)(params, buffers, images, KEY)
+    expected = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-6)
+    np.testing.assert_allclose(logits, expected @ head["kernel"] + head["bias"], atol=5e-5)
+    new = changed["head_norm"]
+    np.testing.assert_allclose(new["mean"], 0.9 * statistics["mean"] + 0.1 * x.mean(axis=0), atol=1e-6)
+    unbiased = x.var(axis=0) * 6 / 5
+    np.testing.assert_allclose(new["variance"], 0.9 * statistics["variance"] + 0.1 * unbiased, atol=1e-5)
 
 
 def test_without_a_head_the_output_is_the_pooled_vector():

@@ -205,6 +205,9 @@ def test_preprocessing_travels(format, preprocessing, tmp_path):
         ),
         (replace(PLAIN, distillation_token=True, distillation_head=False), "timm", "", "read both tokens"),
         (HYBRID, "hf", "", "transformers has no place for backbone"),
+        (replace(PLAIN, head_batch_norm=True), "hf", "", "transformers .* head_norm"),
+        (replace(PLAIN, head_batch_norm=True), "timm", "", "timm .* head_"),
+        (replace(PLAIN, head_batch_norm=True), "npz", "", "npz .* head_"),
     ],
 )
 def test_what_a_format_cannot_say_is_an_error(config, format, lost, why, tmp_path):

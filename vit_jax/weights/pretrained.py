@@ -249,6 +249,6 @@ def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def _start(path: str, head_std: float) -> str:
-    if path.startswith("head"):
+    if path.startswith("head") and path.endswith(("kernel", "bias")):
         return f"normal, deviation {head_std:g}" if head_std and path.endswith("kernel") else "zero"
     return "as in a new model"

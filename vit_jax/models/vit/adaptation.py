@@ -22,7 +22,7 @@ class ViTAdaptation(Adaptation):
         "position_bias", "qkv_bias", "k_bias", "norm", "branch_bias", "patch_norm", "mlp_scale", "register_position",
         "pool_heads", "pool_mlp_dim", "differential", "parallel",
     )  # fmt: skip
-    head_fields = ("representation_size", "head_bias", "problem")
+    head_fields = ("representation_size", "head_batch_norm", "head_bias", "problem")
 
     def changes(
         self, config: ViTConfig, target: ViTConfig, patch_resample: str = "flexi"
@@ -66,7 +66,7 @@ class ViTAdaptation(Adaptation):
         """Return fields of a model with another head: without the layer before it, and one row for an image."""
         changes = super().other_head(config, num_classes)
         if num_classes:
-            changes |= {"representation_size": 0, "head_bias": True}
+            changes |= {"representation_size": 0, "head_batch_norm": False, "head_bias": True}
             if config.pool in ("patches", "none"):
                 changes |= {"pool": "cls" if config.class_token else "mean"}
         return changes

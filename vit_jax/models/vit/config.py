@@ -85,6 +85,8 @@ class ViTConfig(EncoderConfig):
       pool_prefix: whether attention pooling also sees class and register tokens.
       pool_norm: where the final norm stands: `before` the pooling, or `after` it (timm's `fc_norm`); `none` for none.
       representation_size: width of a dense+tanh layer before the head; 0 for none.
+      head_batch_norm: a batch norm without parameters before the head: linear classifiers on frozen features are
+        trained behind it (MAE, He et al. 2021, arXiv 2111.06377, appendix A.1).
       head_bias: whether the head has a bias.
       head_bias_init: initial bias of the head; about -log(classes) suits sigmoid losses.
       patch_bias: whether the patch embedding has a bias.
@@ -142,6 +144,7 @@ class ViTConfig(EncoderConfig):
     pool_prefix: bool = True
     pool_norm: str = "before"
     representation_size: int = 0
+    head_batch_norm: bool = False
     head_bias: bool = True
     head_bias_init: float = 0.0
     patch_bias: bool = True
@@ -241,6 +244,10 @@ class ViTConfig(EncoderConfig):
         if self.two_heads and (self.pool_norm == "after" or self.representation_size):
             raise ConfigError(
                 "distillation_head needs pool_norm 'before' and representation_size 0: each token has its own head."
+            )
+        if self.head_batch_norm and self.two_heads:
+            raise ConfigError(
+                "head_batch_norm stands before one head; set it, or distillation_head, to False."
             )
         if self.position_bias != "none" and not (self.class_token and self.prefix_tokens == 1):
             raise ConfigError(

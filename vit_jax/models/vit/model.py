@@ -13,6 +13,7 @@ from flax import nnx
 from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.layers.attention import ALONE, Surroundings
 from vit_jax.models.layers.attentions.mixed import MixedAttention
+from vit_jax.models.layers.batch_norm import BatchNorm
 from vit_jax.models.layers.dense import Dense, value_of
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.encoder import apply_blocks, make_blocks
@@ -91,10 +92,11 @@ class VisionTransformer(Backbone):
         relative = relative if config.position_bias == "blocks" else None
         self.blocks = make_blocks(config, relative, attention=attention, rngs=rngs)
         self.norm = norm_of(config, d) if config.pool_norm != "none" else None
-        # nnx.data: these can change between a module and None, see `reset_classifier`.
+        # nnx.data: what can change between a module and None, see `reset_classifier`.
         self.pool = nnx.data(AttentionPool(config, rngs=rngs) if config.pool == "map" else None)
         size = config.representation_size
         self.pre_logits = Dense((d,), (size,), scheme=config.init, rngs=rngs) if size else None
+        self.head_norm = nnx.data(_head_norm(config))
         self.head = nnx.data(_head(config))
         self.head_distillation = nnx.data(_head(config, distillation=True))
 
@@ -278,7 +280,9 @@ class VisionTransformer(Backbone):
             x = jnp.tanh(self.pre_logits(x))
         values["pre_logits"] = x
         # The head is small and its logits feed exponentials: float32 always.
-        out = x if self.head is None else self.head(x.astype(jnp.float32))
+        x = x if self.head is None else x.astype(jnp.float32)
+        x = x if self.head_norm is None else self.head_norm(x, key is not None)
+        out = x if self.head is None else self.head(x)
         if self.head is not None and self.head_distillation is not None:
             tokens = values["encoded"].astype(jnp.float32)
             values["class_logits"] = self.head(tokens[:, 0])
@@ -324,6 +328,7 @@ class VisionTransformer(Backbone):
         if self.config.pool != before.pool:
             rngs = nnx.Rngs(jax.random.key(seed))
             self.pool = AttentionPool(self.config, rngs=rngs) if self.config.pool == "map" else None
+        self.head_norm = _head_norm(self.config)
         self.head = _head(self.config)
         self.head_distillation = _head(self.config, distillation=True)
 
@@ -334,6 +339,11 @@ def _token(config: ViTConfig, present: bool, rngs: nnx.Rngs) -> nnx.Param | None
     if config.init == "jax":  # vision_transformer and big_vision start the class token at zero
         return nnx.Param(jnp.zeros((1, config.width)))
     return nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, config.width), jnp.float32))
+
+
+def _head_norm(config: ViTConfig) -> BatchNorm | None:
+    wanted = config.head_batch_norm and config.num_classes
+    return BatchNorm(config.feature_width, 1e-6, affine=False) if wanted else None
 
 
 def _head(config: ViTConfig, distillation: bool = False) -> Dense | None:

@@ -217,7 +217,7 @@ def _check_combinations(flat: dict[str, Any]) -> None:
 def _check_model(section: dict[str, Any]) -> None:
     options = dict(section)
     name = options.pop("name", "")
-    checkpoint, ignore, weights, labels = (
+    checkpoint, ignore, weights, labels, head_std = (
         options.pop(key, default) for key, default in CHECKPOINT_KEYS.items()
     )
     if not isinstance(checkpoint, str):
@@ -235,6 +235,12 @@ def _check_model(section: dict[str, Any]) -> None:
     if labels != LABELS[0] and not checkpoint:
         raise ConfigError(
             f"model.labels is {labels!r}, but there is no model.checkpoint whose head could be kept."
+        )
+    if not isinstance(head_std, float) or not 0 <= head_std < math.inf:
+        raise ConfigError(f"model.head_std is {head_std!r}; it must be a finite number, 0 or more.")
+    if head_std and not checkpoint:
+        raise ConfigError(
+            f"model.head_std is {head_std!r}, but there is no model.checkpoint that gets a new head; leave it out."
         )
     preprocessing = options.get("preprocessing", {})
     if not isinstance(preprocessing, dict):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.config_json import config_from_json
-from vit_jax.models.families import image_config, is_image_encoder
+from vit_jax.models.families import family_of, image_config, is_image_encoder
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.registry import model_config
 from vit_jax.training.config.defaults import Config
@@ -61,12 +61,16 @@ def resolve_model(
     from vit_jax.weights.load import open_pretrained
 
     options.update(which_weights(section), classifier=True, data_classes=classes)
-    pretrained = open_pretrained(checkpoint, **options)
+    head_std = section.get("head_std", 0.0)
+    pretrained = open_pretrained(checkpoint, **options, head_std=head_std)
     if not is_image_encoder(pretrained.config):
         raise ConfigError(
             f"model.checkpoint {checkpoint!r} holds a {type(pretrained.config).__name__.removesuffix('Config')}, "
             "not a single image encoder; give a checkpoint of a Vision Transformer."
         )
+    heads = {f"{head}/kernel" for head in family_of(pretrained.config).head}
+    if head_std and classes is not None and not heads & {*pretrained.report.new}:
+        raise ConfigError(f"model.head_std is {head_std!r}, but no head is new in this run; leave it out.")
     return pretrained.config, pretrained
 
 

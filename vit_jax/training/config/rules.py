@@ -12,7 +12,13 @@ from vit_jax.training.report.writers.base import WRITERS
 OPEN_SECTIONS = ("model.", "objective.")
 
 # What `model` may say beside the fields of its configuration and its name.
-CHECKPOINT_KEYS: dict[str, Any] = {"checkpoint": "", "ignore": (), "weights": "", "labels": LABELS[0]}
+CHECKPOINT_KEYS: dict[str, Any] = {
+    "checkpoint": "",
+    "ignore": (),
+    "weights": "",
+    "labels": LABELS[0],
+    "head_std": 0.0,
+}
 
 # Whether a share of the run makes sense.
 DURATIONS = {
