@@ -58,5 +58,6 @@ def get_config(arg="100"):
 
     config.evaluation.probes = ("knn", "rank")
     config.evaluation.every = "10 epochs"
+    config.evaluation.illustrate = 12
     config.checkpoint.every = "1 epoch"
     return config

@@ -50,4 +50,5 @@ def get_config(arg=None):
 
     config.evaluation.probes = ("knn", "rank")
     config.evaluation.every = "20%"
+    config.evaluation.illustrate = 12
     return config

@@ -45,4 +45,5 @@ def get_config(arg="lejepa"):
 
     config.evaluation.probes = ("knn", "linear:100%", "rank")
     config.evaluation.every = "20%"
+    config.evaluation.illustrate = 12
     return config

@@ -47,5 +47,6 @@ def get_config(arg="lejepa"):
 
     config.evaluation.probes = ("knn", "rank")
     config.evaluation.every = "10 epochs"
+    config.evaluation.illustrate = 12
     config.checkpoint.every = "5 epochs"
     return config

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vit_jax.errors import ConfigError
-from vit_jax.inference.pca import colours
+from vit_jax.objectives.outputs.components import colours
 
 
 def scene(seed=0, n=3, side=8, c=12):

@@ -17,6 +17,7 @@ from vit_jax.objectives.encoder import encoder_state, pooled_features
 from vit_jax.objectives.images import pictures_of, raw_images
 from vit_jax.objectives.outputs.base import Output
 from vit_jax.objectives.outputs.illustration import illustrated
+from vit_jax.objectives.outputs.seen import seen
 from vit_jax.objectives.protocol import (
     Batch,
     Buffers,
@@ -256,7 +257,7 @@ class Objective(ABC):
     def illustrate(
         self, params: Params, buffers: Buffers, batch: HostBatch, records: Sequence[str]
     ) -> Illustration:
-        """Return pictures of what the model does with each example of a batch; by default of its predictions.
+        """Return pictures of what the model does with each example of a batch: of predictions, or else of features.
 
         Every host calls it with the same batch, and all get the same pictures.
 
@@ -266,9 +267,7 @@ class Objective(ABC):
           records: where each comes from.
         """
         if self.output is None:
-            shown = pictures_of(batch, self.model)
-            examples = [Example(record, [image], record) for record, image in zip(records, shown)]
-            return Illustration("Examples", ("image",), examples)
+            return seen(self.model, *encoder_state(self, params, buffers), batch, records)
         predict = jax.jit(self.predict)
         return illustrated(
             lambda images: predict(params, buffers, {"image": images}),

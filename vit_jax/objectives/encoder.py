@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.families import family_of
+from vit_jax.models.functional import ModelFunctions
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.images import inputs
 
@@ -58,7 +59,11 @@ def pooled_features(model: Any, params: Any, buffers: Any, batch: Mapping[str, A
       batch: its raw images, see `objectives.images`.
     """
     functions = model_functions(family_of(model).headless(model))
-    known = {*functions.abstract, *functions.abstract_buffers}
-    state = ({name: part for name, part in tree.items() if name in known} for tree in (params, buffers))
-    features, _ = functions.apply_state(*state, inputs(batch, model))
+    features, _ = functions.apply_state(*own_state(functions, params, buffers), inputs(batch, model))
     return features.astype(jnp.float32)
+
+
+def own_state(functions: ModelFunctions, *trees: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return of parameters and of buffers what is a model's; it may be in either."""
+    known = {*functions.abstract, *functions.abstract_buffers}
+    return [{name: part for name, part in tree.items() if name in known} for tree in trees]
