@@ -62,7 +62,8 @@ def measure(
     arguments: argparse.Namespace,
     unit: str,
     sides: tuple[str, ...],
-    flops: Callable[[Any], int],
+    flops: Callable[[Any], int] | None = None,
+    tasks: list[Task] | None = None,
 ) -> None:
     """Run a benchmark as its driver: start the workers, time the rounds, report.
 
@@ -72,6 +73,7 @@ def measure(
       unit: what is timed, in words.
       sides: our own sides, `ours` first; the peers are added if there is a Python for them.
       flops: floating-point operations for one image, of a model's configuration.
+      tasks: what is timed, instead of the models of the arguments; with those of `products`.
     """
     if arguments.json and not arguments.json.absolute().parent.is_dir():
         parser.error(f"--json is {str(arguments.json)!r}, but there is no such folder; make it first")
@@ -80,7 +82,9 @@ def measure(
         parser.error(
             f"--before is {str(arguments.before)!r}, which has no benchmarks/{script.name}; give a checkout of vit_jax"
         )
-    tasks = _tasks(parser, arguments, flops)
+    if tasks is None:
+        assert flops is not None
+        tasks = _tasks(parser, arguments, flops)
     missing = {}  # by side: why it is not measured
     if not arguments.peer_python:
         missing = dict.fromkeys(PEERS, "no --peer-python was given")
@@ -126,14 +130,9 @@ def _environment(side: str, arguments: argparse.Namespace) -> dict[str, str]:
     return tuned(environment) or environment
 
 
-def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any], int]) -> list[Task]:
-    """Return what is timed in each round: products, one for each dtype, and models, one for each dtype."""
-    from vit_jax.errors import ConfigError
-    from vit_jax.models.flops import parameter_count
-    from vit_jax.models.names.resolve import resolve
-    from vit_jax.models.registry import model_config
-
-    tasks = [
+def products(arguments: argparse.Namespace) -> list[Task]:
+    """Return the matrix products that say how fast the machine is, one for each dtype."""
+    return [
         {
             "model": None,
             "device": arguments.device,
@@ -143,6 +142,16 @@ def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any
         }
         for dtype in arguments.dtypes
     ]
+
+
+def _tasks(parser: argparse.ArgumentParser, arguments: Any, flops: Callable[[Any], int]) -> list[Task]:
+    """Return what is timed in each round: products, one for each dtype, and models, one for each dtype."""
+    from vit_jax.errors import ConfigError
+    from vit_jax.models.flops import parameter_count
+    from vit_jax.models.names.resolve import resolve
+    from vit_jax.models.registry import model_config
+
+    tasks = products(arguments)
     for name in arguments.models:
         try:
             options = {"num_classes": CLASSES}

@@ -97,7 +97,9 @@ def serve(side: str, build: Callable[[Task], Callable[[], Any]]) -> None:
         for _ in range(2):  # compile, and warm up
             runs[index]()
         prepared[index] = time.perf_counter() - start
-    packages = ("torch", "timm", "transformers") if side in PEERS else ("jax", "jaxlib", "flax", "optax")
+    packages = (
+        ("torch", "timm", "transformers", "lightly") if side in PEERS else ("jax", "jaxlib", "flax", "optax")
+    )
     versions = {"python": platform.python_version()}
     versions |= {name: version(name) for name in packages if importlib.util.find_spec(name)}
     print(json.dumps({"versions": versions, "prepare_seconds": prepared}), file=answers)

@@ -15,6 +15,9 @@ import pytest
 from tests.runs import on_one_device
 from vit_jax.models.flops import forward_flops, training_flops
 from vit_jax.models.registry import model_config
+from vit_jax.objectives.base import DataInfo
+from vit_jax.objectives.mae.objective import build
+from vit_jax.objectives.mae.options import MaeOptions
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--models", "vit_mu_patch16_224", "--image-size", "32", "--batch-size", "2", "--rounds", "2"]
@@ -70,6 +73,18 @@ def test_inference_beside_peers_that_cannot_run(tmp_path):
     assert set(missing) == {"torch eager", "torch compile"}
     assert "torch compile: not measured, its process ended with status 1" in process.stdout
     assert "vit_mu_patch16_224" in process.stdout
+
+
+def test_a_step_without_labels_beside_peers_that_cannot_run(tmp_path):
+    path = tmp_path / "report.json"
+    options = ["--methods", "mae", "--models", "vit_mu_patch16_224", "--batch-size", "2", "--rounds", "2"]
+    process = run("self_supervised_step", *options, "--peer-python", sys.executable, "--json", str(path))
+    assert process.returncode == 0, process.stderr
+    report = json.loads(path.read_text())
+    _, ours = report["results"]
+    objective = build(model_config("vit_mu_patch16_224", num_classes=0), MaeOptions(), DataInfo(0))
+    assert (ours["model"], ours["flops"]) == ("mae vit_mu_patch16_224", 2 * objective.train_flops)
+    assert set(report["not_measured"]) == {"torch eager", "torch compile"}
 
 
 def test_a_model_with_stages_and_batch_norms(tmp_path):

@@ -10,10 +10,12 @@ import pytest
 import vit_jax
 from tests.reference.cases import load_case
 from tests.tiny import assert_trees_close
+from tests.weights.models import write
 from vit_jax.errors import ConfigError, VitError
 from vit_jax.inference.features import FeatureExtractor
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.preprocessing import Preprocessing
+from vit_jax.models.resnet.config import ResNetConfig
 from vit_jax.objectives.base import DataInfo, Moment
 from vit_jax.objectives.distillation import losses
 from vit_jax.objectives.distillation.objective import Distillation
@@ -107,6 +109,25 @@ def test_the_teacher_says_of_mixed_pixels_what_it_says_alone(teacher):
     np.testing.assert_allclose(loss, losses.kl_loss(student, said, 1.0).mean(), rtol=1e-5)
     assert out.weight == 8
     assert float(out.metrics["loss"]) == float(loss)
+
+
+def test_a_residual_network_teaches_with_the_statistics_that_it_has(tmp_path):
+    sizes = dict(depths=(1, 1), widths=(8, 8), stem_width=8, image_size=16, num_classes=3)
+    write(ResNetConfig(**sizes), tmp_path / "resnet", "hf")
+    options = DistillationOptions(
+        teacher=str(tmp_path / "resnet"), teacher_weight=1.0, teacher_labels="by-position"
+    )
+    objective, params, buffers = at(Distillation(MODEL, options, DataInfo(3, CLASSES)))
+    prepared = objective.prepare(batch(), KEY)
+    own = vit_jax.load(tmp_path / "resnet", verbose=False)
+    assert np.abs(own.stem.norm.mean[...]).max() > 0.05
+    seen = objective.teacher.sees(prepared["image"], MODEL.preprocessing)
+    said = objective.teacher(objective.moment.constants["teacher"], seen)
+    np.testing.assert_allclose(said, own(seen), rtol=1e-5, atol=1e-5)
+    loss, out = jax.jit(objective.loss)(params, buffers, prepared, KEY)
+    student = objective.functions.apply(params, prepared["image"])
+    np.testing.assert_allclose(loss, losses.kl_loss(student, own(seen), 1.0).mean(), rtol=1e-5)
+    assert not jax.tree.leaves(out.buffers)
 
 
 def test_a_distillation_token_learns_from_the_teacher_and_the_class_token_from_labels(teacher):

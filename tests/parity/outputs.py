@@ -352,6 +352,8 @@ def staged_maps(model, inputs, about):
     found = {"logits": logits, "forward_features": values.get("encoded"), "pre_logits": values["pre_logits"]}
     for index, name in enumerate(names):
         found[f"hidden_states.{index}"] = found[f"intermediates.{index}"] = jnp.moveaxis(values[name], 3, 1)
+    if found["forward_features"] is None:
+        found["forward_features"] = jnp.moveaxis(values[names[-1]], 3, 1)
     return found
 
 
@@ -407,6 +409,7 @@ RUNS = {
     "hiera_hf_mae": hidden_mask_units,
     "hiera_": hierarchical,
     "cvt_": staged_maps,
+    "resnet_": staged_maps,
     "mvitv2_timm": staged_maps,
     "dino_head": projection_head,
     "beit_hf_upernet": segmentation,

@@ -51,7 +51,9 @@ def prepare(about, weights, folder):
         return folder, {}
     if name in ("swin_torchvision", "swinv2_torchvision"):
         return target, {}
-    if name.startswith("mvitv2_timm"):  # its arguments are an object, and no architecture of timm has them
+    if name.startswith(
+        ("mvitv2_timm", "resnet_timm")
+    ):  # its arguments are an object, and no architecture of timm has them
         return target, {}
     if name == "vit_torchvision":
         return target, dict(model=torchvision(config))

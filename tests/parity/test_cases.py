@@ -16,7 +16,7 @@ from vit_jax.weights.load import load
 
 FAMILIES = (
     "vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip", "ssl", "hiera", "cvt", "mvit", "swin", "explain",
-    "tome",
+    "tome", "resnet",
 )  # fmt: skip
 # Cases that resample positions while they run, as their library does when asked.
 DYNAMIC = (
@@ -26,7 +26,7 @@ DYNAMIC = (
 
 
 # How near, in units of a pixel's value, a point is at which rounding may have taken a gradient, see `around`.
-NEAR = {"hybrid": 3e-7, "swin": 6e-8}
+NEAR = {"hybrid": 3e-7, "swin": 6e-8, "resnet": 3e-7}
 # Of these, what is not our models' is left out.
 PARTLY = {
     "gradcam_swin": ("logits",),

@@ -1,6 +1,6 @@
 """Make cases of timm: `python make_timm_cases.py DIR [NAME ...]`, with torch and timm.
 
-They are of its later plain ViTs, and of Swin on images of another size than its own.
+They are of its later plain ViTs, of Swin on images of another size than its own, and of ResNets.
 
 Weights, images and cotangents are drawn by the rules of the parity cases' generator: from the seed, the case's name and
 the array's name. Outputs and the gradient of `sum(logits * cot)` are of a float64 run, rounded; `noise_f32_vs_f64` is
@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import save_file
 from timm.layers import HybridEmbed, LayerNorm, RmsNorm, SwiGLU
 from timm.models.eva import Eva
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import (
@@ -58,6 +59,8 @@ SWIN = dict(
 )
 # Images of another size: maps of 10x18, 5x9 and 3x5, for windows of 4.
 SIZES = dict.fromkeys(("swin_timm_dynamic", "swinv2_timm_dynamic"), (40, 72))
+RESNET = dict.fromkeys(("img_size", "patch_size", "embed_dim", "depth", "num_heads"), ...)
+SIZES |= dict.fromkeys(("resnet_timm", "resnet_timm_basic", "resnet_timm_groups"), (37, 45))
 
 # By name: the class, and what it is made with beside `TINY`.
 CASES = {
@@ -99,6 +102,11 @@ CASES = {
     )),
     "swin_timm_dynamic": (SwinTransformer, SWIN),
     "swinv2_timm_dynamic": (SwinTransformerV2, SWIN),
+    "resnet_timm": (ResNet, RESNET | dict(block=Bottleneck, layers=(1, 2, 1, 1), channels=(8, 8, 16, 16))),
+    "resnet_timm_basic": (ResNet, RESNET | dict(block=BasicBlock, layers=(2, 1, 1, 1), channels=(8, 16, 16, 32))),
+    "resnet_timm_groups": (ResNet, RESNET | dict(
+        block=Bottleneck, layers=(1, 1, 1, 1), channels=(8, 8, 16, 16), cardinality=4, base_width=32,
+    )),
 }  # fmt: skip
 
 
@@ -117,7 +125,8 @@ def make(name, kind, arguments, path):
     arguments = {key: value for key, value in arguments.items() if value is not ...}
     model = kind(**arguments).eval()
     randomise(model, name)
-    images = draw(name, "in.px", (2, 3, *SIZES.get(name, arguments["img_size"])))
+    size = SIZES.get(name) or arguments["img_size"]
+    images = draw(name, "in.px", (2, 3, *size))
     with torch.no_grad():
         single = outputs(model, images)
     wide = images.double().requires_grad_(True)
@@ -133,7 +142,7 @@ def make(name, kind, arguments, path):
     save_file(weights, path.with_suffix(".safetensors"), {"format": "pt"})
     about = dict(
         name=name,
-        family="swin" if name in SIZES else "vit",
+        family=next((family for family in ("swin", "resnet") if name.startswith(family)), "vit"),
         source=f"{kind.__module__}.{kind.__name__}",
         seed=SEED,
         size="tiny",
@@ -152,7 +161,8 @@ def outputs(model, images):
     features = model.forward_features(images)
     found = {"forward_features": features, "pre_logits": model.forward_head(features, pre_logits=True)}
     found["logits"] = model(images)
-    for layer, blocks in enumerate(model.forward_intermediates(images, intermediates_only=True)):
+    maps = model.forward_intermediates(images, intermediates_only=True)
+    for layer, blocks in enumerate(maps[isinstance(model, ResNet) :]):  # not of its stem
         found[f"intermediates.{layer}"] = blocks
     return found
 

@@ -17,6 +17,7 @@ FAMILIES: dict[str, str | Family] = {
     "text": "vit_jax.models.text.family:TEXT",
     "image_text": "vit_jax.models.text.family:PAIR",
     "cvt": "vit_jax.models.cvt.family:FAMILY",
+    "resnet": "vit_jax.models.resnet.family:FAMILY",
     "mvit": "vit_jax.models.mvit.family:FAMILY",
     "pyramid": "vit_jax.models.pyramid.family:FAMILY",
     "dino_head": "vit_jax.models.heads.dino_head_family:FAMILY",

@@ -19,32 +19,39 @@ from vit_jax.models.layers.placement import platform
 GROUPS = 32
 
 
-def convolve(x: jax.Array, kernel: jax.Array, stride: int, pad: int | None = None) -> jax.Array:
+def convolve(
+    x: jax.Array, kernel: jax.Array, stride: int, pad: int | None = None, groups: int = 1
+) -> jax.Array:
     """Return the convolution of images with a kernel of odd size.
 
     Args:
       x: `(b, h, w, i)`.
-      kernel: `(p, q, i, o)`, same dtype.
+      kernel: `(p, q, i, o)`, same dtype; of groups `(p, q, i / groups, o)`.
       stride: places from one window to the next, both ways.
       pad: zeros on each side, as torch counts them; None pads as SAME.
+      groups: of channels that do not see each other.
 
     Returns:
       `(b, h', w', o)`; of SAME, `(b, h / stride, w / stride, o)`, rounded up.
     """
-    if kernel.shape[:2] == (1, 1) and not pad:
+    if kernel.shape[:2] == (1, 1) and not pad and groups == 1:
         return matmul(x[:, ::stride, ::stride], kernel[0, 0])
     padding = "SAME" if pad is None else [(pad, pad), (pad, pad)]
-    if platform() != "cpu":
-        return _convolve(x, kernel, stride, padding)
-    same_size = stride == 1 and pad is None
+    if platform() != "cpu" or groups > 1:
+        return _convolve(x, kernel, stride, padding, groups)
+    same_size = stride == 1 and (pad is None or kernel.shape[:2] == (2 * pad + 1, 2 * pad + 1))
     y = _convolve_same_size(x, kernel) if same_size else _convolve(x, kernel, stride, padding)
     # A map that is added, such as positions, XLA hands to oneDNN too, which then takes 200 to 500 times as long (0.12).
     return jax.lax.optimization_barrier(y)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Any = "SAME") -> jax.Array:
+def _convolve(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Any = "SAME", groups: int = 1
+) -> jax.Array:
     dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=dimensions)
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=dimensions, feature_group_count=groups
+    )
 
 
 @jax.custom_vjp

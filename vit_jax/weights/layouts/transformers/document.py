@@ -28,6 +28,7 @@ PROCESSORS = {
     "dinov2_with_registers": "BitImageProcessor",
     "dinov3_vit": "DINOv3ViTImageProcessorFast",
     "cvt": "BitImageProcessor",
+    "resnet": "BitImageProcessor",
     "clip": "CLIPImageProcessor",
     "clip_vision_model": "CLIPImageProcessor",
     "metaclip_2": "CLIPImageProcessor",

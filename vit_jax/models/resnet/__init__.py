@@ -1,0 +1,1 @@
+"""The residual network, a teacher of Vision Transformers."""
