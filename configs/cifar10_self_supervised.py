@@ -77,7 +77,7 @@ def _crops(config, method):
             options.update(patch_weight=1.0, patch_prototypes=1024, patch_bottleneck_dim=128)
         config.optimizer.update(clip_norm=3.0, clip_per_tensor=True, weight_decay=0.04)
         config.optimizer.update(weight_decay_schedule="cosine", weight_decay_end=0.4)
-        config.optimizer.delay = ((r"^head/prototypes", "1 epoch", None),)
+        config.optimizer.delay = ((r"^head/prototypes", "2%", None),)
         return
     options.update(hidden_dim=512, output_dim=64 if method in ("lejepa", "visreg") else 256)
     if method in ("simsiam", "byol", "moco_v3"):
