@@ -278,11 +278,9 @@ def _level(config: Any, asked: str | int) -> Level:
 
 def _width(config: Any) -> int:
     """Return the width of what a model without a head gives for an image."""
-    out = jax.eval_shape(
-        model_functions(config).apply,
-        model_functions(config).abstract,
-        jax.ShapeDtypeStruct((1, *config.input_shape), jnp.float32),
-    )
+    functions = model_functions(config)
+    images = jax.ShapeDtypeStruct((1, *config.input_shape), jnp.float32)
+    out, _ = jax.eval_shape(functions.apply_state, functions.abstract, functions.abstract_buffers, images)
     return out.shape[-1]
 
 
