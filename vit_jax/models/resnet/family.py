@@ -55,6 +55,7 @@ FAMILY = Family(
     headless=lambda config: replace(config, num_classes=0),
     captures=CAPTURES,
     traced=lambda config: (*stage_names(config), "pre_logits"),
+    rules=((r"(^|/)(stem|shortcut)/kernel$", "fsdp"),),
     adaptation="vit_jax.models.resnet.adaptation:ADAPTATION",
     running=frozenset({"dtype", "frozen_statistics"}),
     idle=lambda config: frozenset() if config.num_classes else frozenset({"problem"}),
