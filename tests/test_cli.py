@@ -188,7 +188,7 @@ MISTAKES = [
     ("benchmark ViT-Ti/16 --seconds 0", "--seconds is 0; it must be above 0 and at most 3600."),
     ("benchmark ViT-Ti/16 --image-size 100", "image_size has height 100, not divisible by patch size 16"),
     ("models ViT-Q/16", "model 'ViT-Q/16' does not exist. Did you mean 'ViT-"),
-    ("models 'resnet*'", "no model matches 'resnet*'; `vit-jax models` lists them all."),
+    ("models 'alexnet*'", "no model matches 'alexnet*'; `vit-jax models` lists them all."),
 ]
 
 
