@@ -2,6 +2,7 @@
 
     python benchmarks/self_supervised.py --data FOLDER --results RUNS
     python benchmarks/self_supervised.py --data FOLDER --results RUNS --few-labels
+    python benchmarks/self_supervised.py --data FOLDER --results RUNS --teachers
 
 FOLDER has `train.npz` and `test.npz`, each of `images` (uint8, 32x32x3) and `labels`; or of `jpeg`, `offsets` and
 `labels`, the files one after another and where each begins, which are decoded to RUNS first.
@@ -13,6 +14,10 @@ rank. Rows to compare with are an untrained model, and one trained with all labe
 
 `--few-labels` takes the runs of `--pretrained`, trains each on with 1, 10 and 100 % of the labels, and compares with
 the same model trained from scratch with the same labels and as many operations in all.
+
+`--teachers` takes the run with labels as the teacher of a model half as wide, beside the same model with labels alone;
+and DINO's as the teacher of features, after which 1 % of the labels are learned, beside the same model from scratch
+with the same labels and as many operations in all.
 
 A run that RUNS has is not repeated, so that several processes (`--methods`, `--only-seed`) can share the work.
 """
@@ -119,6 +124,26 @@ def with_few_labels(
     return train(f"{method}-{share}", "supervised", seed, flops[1], told, place, start)
 
 
+def with_teachers(seed: int, flops: float, told: Sequence[str], place: Path) -> list[dict[str, Any]]:
+    """Return how well students classify with and without a teacher, and what distilled features bring to few labels.
+
+    Args:
+      seed: of the students, and of the teacher of features.
+      flops: operations of a student; those of features take a quarter more to learn labels.
+      told: further overrides.
+      place: folder of all runs, which has the teachers.
+    """
+    alone = train("student", "student", seed, flops, told, place)
+    taught = [*told, f"objective.teacher={place / 'supervised-0'}"]
+    distilled = train("student with teacher", "distillation", seed, flops, taught, place)
+    seen = [*told, f"objective.teachers={place / f'dino-{seed}'}"]
+    train("features", "feature_distillation", seed, flops, seen, place)
+    few = [*told, "data.train_split=train[:1%]", "evaluation.probes=()"]
+    after = train("features, 1 %", "supervised", seed, flops / 4, few, place, f"features-{seed}")
+    scratch = train("scratch, 1 %", "supervised", seed, flops * 5 / 4, few, place)
+    return [alone, distilled, scratch, after]
+
+
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     """Return a Markdown table: a line for each name, mean and deviation over seeds."""
     lines = [f"| | steps | {' | '.join(columns)} |", f"|---|{'---|' * (len(columns) + 1)}"]
@@ -147,6 +172,7 @@ def main(words: Sequence[str] | None = None) -> None:
     add("--flops", type=float, default=2e14, help="of a run (default %(default)g)")
     add("--few-labels", action="store_true", help="train on with some labels instead")
     add("--pretrained", nargs="+", default=("mae", "dino"), metavar="NAME", help="with it; default: mae dino")
+    add("--teachers", action="store_true", help="students with and without them instead")
     add("--override", nargs="+", default=(), metavar="KEY=VALUE", help="of every configuration")
     add("--json", type=Path, metavar="FILE", help="write every number")
     arguments = parser.parse_args(words)
@@ -162,6 +188,9 @@ def main(words: Sequence[str] | None = None) -> None:
             for method in ("", *arguments.pretrained)
             for seed in seeds
         ]
+        print(table(rows, ("accuracy",)))
+    elif arguments.teachers:
+        rows = [row for seed in seeds for row in with_teachers(seed, arguments.flops / 4, told, place)]
         print(table(rows, ("accuracy",)))
     else:
         rows = [

@@ -4,7 +4,9 @@
 
 The argument is the method: dino (default), ibot, lejepa, visreg, vicreg, barlow_twins, simclr, simsiam, byol, moco_v3,
 mae, simmim, ijepa, vq_tokenizer, beit (whose tokenizer is a run of the one before:
---config.objective.tokenizer=WORKDIR) or supervised. Images as arrays instead: --config.data.source=arrays and
+--config.objective.tokenizer=WORKDIR) or supervised; or, to learn from a teacher, feature_distillation
+(--config.objective.teachers=WORKDIR), distillation (--config.objective.teacher=WORKDIR; a model half as wide) or
+student, which is the same with labels alone. Images as arrays instead: --config.data.source=arrays and
 --config.data.path=FOLDER with `train.npz` and `test.npz`, of `images` and `labels`.
 Hardware: two CPU cores. Recipe: ours. Probes of features follow at the end of a run.
 `python benchmarks/self_supervised.py` gives each method as many floating-point operations and makes a table.
@@ -17,7 +19,8 @@ PROTOTYPES = ("dino", "ibot")
 PAIRS = ("vicreg", "barlow_twins", "simclr", "simsiam", "byol", "moco_v3")
 VIEWS = ("lejepa", "visreg", *PAIRS)
 MASKED = ("mae", "simmim", "ijepa", "vq_tokenizer", "beit")
-METHODS = (*PROTOTYPES, *VIEWS, *MASKED, "supervised")
+LABELLED = ("supervised", "student", "distillation")
+METHODS = (*PROTOTYPES, *VIEWS, *MASKED, "feature_distillation", *LABELLED)
 
 # Weaker than photographs of 224 pixels get: there is no blur, and crops are larger.
 COLOURS = "flip_lr|color_jitter(0.4, 0.4, 0.2, 0.1, probability=0.8)|grayscale(0.2)"
@@ -36,7 +39,7 @@ def get_config(arg="dino"):
     config.model.update(width=64, depth=4, heads=4, mlp_dim=128)
     config.model.preprocessing = dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
     # No loss reaches a class token where patches are predicted; features are then the patches' mean.
-    config.model.class_token = arg in (*PROTOTYPES, *VIEWS, "mae", "supervised")
+    config.model.class_token = arg in (*PROTOTYPES, *VIEWS, "mae", *LABELLED)
     config.model.pool = "mean"
 
     config.data.source = "tfds"
@@ -54,11 +57,15 @@ def get_config(arg="dino"):
     config.evaluation.shots = (1, 10)
     config.evaluation.every = "100%"
 
-    if arg == "supervised":
+    if arg in LABELLED:
         config.data.train_transforms = "decode|pad_crop({size}, 4)|flip_lr"
+        if arg != "supervised":
+            config.model.update(width=32, mlp_dim=64)
+        if arg == "distillation":
+            config.objective.update(name=arg, teacher="", teacher_weight=0.9, temperature=2.0)
     else:
         config.objective.name = "dino" if arg == "ibot" else arg
-        (_whole if arg in MASKED else _crops)(config, arg)
+        (_crops if arg in (*PROTOTYPES, *VIEWS) else _whole)(config, arg)
     return config
 
 
@@ -103,6 +110,8 @@ def _whole(config, method):
         config.model.position = "sincos2d_mae"
         options.update(vocabulary=512, code_width=16, decoder_width=128, decoder_depth=2, decoder_heads=4)
         config.evaluation.probes = ()
+    elif method == "feature_distillation":
+        options.teachers = ""
     else:
         options.tokenizer = ""  # the workdir of a run of vq_tokenizer
         hidden = "token_image({size})|block_mask(8, most=26, min_area=4)"

@@ -285,14 +285,22 @@ def test_features_learned_without_labels_are_compared(tmp_path, capsys):
     found = json.loads((tmp_path / "runs" / "mae-1" / "found.json").read_text())
     assert 1 < steps == found["steps"] == round(3e9 / 16 / found["flops_per_image"])
     assert mae.count("±") == 4
-    report = tmp_path / "few.json"
+    report, compared.SHARES = tmp_path / "few.json", (10,)
     compared.main([
         *options, "--few-labels", "--pretrained", "mae", "--only-seed", "1", "--json", str(report), "--override",
         *small[:3], "data.batch_size=8", small[4],
     ])  # fmt: skip
     rows = json.loads(report.read_text())
     assert [row["name"] for row in rows] == [
-        f"{who}-{share}" for share in (1, 10, 100) for who in ("scratch", "mae")
+        "scratch-10",
+        "mae-10",
     ]
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
     assert rows[0]["steps"] == pytest.approx(5 * rows[1]["steps"], abs=5)
+    for method, more in (("supervised", []), ("dino", ["objective.prototypes=16"])):
+        teacher = ["--only-seed", "0", "--flops", "1e9", "--methods", method]
+        compared.main([*options, *teacher, "--override", *small, *more])
+    compared.main([*options, "--only-seed", "0", "--teachers", "--override", *small, "evaluation.probes=()"])
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+    assert names[-4:] == ["student", "student with teacher", "scratch, 1 %", "features, 1 %"]

@@ -75,7 +75,8 @@ CASES = [
         f"cifar10_self_supervised.py:{name}"
         for name in ("dino", "ibot", "lejepa", "byol", "mae", "simmim", "ijepa")
     ),
-    *(f"cifar10_self_supervised.py:{name}" for name in ("vq_tokenizer", "beit", "supervised")),
+    *(f"cifar10_self_supervised.py:{name}" for name in ("vq_tokenizer", "beit", "student")),
+    *(f"cifar10_self_supervised.py:{name}" for name in ("distillation", "feature_distillation")),
     "folder.py:images",
     "multi_label.py",
     "multi_label.py:images",
@@ -113,9 +114,9 @@ TOKENIZER = HERE / "torch" / "dalle_module.pkl"
 def load(case):
     """The configuration; what has to come from the command line is made up."""
     given = [f"model.checkpoint={CHECKPOINT}", "data.path=images"] if from_checkpoint(case) else []
-    if case.startswith("distill"):
-        given = [f"objective.teacher{'s' * (case == 'distill.py')}={CHECKPOINT}"]
-        given += ["data.path=images"] * (case != "distill_digits.py")
+    if "distill" in case:
+        given = [f"objective.teacher{'s' * ('feature' in case or case == 'distill.py')}={CHECKPOINT}"]
+        given += ["data.path=images"] * case.startswith("distill.py")
     if "beit" in case:
         given = [f"objective.tokenizer={TOKENIZER}"]
     return load_config(str(CONFIGS / case), given)
