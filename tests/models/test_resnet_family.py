@@ -38,6 +38,7 @@ def call(config, images, key=None, capture=()):
         ("resnet152", 60_192_808, 11.51),
         ("wide_resnet50_2", 68_883_240, 11.40),
         ("resnext101_32x8d", 88_791_336, 16.41),
+        ("resnext101_64x4d", 83_455_272, 15.46),
     ],
 )
 def test_published_sizes(name, parameters, gmacs):

@@ -164,5 +164,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "wide_resnet50_2": dict(depths=(3, 4, 6, 3), width_factor=2),
     "wide_resnet101_2": dict(depths=(3, 4, 23, 3), width_factor=2),
     "resnext50_32x4d": dict(depths=(3, 4, 6, 3), width_factor=2, groups=32),
+    "resnext101_32x4d": dict(depths=(3, 4, 23, 3), width_factor=2, groups=32),
     "resnext101_32x8d": dict(depths=(3, 4, 23, 3), width_factor=4, groups=32),
+    "resnext101_64x4d": dict(depths=(3, 4, 23, 3), width_factor=4, groups=64),
 }
