@@ -37,7 +37,7 @@ def test_logits_cover_the_image_and_no_gradient_reaches_statistics():
     @jax.jit
     def gradient(params):
         def loss(params):
-            logits, auxiliary = model.bind(params).with_auxiliary(images)
+            logits, (auxiliary,) = model.bind(params).with_auxiliary(images)
             return jnp.square(logits).sum() + jnp.square(auxiliary).sum(), (logits, auxiliary)
 
         return jax.grad(loss, has_aux=True)(params)

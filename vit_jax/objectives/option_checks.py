@@ -55,6 +55,24 @@ def numbers(options: Any, name: str, low: float | None, like: str) -> tuple[floa
     return tuple(map(float, values))
 
 
+def integers(options: Any, name: str) -> tuple[int, ...]:
+    """Return an option of any number of integers as a tuple.
+
+    Args:
+      options: the dataclass that has it.
+      name: of the option.
+
+    Raises:
+      ConfigError: it is something else.
+    """
+    values = getattr(options, name)
+    if not isinstance(values, list | tuple) or not all(
+        isinstance(value, int) and not isinstance(value, bool) for value in values
+    ):
+        raise ConfigError(f"objective.{name} is {values!r}; it must be a list of integers.")
+    return tuple(values)
+
+
 def check_ranges(options: Any, names: tuple[str, ...], low: float, high: float) -> None:
     """Raise `ConfigError` for the first of some options that is not between two bounds."""
     for name in names:

@@ -43,8 +43,7 @@ def options_of(name: str) -> Any:
       ConfigError: there is no such objective; the nearest is named.
     """
     choose(name, OBJECTIVES, "objective.name")
-    module, _, kind = OBJECTIVES[name].partition(":")
-    return getattr(importlib.import_module(module), kind)
+    return _imported(OBJECTIVES[name])
 
 
 def training_options(name: str) -> tuple[str, ...]:
@@ -65,12 +64,67 @@ def parse_options(section: dict[str, Any]) -> Any:
     values = dict(section)
     name = values.pop("name", None)
     kind = options_of(name)
-    known = {field.name: field for field in dataclasses.fields(kind)}
+    own, parts = _own_fields(kind), _parts(kind)
+    known = dict(own)
+    for option in parts:
+        value = values.get(option, own[option].default)
+        choose(value, parts[option], f"objective.{option}")
+        known |= _fields(parts[option][value])
     for key, value in values.items():
         if key not in known:
+            for option, others in parts.items():
+                owner = next((which for which, part in others.items() if key in _fields(part)), None)
+                if owner is not None:
+                    raise ConfigError(
+                        f"objective.{key} is {value!r}, but objective.{option} is "
+                        f"{values.get(option, own[option].default)!r}; leave it out, or set "
+                        f"objective.{option}={owner!r}."
+                    )
             raise ConfigError(f"objective.{key} is not an option of {name!r}.{nearest(key, known)}")
         _check_type(key, value, known[key])
-    return kind(**values)
+    given = {key: value for key, value in values.items() if key in own}
+    for option, others in parts.items():
+        part = others[values.get(option, own[option].default)]
+        fields = _fields(part)
+        given[f"{option}_options"] = part(**{key: values[key] for key in values if key in fields})
+    return kind(**given)
+
+
+def option_fields(name: str) -> list[Any]:
+    """Return the fields of all options that an objective may have, whatever is chosen.
+
+    Raises:
+      ConfigError: there is no such objective; the nearest is named.
+    """
+    kind = options_of(name)
+    found = _own_fields(kind)
+    for others in _parts(kind).values():
+        for part in others.values():
+            found |= _fields(part)
+    return list(found.values())
+
+
+def _parts(kind: Any) -> dict[str, dict[str, Any]]:
+    """Return, by options that choose a dataclass of further ones, these dataclasses by value."""
+    tables = getattr(kind, "chosen", {})
+    return {
+        option: {value: _imported(place) for value, place in table.items()}
+        for option, table in tables.items()
+    }
+
+
+def _own_fields(kind: Any) -> dict[str, Any]:
+    made = {f"{option}_options" for option in getattr(kind, "chosen", {})}
+    return {name: field for name, field in _fields(kind).items() if name not in made}
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    return {field.name: field for field in dataclasses.fields(kind)}
+
+
+def _imported(place: str) -> Any:
+    module, _, kind = place.partition(":")
+    return getattr(importlib.import_module(module), kind)
 
 
 def _check_type(key: str, value: Any, field: Any) -> None:

@@ -60,6 +60,6 @@ class LinearSegmenter(Module):
             return logits
         return resized(logits, pixels.shape[1:3]) + self.detail(pixels.astype(jnp.float32))
 
-    def with_auxiliary(self, images: jax.Array, key: jax.Array | None = None) -> tuple[jax.Array, None]:
-        """Return the logits and None: there is no second head."""
-        return self(images, key), None
+    def with_auxiliary(self, images: jax.Array, key: jax.Array | None = None) -> tuple[jax.Array, tuple[()]]:
+        """Return the logits, and those of further heads, of which there are none."""
+        return self(images, key), ()

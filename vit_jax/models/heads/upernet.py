@@ -170,8 +170,8 @@ class UperNet(Module):
 
     def with_auxiliary(
         self, images: jax.Array, key: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Return the logits and those of the auxiliary head `(b, rows, columns, classes)`, None if there is none."""
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Return the logits, and those `(b, rows, columns, classes)` of the auxiliary head, if there is one."""
         maps = self.features(images, key)
         logits = self.decoder(maps, fold(key, "decoder"))
-        return logits, None if self.auxiliary is None else self.auxiliary(maps[-2], fold(key, "auxiliary"))
+        return logits, () if self.auxiliary is None else (self.auxiliary(maps[-2], fold(key, "auxiliary")),)

@@ -15,9 +15,7 @@ from vit_jax.evaluation.metrics.segmentation import counts, summary
 from vit_jax.models.families import family_of
 from vit_jax.models.flops import training_flops
 from vit_jax.models.functional import ModelFunctions
-from vit_jax.models.heads.linear_seg_config import LinearSegConfig
 from vit_jax.models.heads.parts import resized
-from vit_jax.models.heads.upernet_config import UperNetConfig
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.base import Objective
 from vit_jax.objectives.images import normalise, on_host, pictures_of
@@ -99,7 +97,7 @@ class SemanticSegmentation(Objective):
     @property
     def network(self) -> Any:
         """The configuration of all parameters: the backbone and its head."""
-        return network_of(self.model, self.options, self.data.num_classes)
+        return self.options.head_options.network(self.model, self.data.num_classes)
 
     @property
     def encoder(self) -> str:
@@ -133,7 +131,7 @@ class SemanticSegmentation(Objective):
 
     def refuses(self, config: Any) -> None:
         """Raise `ConfigError` for accumulation with batch norm, whose statistics are those of the whole batch."""
-        if config.accumulation > 1 and self.options.norm == "batch":
+        if config.accumulation > 1 and self.options.head_options.norm == "batch":
             raise ConfigError(
                 f"accumulation is {config.accumulation}, but batch norm needs the whole batch at once; set "
                 "objective.norm='layer' or accumulation=1."
@@ -165,7 +163,7 @@ class SemanticSegmentation(Objective):
     def loss(
         self, params: Params, buffers: Buffers, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, LossOutput]:
-        """Return the mean loss over known pixels, with that of a second head where there is one."""
+        """Return the mean loss over known pixels, with those of further heads where there are any."""
         labels = batch["segmentation"]
         chosen = labels, self.options.class_weights, self.options.calibrated
         (logits, auxiliary), buffers = self.functions.apply_state(
@@ -173,10 +171,10 @@ class SemanticSegmentation(Objective):
         )
         loss, weight = pixel_cross_entropy(resized(logits, labels.shape[1:]), *chosen)
         metrics = {"loss": loss}
-        if auxiliary is not None:
-            second, _ = pixel_cross_entropy(resized(auxiliary, labels.shape[1:]), *chosen)
-            metrics["auxiliary_loss"] = second
-            loss = loss + self.options.auxiliary_weight * second
+        for factor, more in zip(self.options.head_options.weights, auxiliary, strict=True):
+            second, _ = pixel_cross_entropy(resized(more, labels.shape[1:]), *chosen)
+            metrics["auxiliary_loss"] = metrics.get("auxiliary_loss", 0.0) + factor * second
+            loss = loss + factor * second
         return loss, LossOutput(metrics, buffers, weight)
 
     # ---- evaluation
@@ -265,25 +263,6 @@ class SemanticSegmentation(Objective):
         return sliding_logits(
             lambda x: resized(run(x), crop), images, (crop[0], crop[1]), (stride[0], stride[1])
         )
-
-
-def network_of(model: Any, options: SegmentationOptions, num_classes: int) -> Any:
-    """Return the configuration of a backbone with a head."""
-    common = {
-        "encoder": model,
-        "num_classes": num_classes,
-        "norm": options.norm,
-        "dropout_rate": options.dropout,
-    }
-    if options.head == "linear":
-        return LinearSegConfig(**common, taps=options.taps, cells=options.cells, detail=options.detail)
-    family = family_of(model)
-    depth = family.depth(model)
-    quarters = tuple(depth * quarter // 4 for quarter in (1, 2, 3, 4))
-    taps = options.taps or (quarters if len(family.levels(model)) == 1 else ())
-    return UperNetConfig(
-        **common, taps=taps, channels=options.channels, auxiliary_channels=options.auxiliary_channels
-    )
 
 
 def _fields(size: Sequence[int], channels: int) -> dict[str, Field]:

@@ -1,14 +1,15 @@
 """What a configuration may say about semantic segmentation; needs no jax, so mistakes are found at once."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from vit_jax.errors import ConfigError, choose
-from vit_jax.models.heads.linear_seg_config import NORMS
-from vit_jax.objectives.option_checks import check_ranges, is_number
+from vit_jax.objectives.option_checks import check_ranges, integers, is_number
+from vit_jax.objectives.segmentation.heads import HEADS
+from vit_jax.objectives.segmentation.heads.head import Head
+from vit_jax.objectives.segmentation.heads.linear import LinearHead
 
-# And the options that each has alone.
-HEADS = {"linear": ("cells", "detail"), "upernet": ("channels", "auxiliary_channels", "auxiliary_weight")}
 EVALUATIONS = ("whole", "slide")
 
 
@@ -17,16 +18,7 @@ class SegmentationOptions:
     """A class for each pixel: cross-entropy over the pixels whose class is known.
 
     Attributes:
-      head: `linear` (DINOv2, arXiv 2304.07193) or `upernet` (Xiao et al. 2018, arXiv 1807.10221).
-      taps: the maps of the backbone that the head takes: of a ViT how many blocks stand before each, of a backbone with
-        maps of several sizes their numbers; empty for what suits the head.
-      norm: of the head, `batch` or `layer`; batch norm needs the whole batch at once.
-      dropout: share of the head's channels that are dropped in training.
-      cells: of the linear head, rows and columns of logits for each place of the map.
-      detail: of the linear head, whether logits of single pixels are added, from the convolutions before the patches.
-      channels: of UPerNet's decoder; 0 for those of the last map.
-      auxiliary_channels: of UPerNet's second head, used in training alone; 0 for none.
-      auxiliary_weight: of its loss.
+      head: one of `HEADS`, whose own options are options too.
       class_weights: of the pixels of each class in the loss; empty for the same.
       calibrated: the weights make rare classes learned sooner and do not make them predicted more often: logits are
         those of pixels as they are.
@@ -36,20 +28,15 @@ class SegmentationOptions:
       evaluation: `whole` images, or windows of the model's size that `slide` over larger ones and are averaged.
       eval_size: height and width of images in evaluation; empty for the model's.
       stride: from one window to the next, down and across; empty for two thirds of a window.
+      head_options: those of the head; see `objectives.options.parse_options`.
     """
 
+    # By option: what it chooses, see `objectives.options`.
+    chosen: ClassVar[Mapping[str, Mapping[str, str]]] = {"head": HEADS}
     # Need not go with other data.
     training: ClassVar[tuple[str, ...]] = ("class_weights", "calibrated", "copy_paste", "pasted")
 
     head: str = "linear"
-    taps: tuple[int, ...] = ()
-    norm: str = "batch"
-    dropout: float = 0.1
-    cells: int = 1
-    detail: bool = False
-    channels: int = 512
-    auxiliary_channels: int = 256
-    auxiliary_weight: float = 0.4
     class_weights: tuple[float, ...] = ()
     calibrated: bool = False
     copy_paste: float = 0.0
@@ -57,26 +44,13 @@ class SegmentationOptions:
     evaluation: str = "whole"
     eval_size: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
+    head_options: Head = field(default_factory=LinearHead)
 
     def __post_init__(self) -> None:
-        choose(self.head, HEADS, "objective.head")
-        choose(self.norm, NORMS, "objective.norm")
         choose(self.evaluation, EVALUATIONS, "objective.evaluation")
-        for head, names in HEADS.items():
-            for name in names:
-                value = getattr(self, name)
-                if head != self.head and value != type(self).__dataclass_fields__[name].default:
-                    raise ConfigError(
-                        f"objective.{name} is {value!r}, but objective.head is {self.head!r}; leave it out, or set "
-                        f"objective.head={head!r}."
-                    )
-        check_ranges(self, ("dropout",), 0, 0.999)
-        check_ranges(self, ("cells",), 1, 64)
-        check_ranges(self, ("channels", "auxiliary_channels"), 0, 2**16)
-        check_ranges(self, ("auxiliary_weight",), 0, 1000)
         check_ranges(self, ("copy_paste",), 0, 1)
-        for name in ("taps", "pasted", "eval_size", "stride"):
-            object.__setattr__(self, name, self._integers(name))
+        for name in ("pasted", "eval_size", "stride"):
+            object.__setattr__(self, name, integers(self, name))
         for name in ("eval_size", "stride"):
             values = getattr(self, name)
             if values and (len(values) != 2 or min(values) < 1):
@@ -106,11 +80,3 @@ class SegmentationOptions:
                 f"objective.calibrated is True, but objective.class_weights is {weights!r}; give a number above 0 for "
                 "each class, or set calibrated=False."
             )
-
-    def _integers(self, name: str) -> tuple[int, ...]:
-        values = getattr(self, name)
-        if not isinstance(values, list | tuple) or not all(
-            isinstance(value, int) and not isinstance(value, bool) for value in values
-        ):
-            raise ConfigError(f"objective.{name} is {values!r}; it must be a list of integers.")
-        return tuple(values)

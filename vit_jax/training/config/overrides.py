@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from vit_jax.errors import ConfigError, nearest
 from vit_jax.models.families import option_defaults
 from vit_jax.models.preprocessing import Preprocessing
-from vit_jax.objectives.options import OBJECTIVES, options_of
+from vit_jax.objectives.options import OBJECTIVES, option_fields
 from vit_jax.training.config.defaults import default_config, flatten
 from vit_jax.training.config.rules import CHECKPOINT_KEYS, DURATIONS, NAMES, OPEN_SECTIONS
 
@@ -110,6 +110,6 @@ def settable(config: ConfigDict) -> dict[str, Any]:
     # Last, where options of several have the same name.
     chosen = section.get("name") if isinstance(section, ConfigDict) else None
     for name in sorted(OBJECTIVES, key=lambda name: name == chosen):
-        for field in dataclasses.fields(options_of(name)):
+        for field in option_fields(name):
             defaults[f"objective.{field.name}"] = field.default
     return defaults
