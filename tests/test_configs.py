@@ -93,6 +93,7 @@ CASES = [
     "scenes_segmentation.py",
     "segmentation_folder.py",
     "segmentation_folder.py:upernet",
+    "segmentation_folder.py:setr_pup",
     "beit_digits.py",
     "beit_i1k.py",
     "ijepa_digits.py",

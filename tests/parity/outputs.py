@@ -10,6 +10,7 @@ from vit_jax.evaluation.probes.fewshot import least_squares
 from vit_jax.evaluation.probes.knn import knn_scores
 from vit_jax.evaluation.probes.rank import rankme, singular_values
 from vit_jax.models.families import family_of
+from vit_jax.models.heads.parts import resized
 from vit_jax.models.layers.pixels.patches import unpatchify
 from vit_jax.models.mae.masking import random_masking
 from vit_jax.models.mae.model import MaskedAutoencoder
@@ -343,6 +344,16 @@ def segmentation(model, inputs, about):
     return {"logits": jnp.transpose(logits, (0, 3, 1, 2))}
 
 
+def setr(model, inputs, about):
+    images = nhwc(inputs["pixel_values"])
+    logits, further = model.with_auxiliary(images)
+    found = {"logits": logits, "logits_full": resized(logits, images.shape[1:3])}
+    found |= {f"aux.{index}": values for index, values in enumerate(further)}
+    maps = model.encoder.features(images, [level.name for level in model.config.levels])
+    found |= {f"features.{index}": x for index, x in enumerate(maps)}
+    return {name: jnp.moveaxis(x, 3, 1) for name, x in found.items()}
+
+
 def staged_maps(model, inputs, about):
     """A model in stages: transformers' hidden states and timm's intermediates are the maps of the stages."""
     family = family_of(model.config)
@@ -410,6 +421,7 @@ RUNS = {
     "hiera_": hierarchical,
     "cvt_": staged_maps,
     "resnet_": staged_maps,
+    "setr_": setr,
     "mvitv2_timm": staged_maps,
     "dino_head": projection_head,
     "beit_hf_upernet": segmentation,

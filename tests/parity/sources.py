@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+from vit_jax.models.heads.setr_config import SetrConfig
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.models.vit.resnet_config import ResNetConfig
 
@@ -61,6 +62,8 @@ def prepare(about, weights, folder):
         return target, dict(model=hybrid(config))
     if name == "vit_timm_mci":
         return target, dict(model=mobile(config))
+    if name.startswith("setr_"):
+        return target, dict(model=setr(config))
     if name == "naflexvit_timm":
         return target, dict(model=naflex(config, about))
     arguments = {key: value for key, value in config.items() if key not in OBJECTS and value is not None}
@@ -112,6 +115,33 @@ def hybrid(config):
             stem_channels=backbone["stem_chs"],
             numerics="google" if google else "timm",
         ),
+    )
+
+
+def setr(config):
+    kind, head = config["kind"], config["head"]
+    encoder = ViTConfig(
+        image_size=48,
+        patch_size=8,
+        width=32,
+        depth=4,
+        heads=4,
+        mlp_dim=128,
+        num_classes=0,
+        class_token=kind != "mla",
+        patch_bias=False,
+        pool="patches",
+        pool_norm="none",
+        resample="bilinear",
+        resample_antialias=False,
+        dynamic_image_size=True,
+    )
+    if kind == "mla":
+        sizes = dict(decoder="mla", channels=16, branch_channels=head["mla_channels"])
+    else:
+        sizes = dict(channels=16, convs=head["num_convs"], kernel=head["kernel_size"], scale=head["up_scale"])
+    return SetrConfig(
+        encoder, num_classes=7, taps=(1, 2, 3, 4), auxiliary=(0,) if kind == "pup" else (), **sizes
     )
 
 

@@ -16,7 +16,7 @@ from vit_jax.weights.load import load
 
 FAMILIES = (
     "vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip", "ssl", "hiera", "cvt", "mvit", "swin", "explain",
-    "tome", "resnet",
+    "tome", "resnet", "setr",
 )  # fmt: skip
 # Cases that resample positions while they run, as their library does when asked.
 DYNAMIC = (

@@ -23,6 +23,7 @@ FAMILIES: dict[str, str | Family] = {
     "dino_head": "vit_jax.models.heads.dino_head_family:FAMILY",
     "vq_tokenizer": "vit_jax.models.tokenizers.vq_family:FAMILY",
     "dalle_encoder": "vit_jax.models.tokenizers.dalle_family:FAMILY",
+    "setr": "vit_jax.models.heads.setr_family:FAMILY",
     "upernet": "vit_jax.models.heads.upernet_family:FAMILY",
     "linear_segmenter": "vit_jax.models.heads.linear_seg_family:FAMILY",
 }

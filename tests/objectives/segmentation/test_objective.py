@@ -85,7 +85,11 @@ def test_calibrated_logits_are_those_of_pixels_as_they_are():
 
 @pytest.mark.parametrize(
     "options",
-    [dict(cells=2), dict(head="upernet", channels=8, auxiliary_channels=4, class_weights=(1.0, 2.0, 0.0))],
+    [
+        dict(cells=2),
+        dict(head="upernet", channels=8, auxiliary_channels=4, class_weights=(1.0, 2.0, 0.0)),
+        dict(head="setr_mla", channels=8, branch_channels=4),
+    ],
 )
 def test_accumulation_is_the_big_batch(options):
     options |= dict(copy_paste=0.5, pasted=(0, 2))  # before the batch is divided

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vit_jax.models.heads.parts import drop_channels, head_norm, normed, resized
+from vit_jax.models.heads.parts import Conv, drop_channels, head_norm, normed, resized
 from vit_jax.models.heads.upernet_config import UperNetConfig
 from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.dense import Dense, dense, spread
@@ -29,23 +29,6 @@ def pooling_matrix(n_in: int, n_out: int) -> np.ndarray:
         first, end = row * n_in // n_out, -(-(row + 1) * n_in // n_out)
         matrix[row, first:end] = 1 / (end - first)
     return matrix
-
-
-class Conv(Module):
-    """Convolution without bias, norm and ReLU; the size stays."""
-
-    def __init__(self, size: int, channels_in: int, channels_out: int, norm: str, *, rngs: nnx.Rngs):
-        shape = (size, size, channels_in, channels_out)
-        self.kernel = nnx.Param(jax.nn.initializers.lecun_normal()(rngs.params(), shape, jnp.float32))
-        self.norm = head_norm(norm, channels_out)
-
-    def __call__(self, x: jax.Array, training: bool = False) -> jax.Array:
-        """Return `(b, h, w, o)` for `x` `(b, h, w, i)`."""
-        kernel = self.kernel[...].astype(x.dtype)
-        x = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return jax.nn.relu(normed(self.norm, x, training))
 
 
 class Double(Module):
