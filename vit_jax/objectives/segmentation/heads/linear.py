@@ -26,5 +26,7 @@ class LinearHead(Head):
 
     def network(self, encoder: Any, num_classes: int) -> LinearSegConfig:
         """Return the configuration of a backbone with this head."""
-        own = dict(norm=self.norm, dropout_rate=self.dropout, cells=self.cells, detail=self.detail)
+        own: dict[str, Any] = dict(
+            norm=self.norm, dropout_rate=self.dropout, cells=self.cells, detail=self.detail
+        )
         return LinearSegConfig(encoder, num_classes, self.taps, **own)

@@ -114,7 +114,7 @@ def describe(raw: RawCheckpoint) -> SetrConfig:
             preprocessing=PREPROCESSING,
         )
         parts = (6, 12, 18, 24) if adds else (10, 15, 20, 24)
-        common = dict(
+        common: dict[str, Any] = dict(
             num_classes=tensors[_CLASSES].shape[0],
             taps=tuple(max(1, round(depth * part / 24)) for part in parts),
             auxiliary=tuple(range(further)),
