@@ -15,7 +15,7 @@ from vit_jax.models.config_json import config_from_json, config_to_json
 from vit_jax.models.cvt.config import CvtConfig
 from vit_jax.models.families import family_of
 from vit_jax.models.flops import forward_macs, parameter_count
-from vit_jax.models.heads.upernet_config import UperNetConfig
+from vit_jax.models.heads.upernet.config import UperNetConfig
 from vit_jax.models.layers.convolutional import depthwise
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.layers.lora import Lora

@@ -7,7 +7,7 @@ import pytest
 
 from tests.tiny import functions, parameters
 from vit_jax.errors import ConfigError
-from vit_jax.models.heads.dino_head_config import DinoHeadConfig
+from vit_jax.models.heads.dino.config import DinoHeadConfig
 from vit_jax.models.layers.norm import unit
 
 HEAD = DinoHeadConfig(input_dim=8, hidden_dim=12, bottleneck_dim=6, output_dim=10)

@@ -10,8 +10,8 @@ from vit_jax.errors import ConfigError
 from vit_jax.models.config_json import config_from_json, config_to_json
 from vit_jax.models.families import family_of, image_config, is_image_encoder, part_config
 from vit_jax.models.flops import forward_macs, parameter_count
-from vit_jax.models.heads.dino_head_config import DinoHeadConfig
-from vit_jax.models.heads.upernet_config import UperNetConfig
+from vit_jax.models.heads.dino.config import DinoHeadConfig
+from vit_jax.models.heads.upernet.config import UperNetConfig
 from vit_jax.models.mae.config import MaeConfig
 from vit_jax.models.registry import model_functions
 from vit_jax.models.text.config import ImageTextConfig, TextConfig

@@ -11,7 +11,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.models.config_json import config_from_json, config_to_json
 from vit_jax.models.families import family_of
 from vit_jax.models.flops import forward_macs, parameter_count
-from vit_jax.models.heads.linear_seg_config import LinearSegConfig
+from vit_jax.models.heads.linear.config import LinearSegConfig
 from vit_jax.models.heads.parts import resized
 from vit_jax.models.vit.config import replace
 

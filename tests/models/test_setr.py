@@ -11,7 +11,7 @@ from vit_jax import trees
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import forward_macs, parameter_count
 from vit_jax.models.heads.parts import resized
-from vit_jax.models.heads.setr_config import SetrConfig
+from vit_jax.models.heads.setr.config import SetrConfig
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.layers.norm import layer_norm
 from vit_jax.models.registry import model_config

@@ -10,8 +10,8 @@ from tests.tiny import functions, parameters, pixels, tiny
 from vit_jax import trees
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import parameter_count
-from vit_jax.models.heads.upernet import Double, pooling_matrix
-from vit_jax.models.heads.upernet_config import UperNetConfig
+from vit_jax.models.heads.upernet.config import UperNetConfig
+from vit_jax.models.heads.upernet.model import Double, pooling_matrix
 from vit_jax.models.vit.config import replace
 
 BARE = tiny(

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 
-from vit_jax.models.heads.setr_config import SetrConfig
+from vit_jax.models.heads.setr.config import SetrConfig
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.models.vit.resnet_config import ResNetConfig
 

@@ -15,7 +15,7 @@ import vit_jax
 from tests.reference.cases import assert_close, load_case, nhwc, tolerance
 from tests.weights.checks import refused
 from tests.weights.models import BEIT, assert_same, flat, opened, write
-from vit_jax.models.heads.upernet_config import UperNetConfig
+from vit_jax.models.heads.upernet.config import UperNetConfig
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.patches import Patches
 from vit_jax.models.text.config import ImageTextConfig

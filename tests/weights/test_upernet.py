@@ -9,7 +9,7 @@ from tests.tiny import functions, parameters, tiny
 from vit_jax.errors import ConfigError
 from vit_jax.models.functional import buffers_of
 from vit_jax.models.functional import parameters as parameters_of
-from vit_jax.models.heads.upernet_config import UperNetConfig
+from vit_jax.models.heads.upernet.config import UperNetConfig
 from vit_jax.models.preprocessing import Preprocessing
 from vit_jax.models.vit.config import replace
 from vit_jax.trees import flatten, unflatten

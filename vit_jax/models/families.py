@@ -20,12 +20,12 @@ FAMILIES: dict[str, str | Family] = {
     "resnet": "vit_jax.models.resnet.family:FAMILY",
     "mvit": "vit_jax.models.mvit.family:FAMILY",
     "pyramid": "vit_jax.models.pyramid.family:FAMILY",
-    "dino_head": "vit_jax.models.heads.dino_head_family:FAMILY",
+    "dino_head": "vit_jax.models.heads.dino.family:FAMILY",
     "vq_tokenizer": "vit_jax.models.tokenizers.vq_family:FAMILY",
     "dalle_encoder": "vit_jax.models.tokenizers.dalle_family:FAMILY",
-    "setr": "vit_jax.models.heads.setr_family:FAMILY",
-    "upernet": "vit_jax.models.heads.upernet_family:FAMILY",
-    "linear_segmenter": "vit_jax.models.heads.linear_seg_family:FAMILY",
+    "setr": "vit_jax.models.heads.setr.family:FAMILY",
+    "upernet": "vit_jax.models.heads.upernet.family:FAMILY",
+    "linear_segmenter": "vit_jax.models.heads.linear.family:FAMILY",
 }
 
 

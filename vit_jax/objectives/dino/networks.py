@@ -11,7 +11,7 @@ from vit_jax.models.families import family_of
 from vit_jax.models.family import Level
 from vit_jax.models.flops import forward_macs
 from vit_jax.models.functional import ModelFunctions
-from vit_jax.models.heads.dino_head_config import DinoHeadConfig
+from vit_jax.models.heads.dino.config import DinoHeadConfig
 from vit_jax.models.layers.encoder_config import replace
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.crops import Crops, flat

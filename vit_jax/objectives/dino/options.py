@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vit_jax.errors import ConfigError, choose
-from vit_jax.models.heads.dino_head_config import DinoHeadConfig
+from vit_jax.models.heads.dino.config import DinoHeadConfig
 from vit_jax.objectives.option_checks import check_ranges, is_number
 
 TARGETS = ("centre", "sinkhorn")

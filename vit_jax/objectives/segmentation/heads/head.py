@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vit_jax.errors import choose
-from vit_jax.models.heads.linear_seg_config import NORMS
+from vit_jax.models.heads.linear.config import NORMS
 from vit_jax.objectives.option_checks import check_ranges, integers
 
 

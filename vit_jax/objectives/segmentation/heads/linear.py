@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from vit_jax.models.heads.linear_seg_config import LinearSegConfig
+from vit_jax.models.heads.linear.config import LinearSegConfig
 from vit_jax.objectives.option_checks import check_ranges
 from vit_jax.objectives.segmentation.heads.head import Head
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vit_jax.models.families import family_of
-from vit_jax.models.heads.setr_config import SetrConfig
+from vit_jax.models.heads.setr.config import SetrConfig
 from vit_jax.objectives.option_checks import check_ranges
 from vit_jax.objectives.segmentation.heads.head import Head
 

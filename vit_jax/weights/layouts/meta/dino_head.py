@@ -1,7 +1,7 @@
 """Names of DINO's projection head, in lightly's files and in those of its authors."""
 
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.models.heads.dino_head_config import DinoHeadConfig
+from vit_jax.models.heads.dino.config import DinoHeadConfig
 from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.layout import Layout, Reading, check_model

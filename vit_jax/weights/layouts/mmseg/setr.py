@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.models.heads.setr_config import SetrConfig
+from vit_jax.models.heads.setr.config import SetrConfig
 from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from vit_jax.models.registry import ModelConfig
 from vit_jax.models.vit.config import ViTConfig

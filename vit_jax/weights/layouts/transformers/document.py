@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import ConfigError, argument
-from vit_jax.models.heads.upernet_config import UperNetConfig
+from vit_jax.models.heads.upernet.config import UperNetConfig
 from vit_jax.models.mae.config import MaeConfig
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.weights.layouts.problem_type import problem_type

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax.errors import CheckpointError, ConfigError
-from vit_jax.models.heads.upernet_config import UperNetConfig
+from vit_jax.models.heads.upernet.config import UperNetConfig
 from vit_jax.models.vit.config import ViTConfig, replace
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.transformers import vit as transformers

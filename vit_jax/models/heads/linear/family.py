@@ -5,7 +5,7 @@ import math
 from vit_jax.models.families import family_of
 from vit_jax.models.family import Family
 from vit_jax.models.heads import on_backbone
-from vit_jax.models.heads.linear_seg_config import LinearSegConfig
+from vit_jax.models.heads.linear.config import LinearSegConfig
 
 
 def _channels(config: LinearSegConfig) -> int:
@@ -36,7 +36,7 @@ def _parameters(config: LinearSegConfig) -> int:
 FAMILY = Family(
     name="linear_segmenter",
     config=LinearSegConfig,
-    module="vit_jax.models.heads.linear_seg:LinearSegmenter",
+    module="vit_jax.models.heads.linear.model:LinearSegmenter",
     macs=_macs,
     parameters=_parameters,
     parts={"image": "encoder"},

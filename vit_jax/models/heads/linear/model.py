@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.heads.linear_seg_config import LinearSegConfig
+from vit_jax.models.heads.linear.config import LinearSegConfig
 from vit_jax.models.heads.parts import drop_channels, head_norm, normed, resized
 from vit_jax.models.layers.dense import Dense
 from vit_jax.models.layers.module import Module

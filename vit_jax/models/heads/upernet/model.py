@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.models.heads.parts import Conv, drop_channels, head_norm, normed, resized
-from vit_jax.models.heads.upernet_config import UperNetConfig
+from vit_jax.models.heads.upernet.config import UperNetConfig
 from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.dense import Dense, dense, spread
 from vit_jax.models.layers.module import Module

@@ -6,7 +6,7 @@ from vit_jax.models.arithmetic import dense_parameters
 from vit_jax.models.families import family_of
 from vit_jax.models.family import Family
 from vit_jax.models.heads import on_backbone
-from vit_jax.models.heads.setr_config import SetrConfig
+from vit_jax.models.heads.setr.config import SetrConfig
 
 
 def _convolutions(config: SetrConfig) -> list[tuple[int, int, int, int]]:
@@ -55,7 +55,7 @@ def _parameters(config: SetrConfig) -> int:
 FAMILY = Family(
     name="setr",
     config=SetrConfig,
-    module="vit_jax.models.heads.setr:Setr",
+    module="vit_jax.models.heads.setr.model:Setr",
     macs=_macs,
     parameters=_parameters,
     parts={"image": "encoder"},

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from vit_jax.models.heads.dino_head_config import DinoHeadConfig
+from vit_jax.models.heads.dino.config import DinoHeadConfig
 from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.dense import Dense, dense
 from vit_jax.models.layers.module import Module

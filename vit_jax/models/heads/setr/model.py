@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models.heads.parts import Conv, drop_channels, resized
-from vit_jax.models.heads.setr_config import SetrConfig
+from vit_jax.models.heads.setr.config import SetrConfig
 from vit_jax.models.layers.dense import Dense
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm

@@ -6,7 +6,7 @@ from itertools import pairwise
 from vit_jax.models.families import family_of
 from vit_jax.models.family import Family
 from vit_jax.models.heads import on_backbone
-from vit_jax.models.heads.upernet_config import UperNetConfig
+from vit_jax.models.heads.upernet.config import UperNetConfig
 
 
 def _convolutions(config: UperNetConfig) -> list[tuple[int, int, int, int]]:
@@ -63,7 +63,7 @@ def _parameters(config: UperNetConfig) -> int:
 FAMILY = Family(
     name="upernet",
     config=UperNetConfig,
-    module="vit_jax.models.heads.upernet:UperNet",
+    module="vit_jax.models.heads.upernet.model:UperNet",
     macs=_macs,
     parameters=_parameters,
     parts={"image": "encoder"},

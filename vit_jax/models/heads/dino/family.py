@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from vit_jax.models.arithmetic import dense_parameters
 from vit_jax.models.family import Family
-from vit_jax.models.heads.dino_head_config import DinoHeadConfig
+from vit_jax.models.heads.dino.config import DinoHeadConfig
 
 
 def _sizes(config: DinoHeadConfig) -> tuple[int, ...]:
@@ -23,7 +23,7 @@ def _parameters(config: DinoHeadConfig) -> int:
 FAMILY = Family(
     name="dino_head",
     config=DinoHeadConfig,
-    module="vit_jax.models.heads.dino_head:DinoHead",
+    module="vit_jax.models.heads.dino.model:DinoHead",
     macs=_macs,
     parameters=_parameters,
     widest=lambda config: config.output_dim,

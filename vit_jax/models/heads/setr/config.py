@@ -6,7 +6,7 @@ from typing import Any
 from vit_jax.errors import ConfigError, choose
 from vit_jax.models.family import Level
 from vit_jax.models.heads.levels import tapped_levels
-from vit_jax.models.heads.linear_seg_config import NORMS
+from vit_jax.models.heads.linear.config import NORMS
 from vit_jax.models.layers.encoder_config import check_at_least, check_rates, check_types
 
 DECODERS = ("up", "mla")

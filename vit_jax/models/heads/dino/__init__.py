@@ -1,0 +1,1 @@
+"""The projection head of self-distillation."""

@@ -1,0 +1,1 @@
+"""A norm and one dense layer on maps."""

@@ -1,0 +1,1 @@
+"""UPerNet: a pyramid decoder."""
