@@ -41,6 +41,7 @@ _CVT = dict(
     embed_dim=[16, 32, 64], depth=[1, 2, 3], num_heads=[1, 2, 4], drop_rate=[0.0] * 3, drop_path_rate=[0.0] * 3,
     **_LABELS,
 )  # fmt: skip
+_RESNET = dict(embedding_size=8, hidden_sizes=[16, 32], depths=[1, 2], **_LABELS)
 _HIERA = dict(
     image_size=[64, 64], embed_dim=16, depths=[1, 1, 2], num_heads=[1, 2, 4], num_query_pool=2, query_stride=[2, 2],
     masked_unit_size=[4, 4], masked_unit_attention=[True, True, False], decoder_hidden_size=32, decoder_depth=1,
@@ -102,6 +103,9 @@ CLASSES: dict[str, dict[str, Any]] = {
     "Swinv2ForMaskedImageModeling": _SWIN_V2,
     "CvtModel": _CVT,
     "CvtForImageClassification": _CVT,
+    "ResNetModel": _RESNET,
+    "ResNetForImageClassification": _RESNET,
+    "ResNetForImageClassification/basic": dict(_RESNET, layer_type="basic"),
     "HieraModel": _HIERA,
     "HieraForImageClassification": _HIERA,
     "HieraForPreTraining": _HIERA,
@@ -165,6 +169,9 @@ def made(name: str, about: dict[str, Any], seed: int) -> Any:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape))
+        for name, buffer in model.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                buffer.add_(0.1 * torch.rand(buffer.shape))
     return model
 
 
@@ -235,7 +242,7 @@ def outputs(model: Any, inputs: dict[str, Any]) -> np.ndarray:
     tokens = out.last_hidden_state.numpy()
     without_pooler = "pooler" in dict(model.named_children()) and model.pooler is None
     if getattr(out, "pooler_output", None) is not None and not without_pooler:
-        return out.pooler_output.numpy()
+        return out.pooler_output.flatten(1).numpy()
     if getattr(out, "cls_token_value", None) is not None:
         return out.cls_token_value.numpy()[:, 0]
     if config.model_type in ("beit", "data2vec-vision") and config.use_mean_pooling:
