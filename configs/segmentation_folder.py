@@ -7,8 +7,8 @@
 else a tenth is held out as `test`), and `classes.txt` with the name of a class in each line; see `data.classes`.
 
     :linear     the backbone stays, a linear head is learned (the default): minutes on a GPU
-    :upernet    UPerNet's decoder, and the backbone with a hundredth of its rate; so with `setr_naive`, `setr_pup` and
-                `setr_mla`, the decoders of SETR
+    :upernet    UPerNet's decoder, and the backbone with a hundredth of its rate; so with `dpt`, `setr_naive`,
+                `setr_pup` and `setr_mla`
 
 Recipe: after DINOv3's linear evaluation on ADE20K (Simeoni et al. 2025, arXiv 2508.10104): crops of 512, batches of
 16, 40,000 steps; ViT-S there reaches an mIoU of 47.0, with windows of 512 every 341 pixels. Here images are evaluated

@@ -17,6 +17,7 @@ from vit_jax.models.mae.model import MaskedAutoencoder
 from vit_jax.models.patches import Patches
 from vit_jax.models.text.model import ImageTextModel
 from vit_jax.objectives.dino import losses as dino_losses
+from vit_jax.objectives.segmentation.losses import pixel_cross_entropy
 from vit_jax.objectives.views import losses as views_losses
 from vit_jax.training.devices.mesh import batch_sharding, make_mesh
 
@@ -354,6 +355,26 @@ def setr(model, inputs, about):
     return {name: jnp.moveaxis(x, 3, 1) for name, x in found.items()}
 
 
+def dense(model, inputs, about):
+    """A DPT or Depth Anything; classes' loss is the mean over pixels, the second head's weighs 0.4."""
+    images = nhwc(inputs["pixel_values"])
+    output, further = model.with_auxiliary(images)
+    found = {"predicted_depth": output} if output.ndim == 3 else {"logits": jnp.moveaxis(output, 3, 1)}
+    _, values = model.encoder(images, capture=("embedded", "blocks"))
+    found["hidden_states.0"] = values["embedded"]
+    found |= {f"hidden_states.{index + 1}": x for index, x in enumerate(values["blocks"])}
+    taken = model.taken(images)
+    for index, (layer, one) in enumerate(zip(model.reassemble, taken)):
+        found[f"reassemble.{index}"] = jnp.moveaxis(layer.place(*one), 3, 1)
+    for index, x in enumerate(model.features(images)):
+        found[f"fused{index}"] = jnp.moveaxis(x, 3, 1)
+    if "labels" in inputs:
+        labels = jnp.where(inputs["labels"] == 255, -1, inputs["labels"]).astype(jnp.int32)
+        losses = [pixel_cross_entropy(resized(x, labels.shape[1:]), labels)[0] for x in (output, *further)]
+        found |= {"loss": losses[0] + 0.4 * losses[1], "aux": jnp.moveaxis(further[0], 3, 1)}
+    return found
+
+
 def staged_maps(model, inputs, about):
     """A model in stages: transformers' hidden states and timm's intermediates are the maps of the stages."""
     family = family_of(model.config)
@@ -422,6 +443,8 @@ RUNS = {
     "cvt_": staged_maps,
     "resnet_": staged_maps,
     "setr_": setr,
+    "dpt_": dense,
+    "depth_anything": dense,
     "mvitv2_timm": staged_maps,
     "dino_head": projection_head,
     "beit_hf_upernet": segmentation,

@@ -16,7 +16,7 @@ from vit_jax.weights.load import load
 
 FAMILIES = (
     "vit", "hybrid", "deit", "beit", "mae", "dino", "clip", "siglip", "ssl", "hiera", "cvt", "mvit", "swin", "explain",
-    "tome", "resnet", "setr",
+    "tome", "resnet", "setr", "dpt",
 )  # fmt: skip
 # Cases that resample positions while they run, as their library does when asked.
 DYNAMIC = (
@@ -28,7 +28,12 @@ DYNAMIC = (
 # How near, in units of a pixel's value, a point is at which rounding may have taken a gradient, see `around`.
 NEAR = {"hybrid": 3e-7, "swin": 6e-8, "resnet": 3e-7}
 # Of these, what is not our models' is left out.
+DEPTHS = ("dpt_hf_depth", "dpt_hf_depth_add", "depth_anything_hf", "depth_anything_hf_metric")
 PARTLY = {
+    # Not what is predicted before the last function.
+    **dict.fromkeys(DEPTHS, ("predicted_depth", *(
+        f"{name}{index}" for name in ("hidden_states.", "reassemble.", "fused") for index in range(5)
+    ))),
     "gradcam_swin": ("logits",),
     "lejepa_sigreg": (
         "sigreg", "lejepa", "sigreg_collapsed", "visreg_total", "visreg_pred", "visreg_scale", "visreg_shape",

@@ -23,6 +23,7 @@ FAMILIES: dict[str, str | Family] = {
     "dino_head": "vit_jax.models.heads.dino.family:FAMILY",
     "vq_tokenizer": "vit_jax.models.tokenizers.vq_family:FAMILY",
     "dalle_encoder": "vit_jax.models.tokenizers.dalle_family:FAMILY",
+    "dpt": "vit_jax.models.heads.dpt.family:FAMILY",
     "setr": "vit_jax.models.heads.setr.family:FAMILY",
     "upernet": "vit_jax.models.heads.upernet.family:FAMILY",
     "linear_segmenter": "vit_jax.models.heads.linear.family:FAMILY",

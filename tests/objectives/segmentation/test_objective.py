@@ -89,6 +89,7 @@ def test_calibrated_logits_are_those_of_pixels_as_they_are():
         dict(cells=2),
         dict(head="upernet", channels=8, auxiliary_channels=4, class_weights=(1.0, 2.0, 0.0)),
         dict(head="setr_mla", channels=8, branch_channels=4),
+        dict(head="dpt", channels=4, widths=(2, 4, 4, 4)),
     ],
 )
 def test_accumulation_is_the_big_batch(options):

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from vit_jax.models.layers.batch_norm import BatchNorm
@@ -19,6 +20,26 @@ def resized(x: jax.Array, size: tuple[int, ...], antialias: bool = False) -> jax
     """Return maps `(b, h, w, c)` at another size, bilinear between the centres of pixels."""
     height, width = size
     return jax.vmap(lambda grid: resample_grid(grid, (height, width), "bilinear", antialias))(x)
+
+
+def stretched(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Return maps `(b, h, w, c)` at another size, bilinear between the outermost pixels, which stay outermost."""
+    down, across = (
+        jnp.asarray(_between_corners(n_in, n_out), x.dtype) for n_in, n_out in zip(x.shape[1:3], size)
+    )
+    return jnp.einsum("Hh,bhwc,Ww->bHWc", down, x, across, precision=jax.lax.Precision.HIGHEST)
+
+
+def _between_corners(n_in: int, n_out: int) -> np.ndarray:
+    """Return weights `(n_out, n_in)` of values at even distances from the first to the last of the given ones."""
+    places = np.linspace(0, n_in - 1, n_out) if n_out > 1 else np.zeros(1)
+    first = np.minimum(places.astype(int), max(n_in - 2, 0))
+    weights = np.zeros((n_out, n_in), np.float32)
+    rows, share = np.arange(n_out), places - first
+    weights[rows, first] = 1 - share
+    if n_in > 1:
+        weights[rows, first + 1] = share
+    return weights
 
 
 def head_norm(kind: str, channels: int) -> Any:

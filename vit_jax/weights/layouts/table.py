@@ -25,6 +25,8 @@ READINGS: dict[str, str | Reading] = {
     "transformers/swin": "vit_jax.weights.layouts.transformers.swin:SWIN",
     "transformers/swinv2": "vit_jax.weights.layouts.transformers.swin:SWINV2",
     "torchvision/swin": "vit_jax.weights.layouts.torchvision.swin:READING",
+    "transformers/dpt": "vit_jax.weights.layouts.transformers.dpt:READING",
+    "transformers/depth_anything": "vit_jax.weights.layouts.transformers.dpt:READING_ANYTHING",
     "mmseg/setr": "vit_jax.weights.layouts.mmseg.setr:READING",
     "openai/dalle": "vit_jax.weights.layouts.openai.dalle:READING",
     "meta_dino_head": "vit_jax.weights.layouts.meta.dino_head:READING",

@@ -1,0 +1,1 @@
+"""The dense prediction transformer: maps are put together to a pyramid and fused."""
