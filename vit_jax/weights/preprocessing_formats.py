@@ -41,6 +41,7 @@ _PROCESSORS: dict[str, dict[str, Any]] = {
     "CLIPImageProcessor": _SHORT,
     "ChineseCLIPImageProcessor": _SHORT,
     "BitImageProcessor": _SHORT,
+    "DPTImageProcessor": {**_SQUARE, "size": 384, "resample": 3},
     "ViTHybridImageProcessor": {**_SHORT, "image_mean": INCEPTION_MEAN, "image_std": INCEPTION_STD},
     "ConvNextImageProcessor": dict(
         size=384,
@@ -131,7 +132,7 @@ def from_hf(config: Mapping[str, Any], image_size: Size) -> tuple[Preprocessing,
     config = {**_PROCESSORS[processor], **config}
     if processor == "ConvNextImageProcessor":
         config |= _cropped_by_share(config, where)
-    for step in ("do_pad", "do_flip_channel_order"):
+    for step in ("do_pad", "do_flip_channel_order", "keep_aspect_ratio"):
         if config.get(step):
             raise CheckpointError(f"{where}: {step} is {config[step]!r}; only False is supported.")
     crops, resizes = bool(config.get("do_center_crop", False)), bool(config.get("do_resize", True))
