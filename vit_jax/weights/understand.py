@@ -4,7 +4,7 @@ from vit_jax.errors import CheckpointError
 from vit_jax.models.registry import ModelConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.layout import Layout
-from vit_jax.weights.layouts.table import readings
+from vit_jax.weights.layouts.table import libraries, readings
 
 
 def understand(raw: RawCheckpoint, model: ModelConfig | None = None) -> tuple[RawCheckpoint, Layout]:
@@ -24,7 +24,7 @@ def understand(raw: RawCheckpoint, model: ModelConfig | None = None) -> tuple[Ra
     if not found:
         raise CheckpointError(
             f"{raw.origin} holds arrays whose names no known library uses, such as "
-            f"{next(iter(raw.tensors), 'none')!r}; known are {', '.join(reading.library for reading in known)}."
+            f"{next(iter(raw.tensors), 'none')!r}; known are {', '.join(libraries())}."
         )
     if len(found) > 1:
         raise CheckpointError(

@@ -29,7 +29,7 @@ READINGS: dict[str, str | Reading] = {
     "transformers/depth_anything": "vit_jax.weights.layouts.transformers.dpt:READING_ANYTHING",
     "mmseg/setr": "vit_jax.weights.layouts.mmseg.setr:READING",
     "openai/dalle": "vit_jax.weights.layouts.openai.dalle:READING",
-    "meta_dino_head": "vit_jax.weights.layouts.meta.dino_head:READING",
+    "meta/dino_head": "vit_jax.weights.layouts.meta.dino_head:READING",
 }
 
 # By format and family.
@@ -76,6 +76,11 @@ def register_writing(format: str, family: str, writing: Writing) -> None:
 def readings() -> list[Reading]:
     """Return how files are read, of every library that is known."""
     return [_imported(entry) for entry in READINGS.values()]
+
+
+def libraries() -> list[str]:
+    """Return the names of the libraries whose files are known, each once."""
+    return list(dict.fromkeys(name.partition("/")[0] for name in READINGS))
 
 
 def writing(format: str, family: str) -> Writing | None:
