@@ -17,7 +17,7 @@ the same model trained from scratch with the same labels and as many operations 
 
 `--teachers` takes the run with labels as the teacher of a model half as wide, beside the same model with labels alone;
 and DINO's as the teacher of features, after which 1 % of the labels are learned, beside the same model from scratch
-with the same labels and as many operations in all.
+with the same labels and as many operations; what teachers were trained with is not counted.
 
 A run that RUNS has is not repeated, so that several processes (`--methods`, `--only-seed`) can share the work.
 """

@@ -215,6 +215,10 @@ def main() -> None:
             parser.error(
                 f"--{name.replace('_', '-')} is no option of this benchmark; sizes are published ones"
             )
+    if arguments.device != "cpu":
+        parser.error(
+            f"--device is {arguments.device}, but lightly's step is made for the CPU alone; leave it out"
+        )
     from vit_jax.errors import ConfigError
 
     tasks = common.products(arguments)

@@ -285,6 +285,7 @@ def test_features_learned_without_labels_are_compared(tmp_path, capsys):
     found = json.loads((tmp_path / "runs" / "mae-1" / "found.json").read_text())
     assert 1 < steps == found["steps"] == round(3e9 / 16 / found["flops_per_image"])
     assert mae.count("±") == 4
+    assert compared.SHARES == (1, 10, 100)
     report, compared.SHARES = tmp_path / "few.json", (10,)
     compared.main([
         *options, "--few-labels", "--pretrained", "mae", "--only-seed", "1", "--json", str(report), "--override",

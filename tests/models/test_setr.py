@@ -36,7 +36,7 @@ def by_hand(head, x, scale):
 
 
 def test_a_chain_convolves_and_enlarges():
-    params, images = parameters(UP), pixels(2, 16, 12)
+    images = pixels(2, 16, 12)
     config = replace(UP, encoder=replace(BARE, image_size=(16, 12)))
     params = parameters(config)
     model = functions(config)

@@ -10,8 +10,9 @@ from tests.tiny import functions, parameters, pixels, tiny
 from vit_jax import trees
 from vit_jax.errors import ConfigError
 from vit_jax.models.flops import parameter_count
+from vit_jax.models.heads.parts import Larger
 from vit_jax.models.heads.upernet.config import UperNetConfig
-from vit_jax.models.heads.upernet.model import Double, pooling_matrix
+from vit_jax.models.heads.upernet.model import pooling_matrix
 from vit_jax.models.vit.config import replace
 
 BARE = tiny(
@@ -59,7 +60,7 @@ def test_bins_cover_everything_and_overlap_where_they_must():
 
 
 def test_a_pixel_becomes_four_of_its_own():
-    double = Double(4, rngs=nnx.Rngs(0))
+    double = Larger(4, 2, rngs=nnx.Rngs(0))
     pixel = jnp.zeros((1, 2, 3, 4)).at[0, 1, 2, 0].set(1.0)
     found = double(pixel)
     np.testing.assert_allclose(found[0, 2:4, 4:6], double.kernel[...][0], atol=1e-6)

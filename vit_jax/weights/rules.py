@@ -48,6 +48,12 @@ ONE = Form(_same, lambda array: array.reshape(1))  # a number as an array of one
 # torch's kernel of a convolution, (o, i, p, q), of ours (p, q, i, o).
 CONV = Form(lambda array, _: array.transpose(2, 3, 1, 0), lambda array: array.transpose(3, 2, 0, 1))
 
+# torch's kernel of a 1x1 convolution, (o, i, 1, 1), of ours of a dense layer, (i, o).
+POINT = Form(lambda array, _: array[:, :, 0, 0].T, lambda array: array.T[..., None, None])
+
+# torch's kernel of a transposed convolution, (i, o, p, q), of ours (i, p, q, o).
+TRANSPOSED = Form(lambda array, _: array.transpose(0, 2, 3, 1), lambda array: array.transpose(0, 3, 1, 2))
+
 # torch's kernel of a convolution of each channel by itself, (d, 1, *sizes), of ours (*sizes, d).
 DEPTHWISE = Form(
     lambda array, _: np.moveaxis(array[:, 0], 0, -1), lambda array: np.moveaxis(array, -1, 0)[:, None]

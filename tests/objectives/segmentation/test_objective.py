@@ -14,6 +14,7 @@ from vit_jax.objectives.base import DataInfo
 from vit_jax.objectives.options import parse_options
 from vit_jax.objectives.registry import build_objective
 from vit_jax.objectives.segmentation.losses import pixel_cross_entropy
+from vit_jax.objectives.segmentation.options import SegmentationOptions
 from vit_jax.training.config import default_config
 from vit_jax.training.state import TrainState
 from vit_jax.training.step import make_step
@@ -103,6 +104,11 @@ def test_accumulation_is_the_big_batch(options):
     np.testing.assert_allclose(parts[1]["loss"], whole[1]["loss"], rtol=5e-6)
     assert_trees_close(parts[0].params, whole[0].params, rtol=2e-6, atol=1e-7)
     assert float(whole[1]["gradient_norm"]) > 1e-3
+
+
+def test_options_of_another_head_are_refused():
+    with pytest.raises(ConfigError, match=r"objective\.head is 'upernet', but its options are a LinearHead"):
+        SegmentationOptions(head="upernet")
 
 
 def test_batch_norm_takes_the_batch_of_all_devices():

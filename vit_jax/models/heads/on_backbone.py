@@ -19,3 +19,9 @@ def layer_of(config: Any, path: str, rule: str) -> int | range:
 def widest(config: Any) -> int:
     """Return the units of the widest hidden layer of the backbone."""
     return family_of(config.encoder).widest(config.encoder)
+
+
+# Of the record of such a family.
+COMMON: dict[str, Any] = dict(
+    parts={"image": "encoder"}, depth=depth, layer_of=layer_of, widest=widest, per_image=lambda config: False
+)

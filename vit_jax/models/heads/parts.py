@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from vit_jax.models.layers.batch_norm import BatchNorm
+from vit_jax.models.layers.dense import dense, spread
 from vit_jax.models.layers.dropout import dropout
 from vit_jax.models.layers.module import Module
 from vit_jax.models.layers.norm import LayerNorm
@@ -75,3 +76,19 @@ class Conv(Module):
             x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
         return jax.nn.relu(normed(self.norm, x, training))
+
+
+class Larger(Module):
+    """Each place becomes several: a transposed convolution whose stride is its size."""
+
+    def __init__(self, channels: int, times: int, *, rngs: nnx.Rngs):
+        shape = (channels, times, times, channels)
+        initial = jax.nn.initializers.lecun_normal(in_axis=0, out_axis=3)
+        self.kernel = nnx.Param(initial(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return `(b, times h, times w, c)` of `x` `(b, h, w, c)`."""
+        (b, h, w, c), times = x.shape, self.kernel.shape[1]
+        places = dense(x, self.kernel[...]).transpose(0, 1, 3, 2, 4, 5).reshape(b, times * h, times * w, c)
+        return places + spread(self.bias[...], places)

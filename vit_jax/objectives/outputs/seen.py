@@ -9,7 +9,6 @@ import numpy as np
 
 from vit_jax.errors import ConfigError
 from vit_jax.models.families import family_of
-from vit_jax.models.maps import named_levels
 from vit_jax.models.registry import model_functions
 from vit_jax.objectives.encoder import own_state
 from vit_jax.objectives.images import inputs, on_host, pictures_of, raw_images
@@ -42,7 +41,8 @@ def seen(
     functions = model_functions(encoder)
     state = own_state(functions, params, buffers)
     wanted = () if explanation is None else (explanation.capture,)
-    level = None if "grid" in batch else named_levels(encoder)[-1].name
+    levels = () if "grid" in batch else family.levels(encoder)
+    level = levels[-1].name if levels else None
 
     @jax.jit
     def look(state: Any, images: Any) -> tuple[Any, Any]:

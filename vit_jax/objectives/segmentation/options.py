@@ -47,6 +47,12 @@ class SegmentationOptions:
     head_options: Head = field(default_factory=LinearHead)
 
     def __post_init__(self) -> None:
+        choose(self.head, HEADS, "objective.head")
+        kind = type(self.head_options)
+        if f"{kind.__module__}:{kind.__name__}" != HEADS[self.head]:
+            raise ConfigError(
+                f"objective.head is {self.head!r}, but its options are a {kind.__name__}; make both by parse_options."
+            )
         choose(self.evaluation, EVALUATIONS, "objective.evaluation")
         check_ranges(self, ("copy_paste",), 0, 1)
         for name in ("pasted", "eval_size", "stride"):

@@ -1,7 +1,7 @@
 """Names of transformer blocks that several libraries' layouts have in common."""
 
 from vit_jax.models.layers.encoder_config import EncoderConfig
-from vit_jax.weights.rules import FLAT, MATRIX, Rule, affine, matrix, norm, rule
+from vit_jax.weights.rules import CONV, FLAT, MATRIX, Rule, affine, batch_norm, matrix, norm, rule
 
 TO_HEADS = MATRIX  # (d, 3, h, k) is torch's (3 d, d) with rows in the order q, k, v and heads first
 FROM_HEADS = matrix(inputs=2)
@@ -45,3 +45,9 @@ def split_mlp(ours: str, gate: str, up: str, down: str, bias: bool = True) -> li
 def norms(ours: str, theirs: dict[str, str], bias: bool = True) -> list[Rule]:
     """Return the rules of several norms: our name under `ours` -> theirs."""
     return [item for name, other in theirs.items() for item in norm(f"{ours}/{name}", other, bias)]
+
+
+def conv_and_norm(ours: str, theirs: str) -> list[Rule]:
+    """Return the rules of OpenMMLab's convolution with its batch norm, `THEIRS.conv` and `THEIRS.bn`."""
+    kernel = rule(f"{ours}/kernel", f"{theirs}.conv.weight", form=CONV)
+    return [kernel, *batch_norm(f"{ours}/norm", f"{theirs}.bn")]

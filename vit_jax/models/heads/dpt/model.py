@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from vit_jax.models.heads.dpt.config import MAPS, DptConfig
-from vit_jax.models.heads.parts import Conv, drop_channels, resized, stretched
+from vit_jax.models.heads.parts import Conv, Larger, drop_channels, resized, stretched
 from vit_jax.models.layers.activations import ACTIVATIONS
 from vit_jax.models.layers.convolutional import convolve
-from vit_jax.models.layers.dense import Dense, dense, spread
+from vit_jax.models.layers.dense import Dense, spread
 from vit_jax.models.layers.module import Module
 from vit_jax.models.maps import level_maps
 from vit_jax.models.registry import builder
@@ -35,22 +35,6 @@ class BiasedConv(Module):
         kernel = self.kernel[...].astype(x.dtype)
         x = convolve(x, kernel, self.stride, kernel.shape[0] // 2)
         return x if self.bias is None else x + spread(self.bias[...], x)
-
-
-class Larger(Module):
-    """Each place becomes several: a transposed convolution whose stride is its size."""
-
-    def __init__(self, channels: int, times: int, *, rngs: nnx.Rngs):
-        shape = (channels, times, times, channels)
-        initial = jax.nn.initializers.lecun_normal(in_axis=0, out_axis=3)
-        self.kernel = nnx.Param(initial(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((channels,)))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return `(b, times h, times w, c)` of `x` `(b, h, w, c)`."""
-        (b, h, w, c), times = x.shape, self.kernel.shape[1]
-        places = dense(x, self.kernel[...]).transpose(0, 1, 3, 2, 4, 5).reshape(b, times * h, times * w, c)
-        return places + spread(self.bias[...], places)
 
 
 class Reassemble(Module):

@@ -39,10 +39,6 @@ FAMILY = Family(
     module="vit_jax.models.heads.linear.model:LinearSegmenter",
     macs=_macs,
     parameters=_parameters,
-    parts={"image": "encoder"},
-    depth=on_backbone.depth,
-    layer_of=on_backbone.layer_of,
-    widest=on_backbone.widest,
-    per_image=lambda config: False,
     rules=((r"(^|/)detail/kernel$", "fsdp"),),
+    **on_backbone.COMMON,
 )

@@ -58,9 +58,5 @@ FAMILY = Family(
     module="vit_jax.models.heads.setr.model:Setr",
     macs=_macs,
     parameters=_parameters,
-    parts={"image": "encoder"},
-    depth=on_backbone.depth,
-    layer_of=on_backbone.layer_of,
-    widest=on_backbone.widest,
-    per_image=lambda config: False,
+    **on_backbone.COMMON,
 )

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vit_jax.models.heads.parts import Conv, drop_channels, head_norm, normed, resized
+from vit_jax.models.heads.parts import Conv, Larger, drop_channels, head_norm, normed, resized
 from vit_jax.models.heads.upernet.config import UperNetConfig
 from vit_jax.models.layers.activations import ACTIVATIONS
-from vit_jax.models.layers.dense import Dense, dense, spread
+from vit_jax.models.layers.dense import Dense
 from vit_jax.models.layers.module import Module
 from vit_jax.models.maps import level_maps
 from vit_jax.models.registry import builder
@@ -31,28 +31,12 @@ def pooling_matrix(n_in: int, n_out: int) -> np.ndarray:
     return matrix
 
 
-class Double(Module):
-    """Each pixel becomes 2x2: a transposed convolution with stride 2."""
-
-    def __init__(self, channels: int, *, rngs: nnx.Rngs):
-        shape = (channels, 2, 2, channels)
-        initial = jax.nn.initializers.lecun_normal(in_axis=0, out_axis=3)
-        self.kernel = nnx.Param(initial(rngs.params(), shape, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((channels,)))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Return `(b, 2 h, 2 w, c)` for `x` `(b, h, w, c)`."""
-        b, h, w, c = x.shape
-        pixels = dense(x, self.kernel[...]).transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, c)
-        return pixels + spread(self.bias[...], pixels)
-
-
 class Neck(Module):
     """Four maps of one size to a pyramid: four times, twice, once and half that size."""
 
     def __init__(self, channels: int, norm: str, *, rngs: nnx.Rngs):
-        self.first, self.norm = Double(channels, rngs=rngs), head_norm(norm, channels)
-        self.second, self.twice = Double(channels, rngs=rngs), Double(channels, rngs=rngs)
+        self.first, self.norm = Larger(channels, 2, rngs=rngs), head_norm(norm, channels)
+        self.second, self.twice = Larger(channels, 2, rngs=rngs), Larger(channels, 2, rngs=rngs)
 
     def __call__(self, maps: list[jax.Array], training: bool = False) -> list[jax.Array]:
         """Return the pyramid of four maps `(b, h, w, c)`, the largest first."""

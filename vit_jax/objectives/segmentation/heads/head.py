@@ -1,5 +1,6 @@
 """What all heads of semantic segmentation say. Needs no jax."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from vit_jax.objectives.option_checks import check_ranges, integers
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(ABC):
     """A head on the maps of a backbone.
 
     Attributes:
@@ -33,10 +34,10 @@ class Head:
         """Weights of the losses of heads that are used in training alone, in their order."""
         return ()
 
+    @abstractmethod
     def network(self, encoder: Any, num_classes: int) -> Any:
         """Return the configuration of a backbone with this head.
 
         Raises:
           ConfigError: the head does not go with such a backbone.
         """
-        raise NotImplementedError

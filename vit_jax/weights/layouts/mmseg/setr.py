@@ -13,14 +13,13 @@ from vit_jax.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from vit_jax.models.registry import ModelConfig
 from vit_jax.models.vit.config import ViTConfig
 from vit_jax.weights.formats.tensors import RawCheckpoint, Tensor
-from vit_jax.weights.layouts.blocks import FROM_HEADS, TO_HEADS, norms
+from vit_jax.weights.layouts.blocks import FROM_HEADS, TO_HEADS, conv_and_norm, norms
 from vit_jax.weights.layouts.layout import Layout, Reading, check_model
 from vit_jax.weights.layouts.timm.shapes import heads_of
-from vit_jax.weights.rules import CONV, FLAT, ROW, Form, Rule, affine, batch_norm, norm, rule
+from vit_jax.weights.rules import CONV, FLAT, POINT, ROW, Form, Rule, affine, norm, rule
 
 COMPUTED = ("*.num_batches_tracked",)
 PREPROCESSING = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, "bilinear", 1.0, "squash")
-_POINT = Form(lambda array, _: array[:, :, 0, 0].T, lambda array: array.T[..., None, None])
 # Positions of patches, after that of a class token which no attention sees.
 _PATCHES = Form(
     lambda array, shape: array[0, 1:].reshape(shape),
@@ -41,13 +40,15 @@ def rules(config: SetrConfig) -> list[Rule]:
         return found
     for index in range(len(config.levels)):
         found += norm(f"aggregation/norms/{index}", f"neck.norm.{index}")
-        found += _conv(f"aggregation/projections/{index}", f"neck.mla.channel_proj.{index}")
-        found += _conv(f"aggregation/outputs/{index}", f"neck.mla.feat_extract.{index}")
+        found += conv_and_norm(f"aggregation/projections/{index}", f"neck.mla.channel_proj.{index}")
+        found += conv_and_norm(f"aggregation/outputs/{index}", f"neck.mla.feat_extract.{index}")
         for layer in range(2):
-            found += _conv(f"decoder/branches/{index}/{layer}", f"decode_head.up_convs.{index}.{layer}")
-    found += affine("decoder/head", "decode_head.conv_seg", _POINT)
+            found += conv_and_norm(
+                f"decoder/branches/{index}/{layer}", f"decode_head.up_convs.{index}.{layer}"
+            )
+    found += affine("decoder/head", "decode_head.conv_seg", POINT)
     for index in further:
-        found += affine(f"auxiliary/{index}", f"auxiliary_head.{index}.conv_seg", _POINT)
+        found += affine(f"auxiliary/{index}", f"auxiliary_head.{index}.conv_seg", POINT)
     return found
 
 
@@ -69,13 +70,8 @@ def _encoder(config: ViTConfig) -> list[Rule]:
 def _up(ours: str, theirs: str, convs: int) -> list[Rule]:
     found = norm(f"{ours}/norm", f"{theirs}.norm")
     for index in range(convs):
-        found += _conv(f"{ours}/convs/{index}", f"{theirs}.up_convs.{index}.0")
-    return found + affine(f"{ours}/head", f"{theirs}.conv_seg", _POINT)
-
-
-def _conv(ours: str, theirs: str) -> list[Rule]:
-    kernel = rule(f"{ours}/kernel", f"{theirs}.conv.weight", form=CONV)
-    return [kernel, *batch_norm(f"{ours}/norm", f"{theirs}.bn")]
+        found += conv_and_norm(f"{ours}/convs/{index}", f"{theirs}.up_convs.{index}.0")
+    return found + affine(f"{ours}/head", f"{theirs}.conv_seg", POINT)
 
 
 def describe(raw: RawCheckpoint) -> SetrConfig:
@@ -116,13 +112,19 @@ def describe(raw: RawCheckpoint) -> SetrConfig:
         parts = (6, 12, 18, 24) if adds else (10, 15, 20, 24)
         common: dict[str, Any] = dict(
             num_classes=tensors[_CLASSES].shape[0],
-            taps=tuple(max(1, round(depth * part / 24)) for part in parts),
+            taps=parts,
             auxiliary=tuple(range(further)),
         )
         if adds:
             return SetrConfig(encoder, decoder="mla", channels=first[1], branch_channels=first[0], **common)
+        kernel = first[2]
+        published = adds or (convs, kernel) in ((1, 1), (4, 3))
+        if (
+            depth != 24 or not published
+        ):  # no array says which maps are taken, and how much larger they are made
+            raise ConfigError(f"it has {depth} blocks and {convs} convolutions of {kernel}x{kernel}.")
         scale = 2 if convs == 4 else 4
-        return SetrConfig(encoder, channels=first[0], convs=convs, kernel=first[2], scale=scale, **common)
+        return SetrConfig(encoder, channels=first[0], convs=convs, kernel=kernel, scale=scale, **common)
     except (KeyError, IndexError, ValueError, ZeroDivisionError):
         raise CheckpointError(f"{raw.origin} lacks arrays of mmsegmentation's SETR; it is damaged.") from None
     except ConfigError as error:

@@ -15,17 +15,14 @@ from vit_jax.weights.formats.tensors import RawCheckpoint
 from vit_jax.weights.layouts.layout import Layout, Reading, check_model
 from vit_jax.weights.layouts.transformers import vit as transformers
 from vit_jax.weights.layouts.transformers.config import class_names, from_document, settings
-from vit_jax.weights.rules import CONV, Form, Rule, affine, batch_norm, rule
+from vit_jax.weights.rules import CONV, POINT, TRANSPOSED, Rule, affine, batch_norm, rule
 
 DPT, ANYTHING = "dpt", "depth_anything"
 COMPUTED = ("*.num_batches_tracked",)
-_POINT = Form(lambda array, _: array[:, :, 0, 0].T, lambda array: array.T[..., None, None])
-# torch's kernel of a transposed convolution, (i, o, p, q), of ours (i, p, q, o).
-_TRANSPOSED = Form(lambda array, _: array.transpose(0, 2, 3, 1), lambda array: array.transpose(0, 3, 1, 2))
 # What transformers assumes when a `config.json` does not say.
 _DPT: dict[str, Any] = dict(
     is_hybrid=False, readout_type="project", fusion_hidden_size=256, head_in_index=-1, add_projection=False,
-    use_batch_norm_in_fusion_residual=False, use_auxiliary_head=True, semantic_classifier_dropout=0.1,
+    use_batch_norm_in_fusion_residual=False, semantic_classifier_dropout=0.1,
 )  # fmt: skip
 _ANYTHING: dict[str, Any] = dict(
     patch_size=14, fusion_hidden_size=64, head_in_index=-1, head_hidden_size=32, depth_estimation_type="relative",
@@ -47,7 +44,7 @@ def rules(config: DptConfig, model_type: str, prefix: str) -> list[Rule]:
             found += affine(f"{ours}/readout", f"{stage}.readout_projects.{index}.0")
         found += affine(f"{ours}/projection", f"{theirs}.projection", CONV)
         if factor != 1:
-            found += affine(f"{ours}/resize", f"{theirs}.resize", _TRANSPOSED if factor > 1 else CONV)
+            found += affine(f"{ours}/resize", f"{theirs}.resize", TRANSPOSED if factor > 1 else CONV)
         found.append(rule(f"{ours}/output/kernel", f"neck.convs.{index}.weight", form=CONV))
         ours, theirs = f"fusion/{index}", f"neck.fusion_stage.layers.{index}"
         for part, name in (("skip", "residual_layer1"), ("residual", "residual_layer2")):
@@ -62,7 +59,7 @@ def rules(config: DptConfig, model_type: str, prefix: str) -> list[Rule]:
     names = ("head.head.0", "head.head.2", "head.head.4")
     names = names if model_type == DPT else ("head.conv1", "head.conv2", "head.conv3")
     for part, name in zip(("first", "second", "third"), names):
-        found += affine(f"head/{part}", name, _POINT if part == "third" else CONV)
+        found += affine(f"head/{part}", name, POINT if part == "third" else CONV)
     return found
 
 
@@ -70,7 +67,7 @@ def _classes(ours: str, theirs: str) -> list[Rule]:
     found = affine(f"{ours}/conv", f"{theirs}.0", CONV, bias=False) + batch_norm(
         f"{ours}/conv/norm", f"{theirs}.1"
     )
-    return found + affine(f"{ours}/head", f"{theirs}.4", _POINT)
+    return found + affine(f"{ours}/head", f"{theirs}.4", POINT)
 
 
 def _numbers(about: Mapping[str, Any], name: str, usual: list[int], where: str) -> tuple[int, ...]:
@@ -94,7 +91,11 @@ def _dpt(raw: RawCheckpoint, document: Mapping[str, Any], where: str) -> tuple[D
         is_hybrid=False, add_projection=False, use_batch_norm_in_fusion_residual=False, head_in_index=-1
     )
     _check(about, known, where)
-    _check(document, {"backbone_config": None, "reassemble_factors": list(FACTORS)}, where)
+    _check(
+        document,
+        {"backbone_config": None, "reassemble_factors": list(FACTORS), "neck_ignore_stages": []},
+        where,
+    )
     if about["readout_type"] not in READOUTS:
         raise CheckpointError(
             f"{where} says readout_type {about['readout_type']!r:.60}; it must be one of {', '.join(READOUTS)}."

@@ -9,16 +9,14 @@ from vit_jax.errors import CheckpointError, ConfigError
 from vit_jax.models.heads.upernet.config import UperNetConfig
 from vit_jax.models.vit.config import ViTConfig, replace
 from vit_jax.weights.formats.tensors import RawCheckpoint
+from vit_jax.weights.layouts.blocks import conv_and_norm
 from vit_jax.weights.layouts.transformers import vit as transformers
-from vit_jax.weights.rules import CONV, Form, Rule, affine, batch_norm, rule
+from vit_jax.weights.rules import POINT, TRANSPOSED, Rule, affine, batch_norm
 
 COMPUTED = (*transformers.COMPUTED, "*.num_batches_tracked")
 # Norms behind the last block, which no map passes.
 UNUSED = ("beit.layernorm.*", "beit.pooler.*", "data2vec_vision.layernorm.*", "data2vec_vision.pooler.*")
 HEAD = "decode_head.classifier.weight"
-# torch's kernel of a transposed convolution, (i, o, p, q), of ours (i, p, q, o).
-_TRANSPOSED = Form(lambda array, _: array.transpose(0, 2, 3, 1), lambda array: array.transpose(0, 3, 1, 2))
-_POINT = Form(lambda array, _: array[:, :, 0, 0].T, lambda array: array.T[..., None, None])
 # What transformers assumes when a `config.json` does not say.
 _DEFAULTS = dict(
     out_indices=[3, 5, 7, 11], pool_scales=[1, 2, 3, 6], use_auxiliary_head=True, auxiliary_channels=256,
@@ -66,10 +64,12 @@ def rules(config: UperNetConfig) -> list[Rule]:
     }
     found = [item.prefixed("encoder/") for item in encoder]
     for ours, theirs in {"first": "fpn1.0", "second": "fpn1.3", "twice": "fpn2.0"}.items():
-        found += affine(f"neck/{ours}", theirs, _TRANSPOSED)
-    found += batch_norm("neck/norm", "fpn1.1") + affine("decoder/head", "decode_head.classifier", _POINT)
+        found += affine(f"neck/{ours}", theirs, TRANSPOSED)
+    found += batch_norm("neck/norm", "fpn1.1") + affine("decoder/head", "decode_head.classifier", POINT)
     found += [
-        r for ours, theirs in decoder.items() for r in _conv(f"decoder/{ours}", f"decode_head.{theirs}")
+        r
+        for ours, theirs in decoder.items()
+        for r in conv_and_norm(f"decoder/{ours}", f"decode_head.{theirs}")
     ]
     if config.auxiliary_channels:
         convs = {f"convs/{i}": f"convs.{i}" for i in range(config.auxiliary_convs)}
@@ -77,9 +77,9 @@ def rules(config: UperNetConfig) -> list[Rule]:
         found += [
             r
             for ours, theirs in convs.items()
-            for r in _conv(f"auxiliary/{ours}", f"auxiliary_head.{theirs}")
+            for r in conv_and_norm(f"auxiliary/{ours}", f"auxiliary_head.{theirs}")
         ]
-        found += affine("auxiliary/head", "auxiliary_head.classifier", _POINT)
+        found += affine("auxiliary/head", "auxiliary_head.classifier", POINT)
     return found
 
 
@@ -105,8 +105,3 @@ def document(config: UperNetConfig) -> dict[str, Any]:
         "auxiliary_num_convs": config.auxiliary_convs,
         "auxiliary_concat_input": config.auxiliary_concat,
     }
-
-
-def _conv(ours: str, theirs: str) -> list[Rule]:
-    kernel = rule(f"{ours}/kernel", f"{theirs}.conv.weight", form=CONV)
-    return [kernel, *batch_norm(f"{ours}/norm", f"{theirs}.bn")]
